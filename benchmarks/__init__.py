@@ -1,0 +1,1 @@
+"""Tables, published numbers and performance benchmarks."""

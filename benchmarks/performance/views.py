@@ -1,0 +1,142 @@
+"""Speed of DINO's views, two of 224 px and eight of 96 px, against lightly's DINOTransform with the same settings.
+
+    python benchmarks/performance/views.py [--images FOLDER] [--repeats 9] [--small]
+
+Both sides open every JPEG from disk with Pillow, convert it to RGB and make its views, on one thread. Each repetition
+times both sides on the same images, image by image in alternating order, so that what else runs on the machine meets
+both; the printed figure is the median over repetitions of the ratio of views per second. ``--small`` takes 32 px
+images and CIFAR-sized crops (2 x 32, 6 x 16) instead, where the price is the call and not the pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightly.transforms import DINOTransform
+from PIL import Image
+
+from ssl_bench.views import Crop, MultiCrop
+
+JPEG_SUFFIXES = {".jpg", ".jpeg"}
+
+
+@dataclass(frozen=True)
+class Result:
+    ratio: float  # median over repetitions of ours / lightly's views per second
+    ratios: tuple[float, ...]
+    milliseconds_per_view: float  # ours, median over repetitions, decoding included
+    images: int
+    views_per_image: int
+
+
+def our_views(global_px: int, local_px: int, local_views: int) -> MultiCrop:
+    """DINO's published settings."""
+    first = Crop(
+        crop_px=global_px,
+        scale=(0.4, 1.0),
+        jitter_probability=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.2,
+        hue=0.1,
+        grey_probability=0.2,
+        blur_probability=1.0,
+    )
+    second = replace(first, blur_probability=0.1, solarise_probability=0.2)
+    local = replace(first, crop_px=local_px, scale=(0.05, 0.4), blur_probability=0.5)
+    return MultiCrop([(first, 1), (second, 1), (local, local_views)])
+
+
+def sample_photos(folder: Path) -> None:
+    """scikit-learn's two photos as JPEG of 500 x 375 px, for when no folder is given."""
+    from sklearn.datasets import load_sample_images
+
+    for number, pixels in enumerate(load_sample_images().images):
+        photo = Image.fromarray(pixels).resize((500, 375), Image.Resampling.BICUBIC)
+        photo.save(folder / f"{number}.jpg", quality=90)
+
+
+def shrink(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """The images at 32 x 32 px, as PNG."""
+    small = [folder / f"{number}.png" for number in range(len(paths))]
+    for path, target in zip(paths, small, strict=True):
+        Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC).save(target)
+    return small
+
+
+def seconds(make_views: Callable[[Image.Image], Any], path: Path) -> float:
+    start = time.perf_counter()
+    with Image.open(path) as image:
+        make_views(image.convert("RGB"))
+    return time.perf_counter() - start
+
+
+def measure(paths: Sequence[Path], repeats: int, small: bool = False) -> Result:
+    """Time both sides in interleaved pairs; the first, unmeasured pass over the images warms caches up."""
+    global_px, local_px, local_views = (32, 16, 6) if small else (224, 96, 8)
+    ours = our_views(global_px, local_px, local_views)
+    lightly = DINOTransform(global_crop_size=global_px, local_crop_size=local_px, n_local_views=local_views)
+    rng = random.Random(0)
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    sides: list[Callable[[Image.Image], Any]] = [lambda image: ours(image, rng), lightly]
+    views = 2 + local_views
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ratios, ours_ms = [], []
+    try:
+        for repetition in range(-1, repeats):
+            spent = [0.0, 0.0]
+            for number, path in enumerate(paths):
+                for side in (0, 1) if (number + repetition) % 2 else (1, 0):
+                    spent[side] += seconds(sides[side], path)
+            if repetition < 0:
+                continue
+            ratios.append(spent[1] / spent[0])
+            ours_ms.append(1000 * spent[0] / (len(paths) * views))
+            rates = [len(paths) * views / total for total in spent]
+            print(f"{repetition + 1}: ours {rates[0]:.0f}, lightly {rates[1]:.0f} views/s, ratio {ratios[-1]:.2f}")
+    finally:
+        torch.set_num_threads(threads)
+    return Result(statistics.median(ratios), tuple(ratios), statistics.median(ours_ms), len(paths), views)
+
+
+def main(arguments: Sequence[str] | None = None) -> Result:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="folder of JPEG files; default: two photos from scikit-learn")
+    parser.add_argument("--repeats", type=int, default=9, help="passes over the images (default: 9)")
+    parser.add_argument("--small", action="store_true", help="32 px images, 2 x 32 and 6 x 16 px views")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats {options.repeats}: give 1 or more")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.images or Path(temporary)
+        if options.images is None:
+            sample_photos(folder)
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in JPEG_SUFFIXES)
+        if not paths:
+            parser.error(f"--images {folder}: no .jpg or .jpeg file below it")
+        if options.small:
+            paths = shrink(paths, Path(temporary))
+        result = measure(paths, options.repeats, options.small)
+    print(
+        f"ours / lightly {result.ratio:.2f} views per second per core (median of {len(result.ratios)} repetitions, "
+        f"{min(result.ratios):.2f} to {max(result.ratios):.2f}; {result.images} images, {result.views_per_image} views "
+        f"each; ours {result.milliseconds_per_view:.2f} ms a view, decoding included)"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Descriptions of tables, one TOML file each: `sslbench table NAME`."""

@@ -1,0 +1,114 @@
+"""Residual networks (He et al. 2015, arXiv 1512.03385), with a stem for small images and a width.
+
+The blocks are timm's, with the stride in the 3 x 3 convolution as in torchvision's, which the DINO authors use; like
+there, the last norm of a block starts at 1. Features are the averages over the last map. Weights and images are kept
+channels-last, which the convolutions of CPUs and GPUs run faster on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from timm.models.resnet import ResNet as TimmResNet
+from torch import Tensor, nn
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.settings import Settings, setting
+
+SMALL_IMAGE_PX = 64
+"""Up to this side the stem keeps the resolution."""
+
+
+class ResNetSettings(Settings):
+    """What can be changed in a named residual network."""
+
+    stem: Literal["auto", "imagenet", "cifar"] = setting(
+        "auto",
+        "First layers: imagenet (7x7, stride 2, max-pool), cifar (3x3, stride 1, no pool), auto: cifar up to 64 px.",
+        source="He et al., section 4.2; SimCLR, appendix B.9",
+    )
+    width: float | None = setting(
+        None,
+        "Factor on the number of channels of every layer; null: the architecture's own.",
+        source="SimCLR, section 4.2",
+        gt=0,
+    )
+
+
+class ResNet(Backbone):
+    """Residual network with average-pooled features."""
+
+    Config = ResNetSettings
+    kind: ClassVar[Literal["vit", "convnet"]] = "convnet"
+    block: ClassVar[Any] = Bottleneck
+    layers: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
+    own_width: ClassVar[float] = 1.0
+
+    def __init__(self, config: ResNetSettings, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px, drop_path=drop_path)
+        self.patch_px = None
+        self.image_px = image_px
+        half_stem = max(1, round(32 * (config.width or self.own_width)))
+        stem_channels = 2 * half_stem
+        network: Any = TimmResNet(
+            self.block,
+            self.layers,
+            num_classes=0,
+            stem_type="deep",  # the one type whose width timm lets choose; its convolutions are replaced below
+            stem_width=half_stem,
+            channels=tuple(stem_channels * factor for factor in (1, 2, 4, 8)),
+            zero_init_last=False,
+            drop_path_rate=drop_path,
+        )
+        small = config.stem == "cifar" or (config.stem == "auto" and image_px <= SMALL_IMAGE_PX)
+        kernel, stride = (3, 1) if small else (7, 2)
+        stem = nn.Conv2d(3, stem_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        network.conv1 = stem
+        if small:
+            network.maxpool = nn.Identity()
+        self.feature_dim = int(network.num_features)
+        self.network = network
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) -> (batch, feature_dim): the last map's averages."""
+        return self.network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
+class ResNet18(ResNet):
+    """ResNet-18: basic blocks (2, 2, 2, 2), 512 features, 11 M parameters."""
+
+    block = BasicBlock
+    layers = (2, 2, 2, 2)
+
+
+class ResNet50(ResNet):
+    """ResNet-50: bottleneck blocks (3, 4, 6, 3), 2048 features, 23 M parameters."""
+
+
+class ResNet50w2(ResNet50):
+    """ResNet-50 (2x): every layer twice as wide, 93 M parameters (SimCLR, section 4.2)."""
+
+    own_width = 2.0
+
+
+class ResNet50w4(ResNet50):
+    """ResNet-50 (4x): every layer four times as wide, 375 M parameters."""
+
+    own_width = 4.0
+
+
+class ResNet50w5(ResNet50):
+    """ResNet-50 (5x): every layer five times as wide, 586 M parameters (SwAV, section 4)."""
+
+    own_width = 5.0
+
+
+class ResNet200w2(ResNet):
+    """ResNet-200 (2x): bottleneck blocks (3, 24, 36, 3), twice as wide, 250 M parameters (BYOL, section 4)."""
+
+    layers = (3, 24, 36, 3)
+    own_width = 2.0

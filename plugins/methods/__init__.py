@@ -1,0 +1,1 @@
+"""Official sslbench plugins, written exactly as an outsider would write them."""

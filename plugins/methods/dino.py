@@ -1,0 +1,252 @@
+"""DINO: self-distillation with no labels (Caron et al. 2021, arXiv 2104.14294).
+
+A student sees every view x of an image, a teacher only the two global ones. Both end in K scores, and the student
+learns to say about one view what the teacher says about another (equations 1 to 3, algorithm 1):
+
+    P_t(x) = softmax((g_t(x) - c) / tau_t)       P_s(x) = softmax(g_s(x) / tau_s)
+    loss   = mean over pairs (global view x, other view x' != x) of H(P_t(x), P_s(x')),   H(a, b) = -sum a log b
+    c     <- m c + (1 - m) mean of g_t over the batch          after it was used
+    theta_t <- l theta_t + (1 - l) theta_s                     l from 0.996 to 1 along a cosine
+
+Subtracting c (centering) keeps one score from winning everywhere, tau_t < tau_s (sharpening) keeps the scores from
+becoming equal; H = h(P_t) + KL(P_t || P_s) is logged in its two parts, whose fall to 0 shows a collapse (figure 7).
+
+Authors' code: github.com/facebookresearch/dino (main_dino.py, utils.py, vision_transformer.py). What differs:
+- Below 96 px the largest blur shrinks with the crop: the authors use sigma up to 2 px on crops of 224 and 96 px.
+- Not in their code, and made after the paper's words: "mse" is BYOL's 2 - 2 cos between scores, centred for the
+  teacher (table 7, row 5); the predictor is an MLP before the bottleneck's normalisation (row 6); Sinkhorn assigns
+  each global view's batch at the teacher's temperature (row 3); the other teachers follow section 5.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssl_bench import ema
+from ssl_bench.backbone import Backbone
+from ssl_bench.heads import NormalisedLinear, mlp
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
+from ssl_bench.optimizers import clip_each
+from ssl_bench.patches import check_whole_patches, nearest_whole
+from ssl_bench.schedules import linear_ramp
+from ssl_bench.settings import Settings, setting
+from ssl_bench.sinkhorn import sinkhorn
+from ssl_bench.views import Crop, MultiCrop
+
+Range = tuple[float, float]
+Teacher = Literal["momentum", "student_copy", "previous_iteration", "previous_epoch"]
+Assignment = Literal["centering", "sinkhorn", "softmax"]
+CODE, HOW = "main_dino.py", "section 3.2"
+
+
+class DINOSettings(Settings):
+    """DINO's settings; null is decided from the data before the run, and then stands in the recipe."""
+
+    global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
+    local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
+    local_views: int = setting(8, "Local views an image; 0: no multi-crop.", unit="views", source=CODE, ge=0)
+    global_scale: Range | None = setting(None, "Area of a global view; null: 0.4 to 1, or 0.14 if alone.", source=CODE)
+    local_scale: Range = setting((0.05, 0.4), "Area of a local view, of the image's.", source=CODE)
+    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
+    out_dim: int = setting(65536, "Number of scores, K.", source=HOW, ge=2)
+    hidden_dim: int = setting(2048, "Width of the head's hidden layers.", source="section 3.1", ge=1)
+    bottleneck_dim: int = setting(256, "Width that is normalised before the last layer.", source="appendix C", ge=1)
+    head_layers: int = setting(3, "Linear layers up to the bottleneck.", unit="layers", source="section 3.1", ge=1)
+    head_batch_norm: bool = setting(False, "Batch norm in the head.", source="section 3.1")
+    predictor: bool = setting(False, "Predictor MLP on the student, as in BYOL.", source="table 7, row 6")
+    norm_last_layer: bool = setting(True, "Gain of the last layer fixed at 1; false is safe with S only.", source=CODE)
+    freeze_last_layer_epochs: int = setting(1, "How long the last layer rests.", unit="epochs", source=CODE, ge=0)
+    teacher: Teacher = setting("momentum", "Where the teacher's weights come from.", source="section 5.2")
+    teacher_momentum: float = setting(0.996, "Teacher's momentum l at the start; ends at 1.", source=HOW, ge=0, le=1)
+    assignment: Assignment = setting("centering", "How scores become targets; softmax: as they are.", source=HOW)
+    loss: Literal["ce", "mse"] = setting("ce", "Cross-entropy, or 2 - 2 cos of scores.", source="table 7, row 5")
+    student_temperature: float = setting(0.1, "Student's temperature tau_s.", source=HOW, gt=0)
+    teacher_temperature: float = setting(0.07, "Teacher's tau_t in the end; tau_s: no sharpening.", source=HOW, gt=0)
+    teacher_temperature_start: float = setting(0.04, "Teacher's tau_t in epoch 0.", source=HOW, gt=0)
+    teacher_temperature_epochs: int = setting(30, "Length of tau_t's linear ramp.", unit="epochs", source=HOW, ge=0)
+    center_momentum: float = setting(0.9, "Momentum m of the centre.", source="section 3.1", ge=0, lt=1)
+    sinkhorn_iterations: int = setting(3, "Rounds of the assignment sinkhorn.", source="SwAV, section 3.1", ge=1)
+    clip_norm: float = setting(3.0, "Largest norm of each tensor's gradient; 0: no clipping.", source=CODE, ge=0)
+    drop_path: float = setting(0.1, "Stochastic depth of the student.", source=CODE, ge=0, lt=1)
+
+
+# On convolutional networks (README, "ResNet-50 and other convnets trainings").
+CONVNET = {"method.global_scale": (0.14, 1.0), "method.local_scale": (0.05, 0.14), "method.drop_path": 0.0}
+CONVNET |= {"optimizer.name": "sgd", "optimizer.base_lr": 0.03, "optimizer.weight_decay": 1e-4}
+CONVNET |= {"optimizer.final_weight_decay": None}
+
+
+def _length(epochs: int, batch_size: int) -> dict[str, Any]:
+    return {"training.epochs": epochs, "training.batch_size": batch_size}
+
+
+PRESETS = {
+    "paper": Preset("the paper's ablations on ImageNet (72.8 k-NN with deit_s16)", _length(300, 1024), CONVNET),
+    "paper-table-2": Preset(
+        "the released deit_s16 of the paper's table 2 (74.5 k-NN)",
+        _length(800, 1024)
+        | {"method.local_views": 10, "method.global_scale": (0.25, 1.0), "method.local_scale": (0.05, 0.25)}
+        | {"method.norm_last_layer": False, "optimizer.final_lr": 1e-5},
+    ),
+    "thesis": Preset("the thesis's run on one small card", _length(50, 8), CONVNET),
+    "small-data": Preset(
+        "thousands of small images, minutes to hours: fewer scores, a faster and sharper teacher",
+        _length(100, 64)
+        | {"method.out_dim": 1024, "method.hidden_dim": 512, "method.local_views": 4, "method.teacher_momentum": 0.99}
+        | {"method.teacher_temperature": 0.04, "method.drop_path": 0.0}
+        | {"optimizer.base_lr": 2e-3, "optimizer.warmup_epochs": 5, "optimizer.final_weight_decay": 0.04},
+    ),
+}
+
+
+class Head(nn.Module):
+    """MLP, l2-normalisation, last layer (section 3.1, "Network architecture"; appendix C)."""
+
+    def __init__(self, in_dim: int, config: DINOSettings, *, predictor: bool = False) -> None:
+        super().__init__()
+        widths = [in_dim, *[config.hidden_dim] * (config.head_layers - 1), config.bottleneck_dim]
+        self.mlp = mlp(widths, activation=nn.GELU, batch_norm=config.head_batch_norm)
+        again = [config.bottleneck_dim, config.hidden_dim, config.bottleneck_dim]
+        self.predictor = mlp(again, activation=nn.GELU) if predictor else nn.Identity()
+        self.last_layer = NormalisedLinear(config.bottleneck_dim, config.out_dim, learn_gain=not config.norm_last_layer)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, in_dim) -> scores (batch, K)."""
+        bottleneck = self.predictor(self.mlp(features)).to(self.last_layer.rows.dtype)  # not bf16 from here on
+        return self.last_layer(functional.normalize(bottleneck, dim=-1))  # type: ignore[no-any-return]
+
+
+class Network(nn.Module):
+    """Backbone and head: the student, and the teacher."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, views: Sequence[Tensor]) -> Tensor:
+        """Views of (batch, 3, height, width) -> scores (views, batch, K); views of one size go through as one batch."""
+        sizes = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[-2:])]
+        scores: Tensor = self.head(torch.cat([self.backbone(images) for images in sizes]))
+        return scores.view(len(views), -1, scores.shape[-1])
+
+
+def mean_over_pairs(teacher: Tensor, student: Tensor) -> Tensor:
+    """(T, batch, K) and (V, batch, K), whose first T views are the same -> the mean product <t_i, s_j> over i != j.
+
+    All pairs at once, as <t_i, sum_j s_j - s_i>, so that nothing of the size (pairs, batch, K) is made.
+    """
+    others = student.sum(dim=0) - student[: len(teacher)]
+    return (teacher * others).sum() / (len(teacher) * (len(student) - 1) * teacher.shape[1])
+
+
+def cross_entropy(probabilities: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Mean over pairs of H(P_t, P_s) (equation 3), from P_t (T, batch, K) and the student's scores (V, batch, K)."""
+    return -mean_over_pairs(probabilities, functional.log_softmax(student / temperature, dim=-1))
+
+
+def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
+    """Mean over pairs of |t/|t| - s/|s||^2 of (centred) scores (T, batch, K) and (V, batch, K) (BYOL, equation 2)."""
+    return 2 - 2 * mean_over_pairs(functional.normalize(teacher, dim=-1), functional.normalize(student, dim=-1))
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Mean over the leading dimensions of h(P) = -sum P log P, in nats, of (..., K)."""
+    return torch.special.entr(probabilities).sum(dim=-1).mean()  # type: ignore[no-any-return]
+
+
+class DINO(Method):
+    """DINO: a student predicts the centred and sharpened output of its own moving average."""
+
+    Config = DINOSettings
+    presets = PRESETS
+    center: Tensor
+
+    def __init__(self, config: DINOSettings, make_backbone: MakeBackbone) -> None:
+        super().__init__(config, make_backbone)
+        self.config = config
+        student, teacher = make_backbone(drop_path=config.drop_path), make_backbone()
+        self.student = Network(student, Head(student.feature_dim, config, predictor=config.predictor))
+        self.teacher = Network(teacher, Head(teacher.feature_dim, config)).requires_grad_(False)
+        self.teacher.load_state_dict(self.student.state_dict(), strict=not config.predictor)
+        self.register_buffer("center", torch.zeros(config.out_dim))
+        batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.modules())
+        self.micro_batches_are_exact = config.assignment != "sinkhorn" and not batch_norm
+
+    @classmethod
+    def fill(cls, config: DINOSettings, situation: Situation) -> DINOSettings:
+        """Crops in whole patches (convnet: local ones in multiples of 8 px) and what else depends on the image."""
+        patch_px = situation.patch_px
+        global_px = config.global_crop_px or situation.image_px
+        local_px = config.local_crop_px or nearest_whole(global_px * 96 / 224, patch_px or 8)
+        check_whole_patches("a global view (method.global_crop_px)", global_px, patch_px)
+        check_whole_patches("a local view (method.local_crop_px)", local_px, patch_px)
+        scale = config.global_scale or ((0.4, 1.0) if config.local_views else (0.14, 1.0))
+        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * global_px / 96)))
+        sizes = {"global_crop_px": global_px, "local_crop_px": local_px}
+        return config.model_copy(update=sizes | {"global_scale": scale, "blur_sigma_px": blur})
+
+    @classmethod
+    def make_views(cls, config: DINOSettings) -> MakeViews:
+        """Two global views, then the local ones (DataAugmentationDINO in main_dino.py)."""
+        large: Any = {"crop_px": config.global_crop_px, "scale": config.global_scale}
+        small: Any = {"crop_px": config.local_crop_px, "scale": config.local_scale}
+        colour: Any = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "jitter_probability": 0.8}
+        colour |= {"grey_probability": 0.2, "blur_sigma_px": config.blur_sigma_px}
+        first = Crop(**large, **colour, blur_probability=1.0)
+        second = replace(first, blur_probability=0.1, solarise_probability=0.2)
+        return MultiCrop([(first, 1), (second, 1), (replace(first, **small, blur_probability=0.5), config.local_views)])
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss over all pairs of a teacher's global and another student's view; see the module's equations."""
+        config = self.config
+        start, ramp = config.teacher_temperature_start, config.teacher_temperature_epochs
+        temperature = linear_ramp(progress.epoch, ramp, start, config.teacher_temperature)
+        with torch.no_grad():
+            scores = self.teacher(batch.views[:2])
+            centered = scores - self.center if config.assignment == "centering" else scores
+            if config.assignment == "sinkhorn":
+                probabilities = sinkhorn(scores, temperature, config.sinkhorn_iterations)
+            else:
+                probabilities = functional.softmax(centered / temperature, dim=-1)
+        student = self.student(batch.views)
+        to_compare = student if config.loss == "ce" else student.detach()
+        cross = cross_entropy(probabilities, to_compare, config.student_temperature)
+        loss = cross if config.loss == "ce" else squared_error(centered, student)
+        h = entropy(probabilities)
+        logs = {"loss": loss.detach(), "teacher_entropy": h, "kl": cross.detach() - h}
+        logs |= {"teacher_temperature": torch.tensor(temperature)}
+        logs |= {"teacher_momentum": torch.tensor(self._momentum(progress))}
+        return StepOutput(loss, logs, {"teacher_mean": scores.mean(dim=(0, 1))[None]})
+
+    def before_optimizer(self, progress: Progress) -> None:
+        """Clip each tensor's gradient, then drop the last layer's at first, in this order (train_one_epoch)."""
+        if self.config.clip_norm:
+            clip_each(self.student.parameters(), self.config.clip_norm)
+        if progress.epoch < self.config.freeze_last_layer_epochs:
+            self.student.head.last_layer.zero_grad(set_to_none=True)
+        if self.config.teacher == "previous_iteration":  # from here to the next step, the student is one step ahead
+            ema.copy_weights(self.teacher, self.student)
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        """Move the centre by this batch's mean score, and the teacher."""
+        if self.config.assignment == "centering":
+            self.center.lerp_(carry["teacher_mean"].mean(dim=0), 1 - self.config.center_momentum)
+        if self.config.teacher == "momentum":
+            ema.move_towards(self.teacher, self.student, self._momentum(progress))
+        epoch_ends = (progress.step + 1) % progress.steps_per_epoch == 0
+        if self.config.teacher == "student_copy" or (self.config.teacher == "previous_epoch" and epoch_ends):
+            ema.copy_weights(self.teacher, self.student)
+
+    def evaluation_backbone(self) -> Backbone:
+        """The teacher's, which is better than the student's throughout training (figure 6)."""
+        return self.teacher.backbone
+
+    def _momentum(self, progress: Progress) -> float:
+        return ema.momentum_at(progress.step, progress.total_steps, self.config.teacher_momentum)

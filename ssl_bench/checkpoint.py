@@ -1,0 +1,183 @@
+"""Checkpoints: what is saved, how, and what proves that it is whole.
+
+A checkpoint is a folder `step-00001480/` with the method's state, the optimizer's tensors (both safetensors, no
+pickle), `state.json` and a manifest of SHA-256 digests, because a flipped byte in a weights file loads silently with
+wrong values. It is written under another name and renamed when complete; the last two are kept, and a damaged one is
+answered with the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ssl_bench.errors import UserError
+from ssl_bench.record import sync_folder
+
+MANIFEST = "manifest.json"
+KEPT = 2
+
+
+class DamagedCheckpoint(UserError):
+    """A file of a checkpoint is missing or does not have the digest in its manifest."""
+
+
+def save_checkpoint(
+    folder: Path, step: int, method: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
+) -> Path:
+    """Write `folder/step-XXXXXXXX`, verify it, drop all but the last two. Raises `UserError` when the disk is full;
+    earlier checkpoints are untouched then."""
+    final = folder / f"step-{step:08d}"
+    part = folder / f".{final.name}.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        tensors, plain = _flatten_optimizer(optimizer)
+        save_file(_detached(method), part / "method.safetensors")
+        save_file(tensors, part / "optimizer.safetensors")
+        (part / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **state}))
+        names = ("method.safetensors", "optimizer.safetensors", "state.json")
+        manifest = {name: _digest(part / name) for name in names}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in part.iterdir():
+            _sync_file(path)
+        sync_folder(part)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(part, final)
+        sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # safetensors raises its own subclass of RuntimeError/Exception for I/O
+        shutil.rmtree(part, ignore_errors=True)
+        raise _cannot_save(final, error) from error
+    except Exception as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if type(error).__module__.startswith("safetensors"):
+            raise _cannot_save(final, error) from error
+        raise
+    for old in checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoint folders, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any], list[str]]:
+    """(method state, optimizer state, state, warnings) of the newest checkpoint that verifies.
+
+    Raises `UserError` when there is none; each damaged one on the way is a warning.
+    """
+    warnings: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            _verify(path)
+        except DamagedCheckpoint as error:
+            warnings.append(str(error))
+            continue
+        state = json.loads((path / "state.json").read_text())
+        optimizer = _unflatten_optimizer(load_file(path / "optimizer.safetensors"), state.pop("optimizer"))
+        return load_file(path / "method.safetensors"), optimizer, state, warnings
+    reasons = "".join(f"\n  {line}" for line in warnings)
+    raise UserError(
+        f"no usable checkpoint in {folder}.{reasons}\nStart the run again without --resume, with --restart."
+    )
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> str:
+    """Write a network's weights atomically as safetensors with `description` in its header; returns its SHA-256."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(_detached(weights), part, metadata=dict(description))
+        _sync_file(part)
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except Exception as error:
+        part.unlink(missing_ok=True)
+        raise _cannot_save(path, error) from error
+    return _digest(path)
+
+
+def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read weights, checked against `sha256` if given. Raises `UserError` for a missing or damaged file."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there: weights are not committed; run the recipe again or copy the file back")
+    if sha256 is not None and _digest(path) != sha256:
+        raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
+    return load_file(path)
+
+
+def _verify(path: Path) -> None:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpoint(f"checkpoint {path.name} is damaged: {MANIFEST}: {error}") from None
+    for name, digest in manifest.items():
+        if not (path / name).is_file():
+            raise DamagedCheckpoint(f"checkpoint {path.name} is damaged: {name} is missing")
+        if _digest(path / name) != digest:
+            raise DamagedCheckpoint(f"checkpoint {path.name} is damaged: {name} does not match its SHA-256")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, with shared storage copied: safetensors refuses tensors that overlap."""
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        key = plain.untyped_storage().data_ptr()
+        if key in seen or plain.untyped_storage().nbytes() != plain.nbytes:
+            plain = plain.clone()
+        seen.add(key)
+        result[name] = plain
+    return result
+
+
+def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split `optimizer.state_dict()` into tensors named `index/key` and a JSON part."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}/{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    return _detached(tensors), {"plain": plain, "param_groups": state["param_groups"]}
+
+
+def _unflatten_optimizer(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in stored["plain"].items()}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = tensor
+    return {"state": state, "param_groups": stored["param_groups"]}
+
+
+def _cannot_save(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"cannot save {path}: {error}. Free space or choose another folder with --results PATH; "
+        "checkpoints saved before are untouched."
+    )

@@ -1,0 +1,54 @@
+"""`sslbench eval`: judge a finished run's weights again, with other evaluators, settings or data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssl_bench.cli.run import RESULTS, parse_assignments
+from ssl_bench.errors import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        "eval",
+        help="Evaluate a run's kept weights again, with other evaluators, settings or data.",
+        epilog="Example: sslbench eval dino-deit_s16-shapes-s0-3f9c --with knn --set evaluators.knn.temperature=0.1",
+    )(evaluate)
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, the beginning of one, or its folder")],
+    with_: Annotated[
+        str | None, typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's]")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="evaluators.NAME.SETTING, data.* or machine.*"),
+    ] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="where runs are kept")] = RESULTS,
+) -> None:
+    """Evaluate the trained network and its untrained self, and write the result beside the run's record."""
+    from ssl_bench.reevaluation import reevaluate
+    from ssl_bench.run_folder import find_run
+
+    folder = find_run(run, results)
+    names = None if with_ is None else [name.strip() for name in with_.split(",") if name.strip()]
+    if names == []:
+        raise UserError("--with names no evaluator; see: sslbench list evaluators")
+    paths, records = reevaluate(
+        folder, names, data, parse_assignments(set_ or []), say=lambda text: print(f"  ... {text}")
+    )
+    for record in records:
+        for one in record.measurements:
+            print(
+                f"  {record.evaluator:14} {record.subject:10} {one.metric:14} {one.value:8.2f} {one.unit}  n {one.n:,}"
+            )
+    for path in paths:
+        print(f"written: {path}")

@@ -1,0 +1,131 @@
+"""`sslbench show`: one run's record in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssl_bench.cli.run import RESULTS
+
+if TYPE_CHECKING:
+    from ssl_bench.record import EvaluationRecord, RunRecord
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command(epilog="Example, after `sslbench run dino --arch deit_s16`: sslbench show dino")
+    def show(
+        run: Annotated[
+            str,
+            typer.Argument(metavar="RUN", help="a run's id, the beginning of one, its folder or its record.json"),
+        ],
+        results: Annotated[Path, typer.Option(metavar="DIR", help="where runs are kept")] = RESULTS,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="the whole record as JSON, later evaluations joined in")
+        ] = False,
+    ) -> None:
+        """Show one run: what, when and where, its recipe, untrained against trained with the protocol, and its cost."""
+        from ssl_bench.record import read_record, with_later_evaluations
+        from ssl_bench.run_folder import find_run
+
+        folder = find_run(run, results)
+        path = folder / "record.json"
+        if not path.exists():
+            typer.echo(
+                f"{folder} is an unfinished run: it has no record yet. Go on with: sslbench run --resume {folder}"
+            )
+            raise typer.Exit(1)
+        problems: list[str] = []
+        record = with_later_evaluations(read_record(path), folder, problems)
+        typer.echo(record.model_dump_json(indent=1) if as_json else "\n".join(describe_record(record, path)))
+        for problem in problems:
+            typer.echo(f"warning: left out: {problem}", err=True)
+        if problems:
+            raise typer.Exit(1)
+
+
+def describe_record(record: RunRecord, path: Path) -> list[str]:
+    """The record in lines for a reader."""
+    from ssl_bench.tables.paths import flatten, plain_text
+    from ssl_bench.tables.table import data_title
+
+    network, data, machine, training = record.backbone, record.data, record.machine, record.training
+    tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
+    speed = network.inference_images_per_second
+    inference = "" if speed is None else f", {speed:,.0f} images/s at {network.inference_batch} per forward pass"
+    reason = f": {record.preset_reason}" if record.preset_reason else ""
+    facts = [
+        ("method", f"{record.method} ({record.method_plugin}), preset {record.preset}{reason}"),
+        (
+            "network",
+            f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}",
+        ),
+        (
+            "data",
+            f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
+            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}",
+        ),
+        (
+            "training",
+            f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, "
+            f"{timedelta(seconds=round(training.seconds))} h, {training.images_per_second:,.1f} images/s, "
+            f"peak memory {training.peak_memory_mb:,.0f} MiB"
+            + (f", resumed {training.resumed} times" if training.resumed else ""),
+        ),
+        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
+        (
+            "machine",
+            f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}"
+            + (f" ({machine.precision_reason})" if machine.precision_reason else "")
+            + f", {machine.platform}",
+        ),
+        ("when", f"{record.started_utc} to {record.finished_utc}"),
+        ("code", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("commit", record.git_commit or ""),
+        ("command", record.command),
+        ("digest", record.digest),
+    ]
+    outcome = record.status + (f": {record.status_reason}" if record.status_reason else "")
+    lines = [f"{record.run_id}  {outcome}", ""]
+    lines += [f"  {name:<11}{text}" for name, text in facts if text]
+    lines += ["", *_measured(record.evaluations), "", "recipe"]
+    lines += [f"  {name} = {plain_text(value) or 'none'}" for name, value in _recipe(record, flatten(record.recipe))]
+    return [*lines, "", f"record  {path}"]
+
+
+def _recipe(record: RunRecord, flat: dict[str, object]) -> Iterable[tuple[str, object]]:
+    """Every value under the name that --set takes."""
+    for part in record.recipe.get("evaluators") or ():
+        settings = part.get("settings") or {}
+        flat |= {f"evaluators.{part['name']}.{name}": value for name, value in settings.items()}
+    flat.pop("evaluators", None)
+    return ((name.replace(".settings.", ".", 1), value) for name, value in flat.items())
+
+
+def _measured(evaluations: Iterable[EvaluationRecord]) -> list[str]:
+    """One line a metric, untrained and trained side by side, with the protocol under it; main numbers with a star."""
+    from ssl_bench.tables.table import data_title
+
+    found: dict[tuple[str, str, str, str], dict[str, float]] = {}
+    about: dict[tuple[str, str, str, str], tuple[str, str, int]] = {}
+    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.made_utc):
+        for m in evaluation.measurements:
+            on = data_title(evaluation.data, evaluation.synthetic)
+            key = (evaluation.evaluator, m.metric, m.protocol, on)
+            found.setdefault(key, {})[evaluation.subject] = m.value
+            about[key] = ("*" if m.primary else " ", m.unit, m.n)
+    if not found:
+        return ["  nothing was measured"]
+    width = max(len(f"{evaluator} {metric}") for evaluator, metric, _, _ in found)
+    lines = [f"  {'':<{width + 2}}{'untrained':>10}{'trained':>10}"]
+    for key, values in found.items():
+        star, unit, n = about[key]
+        texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in ("untrained", "trained")]
+        lines.append(f"  {star} {f'{key[0]} {key[1]}':<{width}}{texts[0]:>10}{texts[1]:>10}  {unit} of {n:,}, {key[3]}")
+        lines.append(f"      {key[2]}")
+    return lines

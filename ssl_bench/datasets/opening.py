@@ -1,0 +1,186 @@
+"""What the user wrote behind --data, a name or a folder, to an open data set; or to the words that help.
+
+- `shapes`: a registered name. It wins over a folder of that name, which is written `./shapes`.
+- `~/birds`: a folder; each registered data set is asked whether it recognises the layout.
+- `cifar10:~/data`: a folder, read as the data set of that name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_bench.dataset import Dataset
+from ssl_bench.datasets.listing import subfolders
+from ssl_bench.datasets.reading import EXTENSIONS, shown
+from ssl_bench.errors import UserError, did_you_mean, unknown_name
+from ssl_bench.settings import parse_settings
+
+GENERAL = "image-folder"
+"""The data set that most layouts fit: taken when no other one recognises a folder."""
+HELP = "sslbench run --help"
+
+Known = Mapping[str, Callable[[], type[Dataset]]]
+"""Name to something that loads the class; a plugin that cannot be loaded raises `UserError` there."""
+
+_MEANT = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "test", "testing", "tst"),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set that was found and not yet opened."""
+
+    plugin: str
+    kind: type[Dataset]
+    path: Path | None
+
+
+def find_dataset(text: str, known: Known) -> Found:
+    """The data set that `text` (a name, a folder, or NAME:FOLDER) means; reads folder names only.
+
+    Raises `UserError` saying what was found instead.
+    """
+    if not text.strip():
+        raise UserError(f"no data set was given. Give a name ({', '.join(sorted(known))}) or a folder ({HELP})")
+    if text in known:
+        return _named(text, known)
+    name, colon, rest = text.partition(":")
+    if colon and name in known and not os.path.lexists(text):
+        return Found(name, known[name](), _folder(rest or ".", known))
+    if "://" in text:
+        raise UserError(f"{text!r} is an address; nothing is downloaded here. Give the unpacked folder.")
+    path = _folder(text, known)
+    broken: list[str] = []
+    fitting = {name: kind for name, kind in _loaded(known, broken) if _fits(kind, path)}
+    if len(fitting) > 1:
+        fitting.pop(GENERAL, None)
+    if len(fitting) > 1:
+        names = sorted(fitting)
+        raise UserError(f"{shown(path)}/ fits the layouts of {' and '.join(names)}. Say which: {names[0]}:{text}")
+    if not fitting:
+        raise UserError("\n".join([explain(path, known), *(f"Not asked: {reason}" for reason in broken)]))
+    (name, kind) = next(iter(fitting.items()))
+    return Found(name, kind, path)
+
+
+def open_dataset(text: str, known: Known, settings: Mapping[str, object] | None = None) -> Dataset:
+    """`find_dataset`, then open it with `settings` (the recipe's section "data"). Raises `UserError`."""
+    found = find_dataset(text, known)
+    config = parse_settings(found.kind.Config, settings or {}, "data", f"the data set {found.plugin}")
+    return found.kind(config, found.path)
+
+
+def explain(path: Path, known: Known) -> str:
+    """Why a folder is no data set that anything knows, and what to do about it."""
+    here = shown(path).rstrip("/")
+    expected = f"Expected an image folder: {here}/{{train,val}}/CLASS/IMAGE ({HELP})"
+    folders = subfolders(path)
+    if not any(path.iterdir()):
+        return f"{here}/ is empty. {expected}"
+    parts = {part: next((name for name in folders if name.lower() in names), None) for part, names in _MEANT.items()}
+    wrong = [f"{name}/ to {part}/" for part, name in parts.items() if name not in (part, "test", None)]
+    if parts["train"] and parts["val"] and wrong:
+        return f"{here}/ has {parts['train']}/ and {parts['val']}/. Rename {' and '.join(wrong)}. {expected}"
+    if parts["train"] and not parts["val"]:
+        return f"{here}/ has {parts['train']}/ but no val/ or test/. {expected}"
+    if parts["val"] and not parts["train"]:
+        return f"{here}/ has {parts['val']}/ but no train/. {expected}"
+    whole = path.absolute().parent
+    if path.absolute().name in ("train", "val", "test") and _recognised(whole, known):
+        return f"{here}/ is one part of a data set. Give the folder around it: {shown(whole)}"
+    inner = next((path / name for name in folders[:20] if _recognised(path / name, known)), None)
+    if inner is not None:
+        return f"{here}/ has no train/. Did you mean {shown(inner)}? {expected}"
+    if any((path / place / "JPEGImages").is_dir() for place in ["", *folders[:20]]):
+        return f"{here}/ looks like VOC or DAVIS, sets to evaluate masks on: give it with --voc or --davis. {expected}"
+    classes = [name for name in folders[:20] if _holds_images(path / name)]
+    if len(classes) > 1:
+        some = ", ".join(classes[:3]) + (", ..." if len(folders) > 3 else "")
+        return (
+            f"{here}/ has folders of images ({some}) but no train/ and val/. If they are classes, move a tenth of each "
+            f"into {here}/val/CLASS/ and the rest into {here}/train/CLASS/. {expected}"
+        )
+    if _holds_images(path):
+        return f"{here}/ holds images but no class folders. {expected}"
+    some = ", ".join(sorted(name for name in os.listdir(path) if not name.startswith("."))[:5]) or "hidden files only"
+    layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
+    return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
+
+
+def _named(name: str, known: Known) -> Found:
+    kind = known[name]()
+    if not kind.layout:
+        return Found(name, kind, None)
+    here = f" The folder ./{name} is written with its ./" if os.path.isdir(name) else ""
+    raise UserError(
+        f"{name} is read from your disk and needs its folder: --data PATH or --data {name}:PATH. "
+        f"Expected {kind.layout}.{here}"
+    )
+
+
+def _folder(text: str, known: Known) -> Path:
+    """The existing folder that `text` names."""
+    path = Path(os.path.expanduser(text))
+    if _exists(path):
+        if path.is_dir():
+            return path
+        packed = path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
+        advice = "Unpack it and give the folder." if packed else "Give the folder that the data set lies in."
+        raise UserError(f"{shown(path)} is a file, not a folder. {advice}")
+    if os.path.lexists(path):
+        raise UserError(f"{shown(path)} is a link to {os.readlink(path)}, which is not there. Mend the link.")
+    if os.sep not in text and not text.startswith((".", "~")):
+        raise unknown_name("data set", text, known, f"or a folder; there is none of that name here; {HELP}")
+    above = path.absolute().parent
+    while not _exists(above):
+        path, above = above, above.parent
+    near = did_you_mean(path.name, _names(above))
+    raise UserError(f"{shown(path)} does not exist: {shown(above)}/ has no {path.name!r}.{near}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise UserError(f"cannot look at {shown(path)}: a folder on the way is closed to you (chmod u+x).") from None
+    except (OSError, ValueError):  # ValueError: a null byte
+        return False
+    return True
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _loaded(known: Known, broken: list[str]) -> Iterator[tuple[str, type[Dataset]]]:
+    """Every class that loads, by name; a plugin that does not must not keep the others from being asked."""
+    for name in sorted(known):
+        try:
+            yield name, known[name]()
+        except UserError as error:
+            broken.append(str(error))
+
+
+def _fits(kind: type[Dataset], path: Path) -> bool:
+    try:
+        return kind.recognises(path)
+    except PermissionError as error:
+        raise UserError(f"cannot look into {shown(error.filename or path)}: no permission (chmod u+rx).") from error
+    except Exception:  # an outsider's plugin that stumbles over this folder does not know it
+        return False
+
+
+def _recognised(path: Path, known: Known) -> bool:
+    return any(_fits(kind, path) for _, kind in _loaded(known, []))
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(name.lower().endswith(EXTENSIONS) for name in _names(folder))

@@ -1,0 +1,128 @@
+"""Judging one frozen network: features once, then every evaluator, each with its protocol in the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.dataset import Dataset
+from ssl_bench.errors import UserError
+from ssl_bench.evaluator import Evaluation, Evaluator
+from ssl_bench.features import FeatureStore
+from ssl_bench.record import EvaluationRecord
+from ssl_bench.settings import parse_settings
+
+THROUGHPUT_BATCH = 128
+"""Images per forward pass of the throughput column (DINO, table 1; thesis, table 4.1)."""
+
+
+def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, Evaluator]]:
+    """(name, settings) pairs to ready evaluators; raises `UserError` for wrong names and settings."""
+    built = []
+    for name, settings in parts:
+        kind = registry.evaluator(name)
+        built.append((name, kind(parse_settings(kind.Config, settings, f"evaluators.{name}", name))))
+    return built
+
+
+def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:
+    """Raises `UserError` before training when an evaluator needs what the architecture does not have."""
+    for name, evaluator in evaluators:
+        missing = evaluator.requires - backbone.supports
+        if missing:
+            raise UserError(
+                f"the evaluator {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have. "
+                f"Leave it out with --with, or choose a ViT such as deit_s16."
+            )
+
+
+def evaluate_network(
+    backbone: Backbone,
+    subject: Literal["trained", "untrained"],
+    evaluators: Sequence[tuple[str, Evaluator]],
+    dataset: Dataset,
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    output_dir: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[EvaluationRecord]:
+    """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here."""
+    training = backbone.training
+    backbone.eval()
+    features = FeatureStore(
+        backbone,
+        dataset,
+        image_px=dataset.image_px,
+        device=device,
+        autocast_dtype=None,
+        batch_size=THROUGHPUT_BATCH,
+        workers=workers,
+        say=say,
+    )
+    records = []
+    try:
+        for name, evaluator in evaluators:
+            begun = time.monotonic()
+            say(f"{name} of the {subject} network")
+            measurements = evaluator.evaluate(
+                Evaluation(backbone, features, dataset, seed, output_dir / f"{name}-{subject}", say)
+            )
+            _check(name, measurements)
+            records.append(
+                EvaluationRecord(
+                    evaluator=name,
+                    subject=subject,
+                    settings=evaluator.config.model_dump(mode="json"),
+                    data=dataset.name,
+                    data_fingerprint=dataset.fingerprint,
+                    synthetic=dataset.synthetic,
+                    image_px=dataset.image_px,
+                    measurements=tuple(measurements),
+                    seconds=round(time.monotonic() - begun, 2),
+                    plugin=registry.find("evaluator", name).origin,
+                    made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                )
+            )
+    finally:
+        backbone.train(training)
+    return records
+
+
+def inference_rate(backbone: Backbone, image_px: int, device: torch.device) -> float:
+    """Images per second of forward passes with 128 images of `image_px`, fp32, median of three after a warm-up.
+
+    One pass that takes over 20 s is taken as it is.
+    """
+    training = backbone.training
+    backbone.eval()
+    images = torch.zeros(THROUGHPUT_BATCH, 3, image_px, image_px, device=device)
+    times: list[float] = []
+    with torch.inference_mode():
+        for _ in range(4):
+            begun = time.perf_counter()
+            backbone(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - begun)
+            if times[-1] > 20:
+                break
+    backbone.train(training)
+    counted = sorted(times[1:] or times)
+    return THROUGHPUT_BATCH / counted[len(counted) // 2]
+
+
+def _check(name: str, measurements: Sequence[Any]) -> None:
+    if sum(measurement.primary for measurement in measurements) != 1:
+        raise UserError(
+            f"the evaluator {name!r} marked {sum(m.primary for m in measurements)} of its {len(measurements)} "
+            "measurements as primary; its plugin must mark exactly one"
+        )

@@ -1,0 +1,66 @@
+"""The contract of an evaluator: a frozen backbone in, named measurements with their protocol out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.dataset import Dataset
+from ssl_bench.measurement import Measurement
+from ssl_bench.settings import Settings
+
+__all__ = ["Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "SplitName"]
+
+SplitName = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen features of one split in its own order: `vectors` (n, dim) float32 on the CPU, `labels` (n,) int64."""
+
+    vectors: Tensor
+    labels: Tensor
+    transform: str
+    """Words for the protocol line, e.g. "resize 256, centre crop 224, bicubic"."""
+
+
+class FeatureSource(Protocol):
+    """Extracts once and shares: asking twice for the same split and kind returns the same tensors."""
+
+    def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluator may use. Nothing here leads to the training run."""
+
+    backbone: Backbone
+    """In eval mode; an evaluator that fine-tunes works on a copy.deepcopy of it."""
+    features: FeatureSource
+    dataset: Dataset
+    seed: int
+    output_dir: Path
+    """Folder for pictures and masks; created by who writes there."""
+    say: Callable[[str], None] = lambda line: None
+    """Shows one line of progress to the user."""
+
+
+class Evaluator(ABC):
+    """Base class of an evaluator plugin. The class docstring's first line names it, the module's cites the paper."""
+
+    Config: ClassVar[type[Settings]]
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the backbone must support, e.g. {"attention"}: refused before training, not after."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        """Measure; the same input gives the same numbers. Exactly one measurement is `primary`."""

@@ -1,0 +1,154 @@
+"""The contract of a method: what a self-supervised method says, so that one shared loop can train it.
+
+A method computes in `step` and moves its state in `update`. Because `step` moves nothing, the loop may call it for
+several micro-batches, on fake tensors to predict memory, or on several processes, and call `update` once for all.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from PIL import Image
+from torch import Tensor, nn
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.settings import Settings
+
+Views = tuple[Tensor, ...]
+MakeViews = Callable[[Image.Image, Random], Views]
+"""(RGB image, the sample's own random numbers) -> the sample's views, each usually (3, height, width) float32."""
+
+
+class Batch(NamedTuple):
+    """What a step sees: every view stacked over the samples, and which samples they are."""
+
+    views: Views
+    """One tensor a view, (batch, 3, height, width); a masked-image method adds its masks as further tensors."""
+    index: Tensor
+    """(batch,) int64: position of each sample in the training set, e.g. for a memory of assignments."""
+    labels: Tensor | None = None
+    """(batch,) int64, and only for a method with `needs_labels`; no other method can see a label."""
+
+
+class Progress(NamedTuple):
+    """Where the run stands; replaces a reference back to a trainer."""
+
+    step: int
+    """Optimizer steps done before this one, 0 at the start."""
+    total_steps: int
+    epoch: int
+    """Epoch of this step, 0 at the start."""
+    total_epochs: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.total_steps // self.total_epochs
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What `step` returns: `loss` () with its graph, `logs` scalars without one, `carry` for `update`.
+
+    Every tensor of `carry` has a leading dimension over samples or over partial sums: carries of micro-batches and
+    of processes are concatenated along it before the one `update`.
+    """
+
+    loss: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+    carry: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share their treatment. `lr_factor` multiplies the scheduled rate (1: the schedule itself)."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    weight_decay: bool = True
+    """Whether the scheduled weight decay applies; LARS also leaves a group without it unadapted."""
+    lr_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of values, keyed `section.setting`, laid over the defaults and under the user's own values."""
+
+    summary: str
+    values: Mapping[str, Any]
+    convnet_values: Mapping[str, Any] = field(default_factory=dict)
+    """Laid over `values` when the backbone has no patches, i.e. is a convolutional network."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The facts from which a method fills the settings left open (None): decided before the recipe is frozen."""
+
+    image_px: int
+    """Side of the square image the network is meant for."""
+    train_images: int
+    patch_px: int | None
+    """Side of a patch, or None for a convolutional network."""
+    batch_size: int
+
+
+class MakeBackbone(Protocol):
+    """Builds a fresh backbone of the run's architecture; every call draws new initial weights."""
+
+    def __call__(self, *, drop_path: float = 0.0) -> Backbone: ...
+
+
+class Method(nn.Module):
+    """Base class of a method plugin. The class docstring's first line names it, the module's cites the paper.
+
+    The constructor keeps networks as submodules and state that must survive a stop (teacher, centre, queue) as
+    parameters without gradient or registered buffers: `state_dict` is all that is saved.
+    """
+
+    Config: ClassVar[type[Settings]]
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    """At least "paper"; "small-data" is chosen by itself, and said so, for small training sets."""
+    needs_labels: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the backbone must support, e.g. {"patch_tokens"}: checked before anything is built."""
+    micro_batches_are_exact: bool = False
+    """Whether the mean of equal micro-batches' losses has the gradient of the whole batch's loss; an instance may
+    decide it by its settings and layers (batch norm and Sinkhorn see the whole batch)."""
+
+    def __init__(self, config: Any, make_backbone: MakeBackbone) -> None:
+        super().__init__()
+
+    @classmethod
+    def fill(cls, config: Any, situation: Situation) -> Any:
+        """The config with every setting left open (None) decided. Raises `UserError` for what cannot work."""
+        return config
+
+    @classmethod
+    @abstractmethod
+    def make_views(cls, config: Any) -> MakeViews:
+        """The augmentation of one image, drawing only from the `Random` it is handed."""
+
+    @abstractmethod
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss of one (micro-)batch. Moves no state of the method."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Trainable parameters by treatment; by default no decay on biases and other 1-d parameters."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            ParameterGroup("decayed", [p for p in trained if p.ndim > 1]),
+            ParameterGroup("undecayed", [p for p in trained if p.ndim <= 1], weight_decay=False),
+        ]
+
+    def before_optimizer(self, progress: Progress) -> None:
+        """Optional: gradients are complete and unscaled; clip or drop them here."""
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        """Optional: move teacher, queue, centre or prototypes; once per optimizer step, after it, without gradient."""
+
+    @abstractmethod
+    def evaluation_backbone(self) -> Backbone:
+        """The network that is judged and kept, e.g. the teacher's backbone; a view of it, not a copy."""

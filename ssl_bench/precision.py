@@ -1,0 +1,79 @@
+"""Which precision a run gets: fp32, or bf16 autocast where a short measurement on this machine shows that it pays."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from statistics import median
+
+import torch
+
+from ssl_bench.errors import UserError
+from ssl_bench.method import Batch, Method, Progress
+from ssl_bench.training import Plan, autocast
+
+WORTH = 1.1
+"""bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""
+REPEATS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """The chosen precision in words for the record, and what the loop needs of it."""
+
+    name: str
+    reason: str
+    step_seconds: float | None
+    """Median of one forward and backward pass at the chosen precision, where it was measured."""
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.name == "bf16" else None
+
+
+def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Precision:
+    """Resolve "auto" by timing `method.step` and its backward pass on `batch` at both precisions.
+
+    Leaves parameters, buffers and gradients as they were. Raises `UserError` for bf16 on a card that only emulates it.
+    """
+    if plan.device.type == "cuda":
+        native = torch.cuda.get_device_capability(plan.device) >= (8, 0)
+        if asked == "bf16" and not native:
+            raise UserError(
+                f"training.precision = 'bf16': {torch.cuda.get_device_name(plan.device)} only emulates bf16; "
+                "give --set training.precision=fp32"
+            )
+        if asked == "auto" and not native:
+            return Precision("fp32", "auto: bf16 is only emulated on this card", None)
+    if asked == "fp32":
+        return Precision("fp32", "asked for", None)
+    if asked == "bf16":
+        return Precision("bf16", "asked for", None)
+    seconds = {name: _step_seconds(method, batch, plan, name) for name in ("fp32", "bf16")}
+    ratio = seconds["fp32"] / seconds["bf16"]
+    name = "bf16" if ratio >= WORTH else "fp32"
+    reason = f"auto: a step takes {ratio:.2f} times as long in fp32 as in bf16, here (needed: {WORTH})"
+    return Precision(name, reason, seconds[name])
+
+
+def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:
+    trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
+    before = {key: value.clone() for key, value in method.named_buffers()}
+    progress = Progress(0, max(1, plan.total_steps), 0, max(1, plan.epochs))
+    method.train()
+    times = []
+    for _ in range(REPEATS + 1):
+        begun = time.perf_counter()
+        with autocast(trial):
+            loss = method.step(batch, progress).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        if plan.device.type == "cuda":
+            torch.cuda.synchronize(plan.device)
+        times.append(time.perf_counter() - begun)
+        method.zero_grad(set_to_none=True)
+        if times[-1] > 20:  # one look is enough for a step of this size
+            break
+    with torch.no_grad():
+        for key, value in method.named_buffers():  # running statistics of batch norm move in a forward pass
+            value.copy_(before[key])
+    return median(times[1:] or times)

@@ -1,0 +1,109 @@
+"""Evaluating a recorded run's weights again: one immutable file per (run, evaluator, network, settings and data)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from ssl_bench import machine, registry
+from ssl_bench.checkpoint import load_weights
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation import build_evaluators, evaluate_network, refuse_unsupported
+from ssl_bench.recipe import MachineSettings, Recipe, request_of, resolve
+from ssl_bench.record import EvaluationRecord, read_record, write_record
+from ssl_bench.runner import build_method
+from ssl_bench.settings import parse_settings
+
+
+def reevaluate(
+    run_dir: Path,
+    names: list[str] | None,
+    data: str | None,
+    values: Mapping[str, Any],
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[list[Path], list[EvaluationRecord]]:
+    """Evaluate the trained and the untrained network of a finished run; returns the files written and what is in them.
+
+    The untrained network is rebuilt from the recipe's seed; the network keeps the run's image size whatever the data.
+    Raises `UserError` when the run has no weights, a name or setting is wrong, or this very evaluation exists.
+    """
+    import dataclasses
+
+    record = read_record(run_dir / "record.json")
+    if record.status != "finished":
+        raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
+    recipe = Recipe.model_validate(record.recipe)
+    for key in values:
+        if key.partition(".")[0] not in ("evaluators", "data", "machine"):
+            raise UserError(f"{key!r} decides how a network was trained; eval takes evaluators.*, data.* and machine.*")
+    settings = {part.name: part.settings for part in recipe.evaluators}
+    chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        name, _, setting = rest.partition(".")
+        if section == "evaluators":
+            if name not in chosen:
+                raise UserError(f"{key!r} sets an evaluator that does not run here. Running: {', '.join(chosen)}")
+            chosen[name][setting] = value
+    evaluators = build_evaluators(list(chosen.items()))
+
+    request = request_of(recipe, {})
+    others = {key: value for key, value in values.items() if not key.startswith("evaluators.")}
+    kept = {key: value for key, value in request.values.items() if not key.startswith("evaluators.")}
+    if data is not None:
+        kept = {key: value for key, value in kept.items() if not key.startswith("data.")}
+    kept |= {"data.image_px": recipe.data.image_px, **others} if data is not None else others
+    kept["training.batch_size"] = 1  # nothing is trained: other data may be smaller than the run's batch
+    resolved = resolve(dataclasses.replace(request, data=data or request.data, values=kept, evaluators=()))
+    machine_settings = parse_settings(
+        MachineSettings,
+        {k.partition(".")[2]: v for k, v in values.items() if k.startswith("machine.")},
+        "machine",
+        "machine",
+    )
+    device = machine.choose_device(machine_settings.device)
+    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    backbone = build_method(resolved).evaluation_backbone().to(device)
+    refuse_unsupported(backbone, recipe.backbone.name, evaluators)
+    wanted = _weights(run_dir)
+    paths, results = [], []
+    for subject in ("untrained", "trained"):
+        if subject == "trained":
+            backbone.load_state_dict(wanted)
+        for name, evaluator in evaluators:
+            path = run_dir / "evaluations" / f"{name}-{subject}-{_digest(name, evaluator.config, resolved)}.json"
+            if path.exists():
+                raise UserError(f"this evaluation exists: {path}. Remove the file to do it again.")
+            done = evaluate_network(
+                backbone, subject, [(name, evaluator)], resolved.dataset, seed=recipe.training.seed, device=device,
+                workers=machine.choose_workers(machine_settings.workers, resolved.dataset.image_px),
+                output_dir=path.with_suffix(""), say=say,
+            )  # fmt: skip
+            write_record(done[0], path)
+            paths.append(path)
+            results += done
+    return paths, results
+
+
+def _weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    try:
+        sha256 = json.loads((run_dir / "weights.json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        sha256 = None
+    return load_weights(run_dir / "weights.safetensors", sha256)
+
+
+def _digest(name: str, config: Any, resolved: Any) -> str:
+    content = [
+        name,
+        registry.find("evaluator", name).origin,
+        config.model_dump(mode="json"),
+        resolved.dataset.fingerprint,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

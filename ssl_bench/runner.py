@@ -1,0 +1,254 @@
+"""The runner: preflight, seed, build, judge untrained, train, judge trained, record. Nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import torch
+
+from ssl_bench import machine, registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.checkpoint import load_latest, save_weights
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation import (
+    THROUGHPUT_BATCH,
+    build_evaluators,
+    evaluate_network,
+    inference_rate,
+    refuse_unsupported,
+)
+from ssl_bench.method import Method
+from ssl_bench.optimizers import OptimizerSettings, build_optimizer
+from ssl_bench.precision import Precision, choose_precision
+from ssl_bench.recipe import Resolved
+from ssl_bench.record import (
+    BackboneRecord,
+    DataRecord,
+    EvaluationRecord,
+    RunRecord,
+    TrainingRecord,
+    write_atomically,
+    write_record,
+)
+from ssl_bench.run_folder import Start, check_free_space, open_run, write_run_file
+from ssl_bench.training import Plan, RunFailed, StepReport, TrainingState, train
+
+
+class Display(Protocol):
+    """Where the run tells the user what happens; the command line has one, tests another."""
+
+    def line(self, label: str, text: str) -> None:
+        """One labelled line of the preflight."""
+
+    def say(self, text: str) -> None:
+        """What is being done at this moment."""
+
+    def step(self, report: StepReport) -> None:
+        """A training step is done."""
+
+
+def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
+    """Do one run from a complete recipe to its record, which is also written to `run_dir/record.json`.
+
+    Raises `UserError` before anything is trained for all that can be known by then, `training.Stopped` after a stop
+    with everything saved. A run whose loss is not finite is recorded as failed.
+    """
+    started = datetime.now(UTC)
+    recipe, dataset = resolved.recipe, resolved.dataset
+    evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])
+    device = machine.choose_device(resolved.machine.device)
+    workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
+    decided = open_run(resolved, start)
+
+    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    method = build_method(resolved).to(device)
+    judged = method.evaluation_backbone()
+    refuse_unsupported(judged, recipe.backbone.name, evaluators)
+    _require(method, judged, recipe.method.name, recipe.backbone.name)
+    optimizer_settings = OptimizerSettings(**recipe.optimizer)
+    optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
+    make_views = method.make_views(resolved.method_config)
+    plan = Plan(
+        dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, optimizer_settings,
+        device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
+    )  # fmt: skip
+    backbone_record = _describe_backbone(resolved, judged)
+    _announce(display, resolved, backbone_record)
+    check_free_space(method, start.run_dir)
+
+    def judge(subject: Any) -> list[EvaluationRecord]:
+        return evaluate_network(
+            judged, subject, evaluators, dataset, seed=recipe.training.seed, device=device, workers=workers,
+            output_dir=start.run_dir / "evaluations", say=display.say,
+        )  # fmt: skip
+
+    state, weights_reason = TrainingState(), ""
+    if "untrained" in decided:
+        untrained = [EvaluationRecord.model_validate(one) for one in decided["untrained"]]
+        precision = Precision(decided["precision"], decided["precision_reason"], None)
+        rate = decided["inference_images_per_second"]
+    else:
+        precision = _measure_precision(method, make_views, plan, recipe.training.precision, display)
+        rate = inference_rate(judged, dataset.image_px, device)
+        untrained = judge("untrained")
+        decided |= {
+            "precision": precision.name,
+            "precision_reason": precision.reason,
+            "inference_images_per_second": rate,
+            "untrained": [one.model_dump(mode="json") for one in untrained],
+        }
+        write_run_file(start.run_dir, decided)
+    display.line("machine", machine.describe(device, precision, plan.total_steps))
+    if start.resume and (start.run_dir / "checkpoints").is_dir():
+        state = _restore(method, optimizer, start.run_dir, display)
+
+    plan = Plan(**{**vars(plan), "autocast_dtype": precision.autocast_dtype})
+    status = "finished"
+    try:
+        train(method, make_views, optimizer, plan, state, display.step)
+    except RunFailed as failure:
+        status, weights_reason = "failed", str(failure)
+    trained = judge("trained") if status == "finished" and plan.total_steps else []
+    if trained:
+        description = {"run_id": start.run_dir.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
+        sha256 = save_weights(start.run_dir / "weights.safetensors", judged.state_dict(), description)
+        write_atomically(start.run_dir / "weights.json", (json.dumps({"sha256": sha256}) + "\n").encode())
+    record = RunRecord(
+        run_id=start.run_dir.name,
+        status=status,
+        status_reason=weights_reason,
+        preset=decided["preset"],
+        preset_reason=decided["preset_reason"],
+        recipe=recipe.model_dump(mode="json"),
+        digest=recipe.digest,
+        seed=recipe.training.seed,
+        method=recipe.method.name,
+        method_plugin=registry.find("method", recipe.method.name).origin,
+        backbone=backbone_record.model_copy(
+            update={"inference_images_per_second": round(rate, 2), "inference_batch": THROUGHPUT_BATCH}
+        ),
+        data=_describe_data(resolved),
+        machine=machine.record(device, precision),
+        training=_describe_training(state, plan, device),
+        evaluations=(*untrained, *trained),
+        versions=machine.versions(),
+        git_commit=machine.git_commit(),
+        command=start.command,
+        started_utc=decided["started_utc"] or started.isoformat(timespec="seconds"),
+        finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_record(record, start.run_dir / "record.json")
+    if status == "finished":
+        shutil.rmtree(start.run_dir / "checkpoints", ignore_errors=True)
+    return record
+
+
+def build_method(resolved: Resolved) -> Method:
+    """The recipe's method with backbones of its architecture; initial weights come from the global random state."""
+
+    def make_backbone(*, drop_path: float = 0.0) -> Backbone:
+        return resolved.backbone(resolved.backbone_config, image_px=resolved.dataset.image_px, drop_path=drop_path)
+
+    return resolved.method(resolved.method_config, make_backbone)
+
+
+def _measure_precision(method: Method, make_views: Any, plan: Plan, asked: str, display: Display) -> Precision:
+    """Choose the precision on the first real batch, which also tries the views and the step before long work."""
+    if plan.total_steps == 0:
+        return Precision("fp32", "nothing is trained", None)
+    display.say("trying one batch")
+    batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
+    return choose_precision(asked, method, batch, plan)
+
+
+def _restore(method: Method, optimizer: Any, run_dir: Path, display: Display) -> TrainingState:
+    weights, moments, stored, warnings = load_latest(run_dir / "checkpoints")
+    for warning in warnings:
+        display.line("warning", f"{warning}; going on from the checkpoint before it")
+    method.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    state = TrainingState(**stored)
+    state.resumed += 1
+    display.line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
+    return state
+
+
+def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
+    missing = method.requires - backbone.supports
+    if missing:
+        raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")
+
+
+def _announce(display: Display, resolved: Resolved, backbone: BackboneRecord) -> None:
+    data, recipe = resolved.dataset, resolved.recipe
+    made = "synthetic, " if data.synthetic else ""
+    display.line(
+        "data",
+        f"{data.name} ({made}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes, "
+        f"{data.image_px} px)",
+    )
+    display.line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
+    tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
+    display.line("network", f"{recipe.backbone.name}, {backbone.parameters / 1e6:.1f} M parameters{tokens}")
+    training = recipe.training
+    display.line(
+        "training",
+        f"{training.epochs} epochs of {len(data.train) // training.batch_size:,} steps, batch {training.batch_size}, "
+        f"{recipe.optimizer['name']}, seed {training.seed}",
+    )
+
+
+def _describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
+    recipe = resolved.recipe
+    patches = None if backbone.patch_px is None else (resolved.dataset.image_px // backbone.patch_px) ** 2
+    return BackboneRecord(
+        name=recipe.backbone.settings["name"] if recipe.backbone.name == "timm" else recipe.backbone.name,
+        plugin=registry.find("backbone", recipe.backbone.name).origin,
+        kind=backbone.kind,
+        parameters=sum(p.numel() for p in backbone.parameters()),
+        tokens=None if patches is None else patches + 1,
+        inference_images_per_second=None,
+        inference_batch=None,
+    )
+
+
+def _describe_data(resolved: Resolved) -> DataRecord:
+    data = resolved.dataset
+    kind = next((p for p in registry.plugins("dataset") if p.target.endswith(f":{type(data).__name__}")), None)
+    return DataRecord(
+        name=data.name,
+        plugin=kind.origin if kind else type(data).__module__,
+        fingerprint=data.fingerprint,
+        synthetic=data.synthetic,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        classes=len(data.classes),
+        image_px=data.image_px,
+    )
+
+
+def _describe_training(state: TrainingState, plan: Plan, device: torch.device) -> TrainingRecord:
+    return TrainingRecord(
+        steps=state.step,
+        epochs=state.step / max(1, plan.steps_per_epoch),
+        seconds=round(state.seconds, 1),
+        images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
+        peak_memory_mb=round(machine.peak_memory_mb(device), 1),
+        resumed=state.resumed,
+        final_logs={name: round(value, 6) for name, value in state.final_logs.items()},
+    )
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """What the user typed, for the record."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["sslbench", *given])

@@ -1,0 +1,136 @@
+"""TableDescription: what a table shows, as data. One TOML file a table; `fold` makes the table from records alone.
+
+A description names what tells rows apart (`row`), what is shown (`column`), which records count (`filter`) and which
+printed numbers stand beside (`published`). Values come from a record by a dotted path (`backbone.name`,
+`recipe.method.settings.local_views`) or from an evaluation by `measurement:EVALUATOR.METRIC:SUBJECT`, where METRIC
+may be `primary` and SUBJECT is `trained` or `untrained`. benchmarks/tables/comparison.toml is the example to copy.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssl_bench.tables.paths import plain_text
+
+Scalar = str | int | float | bool
+_MEASUREMENT = re.compile(r"measurement:([^.:]+)\.([^:]+):(trained|untrained)")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Source(NamedTuple):
+    """An evaluator's number: which evaluator, which metric ("primary" or a name), of which network."""
+
+    evaluator: str
+    metric: str
+    subject: str
+
+
+def parse_source(path: str) -> Source | None:
+    """`measurement:knn.primary:trained` in its parts; None for anything else."""
+    found = _MEASUREMENT.fullmatch(path)
+    return Source(*found.groups()) if found else None
+
+
+class Key(_Part):
+    """Something that tells rows apart; its text is shown."""
+
+    id: str
+    title: str = ""
+    """Header of its column; the id when empty."""
+    path: str = Field(alias="from")
+    """Dotted path into the record."""
+    show: str = "{}"
+    """How the value is written, e.g. "{} epochs"."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Words for values, e.g. { "0" = "no", "*" = "yes" }; "*" stands for every other value."""
+
+    def text(self, value: Any) -> str:
+        """The value in words: `labels` first, then `show`; empty for None."""
+        plain = plain_text(value)
+        if plain in self.labels:
+            return self.labels[plain]
+        if "*" in self.labels:
+            return self.labels["*"]
+        return self.show.replace("{}", plain) if plain else ""
+
+
+class Column(_Part):
+    """One measured value: mean and sample standard deviation over the seeds of a row."""
+
+    id: str
+    title: str
+    path: str = Field(alias="from")
+    """`measurement:EVALUATOR.METRIC:SUBJECT`, or a dotted path to a number."""
+    baseline: str = ""
+    """A second measurement of the same evaluator and metric, shown before an arrow: usually the untrained network."""
+    unit: str = ""
+    scale: float = 1.0
+    """Factor on the stored value, e.g. 1e-6 for millions."""
+    decimals: int = Field(1, ge=0, le=9)
+    protocol: str = ""
+    """For a dotted path: what decides whether two values compare, with paths in braces, e.g.
+    "{backbone.inference_batch} images per forward on {machine.device}". A measurement brings its own."""
+    any_status: bool = False
+    """True for what holds for a collapsed run too, e.g. the number of parameters."""
+    evaluated_on: Literal["training-data", "any"] = "training-data"
+    """Whether only evaluations on the data of the training count, or any (named in the footnote then)."""
+
+    @property
+    def source(self) -> Source | None:
+        """The measurement that `from` names, or None for a dotted path."""
+        return parse_source(self.path)
+
+
+class PublishedColumn(_Part):
+    """One column of a published CSV file."""
+
+    column: str
+    title: str
+    beside: str = ""
+    """The word before the figure in the rows of measured runs, e.g. "k-NN"; empty: only in the published list."""
+
+
+class Published(_Part):
+    """Printed numbers: a CSV file, how its rows meet the table's, and what they are numbers of."""
+
+    file: str
+    """Name of a file in benchmarks/published, or a path relative to the description."""
+    data: str
+    """The data set they are for, e.g. "ImageNet-1k"; part of every header that shows them."""
+    data_names: tuple[str, ...] = ()
+    """Names under which runs on that very data are recorded, e.g. ["imagenet"]."""
+    source: str
+    join: dict[str, str]
+    """Row id -> column of the CSV file."""
+    columns: tuple[PublishedColumn, ...]
+    listed: bool = False
+    """Whether the file's rows stand in a list of their own; other files join that list."""
+
+
+class TableDescription(_Part):
+    """A whole table."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """Names the files it is written to."""
+    title: str
+    source: str = ""
+    """Where the table that it regenerates stands, e.g. "thesis, Table 5.1"."""
+    about: str = ""
+    data: Literal["section", "column"] = "section"
+    """One block per training data set, or one block with the data set as a column. It is always named."""
+    filter: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
+    """Dotted path -> the value or values that a record must have to count."""
+    row: tuple[Key, ...] = Field(min_length=1)
+    distinguish: tuple[Key, ...] = ()
+    """Shown in words where rows differ in it, in the block's heading where they agree. What else differs between
+    two recipes whose rows would look alike is shown by itself."""
+    column: tuple[Column, ...] = Field(min_length=1)
+    published: tuple[Published, ...] = ()
+    order_by: tuple[str, ...] = ()
+    """Row ids by which rows are sorted first."""

@@ -1,0 +1,126 @@
+"""Fold: description + records -> table. Pure: the same records in any order give the same table.
+
+What is averaged is decided once for all tables: only runs whose recipes agree in everything but the seed, on the same
+data by fingerprint, by plugins of the same distributions (`grouping`), and only numbers of one protocol (`cells`). A
+run that collapsed or failed stands as that word and never enters a mean; a repeated seed counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ssl_bench.record import RunRecord
+from ssl_bench.tables.cells import lines_of
+from ssl_bench.tables.description import Key, TableDescription
+from ssl_bench.tables.grouping import Group, Run, as_run, canonical, group, natural, tell_apart, wanted
+from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
+from ssl_bench.tables.table import Block, Row, Table, data_title
+
+
+def fold(description: TableDescription, records: Iterable[RunRecord], published: PublishedRows = ()) -> Table:
+    """The table of `records`; `published` holds the CSV rows of each entry of `description.published`."""
+    if not published:
+        published = tuple(() for _ in description.published)
+    keys = description.row
+    if description.data == "column":
+        keys = (*keys, Key.model_validate({"id": "data", "title": "data", "from": "data.name"}))
+    runs = [run for run in (as_run(record, description) for record in records) if wanted(run, description.filter)]
+    by_data: dict[tuple[bool, str, str], list[Run]] = {}
+    for run in runs:
+        data = run.record.data
+        place = (data.synthetic, data.name, data.fingerprint) if description.data == "section" else (False, "", "")
+        by_data.setdefault(place, []).append(run)
+    names = [name for _, name, _ in by_data]
+    blocks = tuple(
+        _block(description, keys, group(keys, by_data[place]), published, names.count(place[1]) > 1)
+        for place in sorted(by_data)
+    )
+    lists = tuple(
+        published_list(description, index, published) for index, p in enumerate(description.published) if p.listed
+    )
+    return Table(description, keys, blocks, lists)
+
+
+def letter(number: int) -> str:
+    """0 -> a, 25 -> z, 26 -> aa."""
+    tail = chr(ord("a") + number % 26)
+    return letter(number // 26 - 1) + tail if number >= 26 else tail
+
+
+def _block(
+    description: TableDescription, keys: tuple[Key, ...], groups: list[Group], published: PublishedRows, twice: bool
+) -> Block:
+    common = tell_apart(description, groups)
+    order = [key.id for key in keys]
+    positions = [order.index(name) for name in description.order_by]
+    positions += [position for position in range(len(keys)) if position not in positions]
+    groups.sort(key=lambda g: ([natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity)))
+    rows = [row for own in groups for row in _rows(description, keys, own, published)]
+    rows, notes = _mark(description, rows)
+    notes += [note for own in groups for note in _notes(own)]
+    notes += published_notes(description, rows)
+    if description.data == "column":
+        return Block(f"Measured{common}", tuple(rows), tuple(notes))
+    data = groups[0].first.record.data
+    heading = (
+        f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
+        f"images, {data.classes} classes{common}"
+    )
+    return Block(heading + f", fingerprint {data.fingerprint[:8]}" * twice, tuple(rows), tuple(notes))
+
+
+def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, published: PublishedRows) -> list[Row]:
+    texts = {key.id: key.text(value) for key, value in zip(keys, own.keys, strict=True)}
+    data = own.first.record.data
+    return [
+        Row(
+            keys=tuple(texts.values()),
+            settings=own.settings,
+            data=data.name,
+            fingerprint=data.fingerprint,
+            synthetic=data.synthetic,
+            finished=len(own.with_status("finished")),
+            collapsed=len(own.with_status("collapsed")),
+            failed=len(own.with_status("failed")),
+            cells=cells,
+            published=tuple(
+                beside(part, lines, texts) for part, lines in zip(description.published, published, strict=True)
+            ),
+            runs=tuple(sorted(run.record.run_id for run in own.runs)),
+        )
+        for cells in lines_of(description.column, own)
+    ]
+
+
+def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Letters where the protocols of one column differ, with their footnotes; one plain note where they agree."""
+    marks: dict[tuple[int, str], str] = {}
+    notes: list[str] = []
+    for index, column in enumerate(description.column):
+        met = list(dict.fromkeys(row.cells[index].protocol for row in rows if row.cells[index].protocol))
+        if len(met) == 1:
+            notes.append(f"{column.title}: {met[0]}")
+        for protocol in met if len(met) > 1 else []:
+            marks[index, protocol] = letter(len(marks))
+            notes.append(f"[{marks[index, protocol]}] {column.title}: {protocol}")
+    marked = [
+        replace(
+            row,
+            cells=tuple(replace(cell, mark=marks.get((i, cell.protocol), "")) for i, cell in enumerate(row.cells)),
+        )
+        for row in rows
+    ]
+    return marked, notes
+
+
+def _notes(own: Group) -> list[str]:
+    notes = []
+    record = own.first.record
+    name = f"{record.method} on {record.backbone.name}"
+    if own.repeated:
+        notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(own.repeated))}")
+    versions = sorted({run.record.method_plugin for run in own.runs})
+    if len(versions) > 1:
+        notes.append(f"{name}: its seeds were run by different versions: {', '.join(versions)}")
+    return notes

@@ -1,0 +1,56 @@
+"""Dotted paths into a record as plain nested values, and recorded values in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def look_up(plain: Mapping[str, Any], path: str) -> Any:
+    """The value under a dotted path such as `recipe.method.settings.local_views`; None where nothing stands."""
+    value: Any = plain
+    for part in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of nested mappings under its dotted path; lists stay values.
+
+    >>> flatten({"method": {"name": "dino", "crops": [2, 8]}}, "recipe")
+    {'recipe.method.name': 'dino', 'recipe.method.crops': [2, 8]}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            flat |= flatten(value, path)
+        else:
+            flat[path] = value
+    return flat
+
+
+def braced_paths(template: str) -> list[str]:
+    """The dotted paths in braces of a template."""
+    return re.findall(r"\{([^{}]+)\}", template)
+
+
+def fill_in(template: str, plain: Mapping[str, Any]) -> str:
+    """`template` with every `{dotted.path}` replaced by its value in words."""
+    return re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(plain, found.group(1))), template)
+
+
+def plain_text(value: Any) -> str:
+    """A recorded value as a reader writes it: true, 12, 0.996; lists with commas; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain_text(item) for item in value)
+    return str(value)

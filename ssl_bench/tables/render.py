@@ -1,0 +1,218 @@
+"""Tables in writing: Markdown for readers, CSV for machines (plain mean, std, n and protocol columns)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from ssl_bench.tables.description import Column, parse_source
+from ssl_bench.tables.published import shown_beside
+from ssl_bench.tables.table import Block, Cell, PublishedList, Row, Table
+
+GAP = "  "
+"""Between the columns of a folded grid."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Header and rows of text; `right` says which columns are numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[bool, ...]
+
+
+def to_markdown(table: Table, *, published_lists: bool = True, write_grid: Callable[[Grid], str] | None = None) -> str:
+    """The whole table as Markdown, columns padded so that it reads as a table in plain text too.
+
+    `write_grid` writes a grid in another way, e.g. folded into a narrow terminal.
+    """
+    write_grid = write_grid or markdown_grid
+    description = table.description
+    parts = [f"# {description.title}"]
+    about = " ".join(text for text in (f"{description.source}." * bool(description.source), description.about) if text)
+    parts += [about] if about else []
+    if not table.blocks:
+        parts.append("Nothing was measured yet.")
+    for block in table.blocks:
+        parts += [f"## {_escape(block.heading)}", write_grid(block_grid(table, block))]
+        parts += ["\n".join(f"- {_escape(note)}" for note in block.notes)] if block.notes else []
+    for published in table.published if published_lists else ():
+        parts += [f"## {_escape(published.heading)}", write_grid(published_grid(published))]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """One line a row, full precision; published rows that no run joins stand at the end with `kind` published."""
+    description = table.description
+    row_ids = [key.id for key in table.keys]
+    fields = ["kind", "data", "synthetic", "data_fingerprint", *(row_id for row_id in row_ids if row_id != "data")]
+    fields += ["settings", "finished", "collapsed", "failed", "runs"]
+    for column in description.column:
+        fields += [f"{column.id}_{name}" for name in _csv_names(column)]
+    printed = list(dict.fromkeys(f"published_{c.column}" for part in description.published for c in part.columns))
+    fields += [*printed, "published_data"] if printed else []
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    for block in table.blocks:
+        for row in block.rows:
+            writer.writerow(_csv_row(table, row, row_ids))
+    for published in table.published:
+        for texts in published.rows:
+            line = {key if key in row_ids else f"published_{key}": text for key, text in texts.items()}
+            writer.writerow({**line, "kind": "published", "published_data": published.data})
+    return stream.getvalue()
+
+
+def block_grid(table: Table, block: Block) -> Grid:
+    """A block's rows as texts. The settings column and a published one stand only where a row fills them."""
+    description = table.description
+    settings = any(row.settings for row in block.rows)
+    shown = [
+        (index, part)
+        for index, part in enumerate(description.published)
+        if any(shown_beside(part, row.published[index]) for row in block.rows)
+    ]
+    header = [key.title or key.id for key in table.keys] + ["settings"] * settings + ["seeds"]
+    right = [False] * (len(table.keys) + settings) + [True]
+    for column in description.column:
+        header.append(f"{column.title} {column.unit}".strip())
+        right.append(True)
+    header += [f"published, {part.data}" for _, part in shown]
+    right += [False] * len(shown)
+    rows = [
+        (
+            *row.keys,
+            *([row.settings] if settings else []),
+            _seeds(row),
+            *(cell_text(c, cell, row.finished) for c, cell in zip(description.column, row.cells, strict=True)),
+            *(shown_beside(part, row.published[index]) for index, part in shown),
+        )
+        for row in block.rows
+    ]
+    return Grid(tuple(header), tuple(rows), tuple(right))
+
+
+def published_grid(published: PublishedList) -> Grid:
+    """A list of printed rows as texts."""
+    rows = tuple(tuple(row.values()) for row in published.rows)
+    right = [all(_is_number(row[i]) for row in rows if row[i]) for i in range(len(published.header))]
+    return Grid(published.header, rows, tuple(right))
+
+
+def cell_text(column: Column, cell: Cell, finished: int) -> str:
+    """E.g. "52.2 → 55.5±0.3 [a]"; n where it is not the row's number of finished seeds; empty when not measured."""
+    if cell.word:
+        return cell.word + f" [{cell.mark}]" * bool(cell.mark)
+    if cell.value is None and cell.baseline is None:
+        return ""
+    before = f"{cell.baseline.mean:,.{column.decimals}f} → " if cell.baseline else ""
+    if cell.value is None:
+        return f"{before}–"
+    text = f"{before}{cell.value.mean:,.{column.decimals}f}"
+    if cell.value.std is not None and not (column.any_status and cell.value.std == 0):
+        text += f"±{cell.value.std:.{column.decimals}f}"
+    if cell.value.n != finished and not column.any_status:
+        text += f" (n {cell.value.n})"
+    return text + f" [{cell.mark}]" * bool(cell.mark)
+
+
+def markdown_grid(grid: Grid) -> str:
+    """A Markdown table with padded columns."""
+    lines = [[_escape(text) for text in line] for line in (grid.header, *grid.rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(grid.header))]
+    rule = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, grid.right, strict=True)]
+    padded = [
+        [t.rjust(width) if right else t.ljust(width) for t, width, right in zip(line, widths, grid.right, strict=True)]
+        for line in lines
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
+
+
+def folded_grid(grid: Grid, width: int) -> str:
+    """The grid in `width` characters: words fold within their cells; a line per cell where even that is too wide."""
+    lines = (grid.header, *grid.rows)
+    columns = range(len(grid.header))
+    natural = [max(len(line[i]) for line in lines) for i in columns]
+    widths = [max(len(word) for line in lines for word in (line[i].split() or [""])) for i in columns]
+    room = width - len(GAP) * (len(widths) - 1)
+    if sum(widths) > room:
+        cards = [
+            [f"{title}: {text}" for title, text in zip(grid.header, row, strict=True) if text] for row in grid.rows
+        ]
+        return "\n\n".join("\n".join(card) for card in cards)
+    while sum(widths) < min(room, sum(natural)):  # widen what lacks least, so that few columns fold
+        widths[min((i for i in columns if widths[i] < natural[i]), key=lambda i: natural[i] - widths[i])] += 1
+    written: list[list[str]] = []
+    for line in lines:
+        written.append([])
+        cells = [textwrap.wrap(text, w, break_on_hyphens=False) for text, w in zip(line, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            padded = [
+                p.rjust(w) if right else p.ljust(w) for p, w, right in zip(parts, widths, grid.right, strict=True)
+            ]
+            written[-1].append(GAP.join(padded).rstrip())
+    between = "\n\n" if any(len(row) > 1 for row in written[1:]) else "\n"
+    rule = GAP.join("-" * w for w in widths)
+    return "\n".join([*written[0], rule, between.join("\n".join(row) for row in written[1:])])
+
+
+def _seeds(row: Row) -> str:
+    counts = [(row.finished, ""), (row.collapsed, " collapsed"), (row.failed, " failed")]
+    return ", ".join(f"{count}{word}" for count, word in counts if count)
+
+
+def _csv_names(column: Column) -> list[str]:
+    before = parse_source(column.baseline)
+    baseline = [f"{before.subject}_{name}" for name in ("mean", "std", "n")] if before else []
+    return ["mean", "std", "n", *baseline, "unit", "protocol"]
+
+
+def _csv_row(table: Table, row: Row, row_ids: Sequence[str]) -> dict[str, object]:
+    line: dict[str, object] = dict(zip(row_ids, row.keys, strict=True))
+    line |= {
+        "kind": "measured",
+        "data": row.data,
+        "synthetic": str(row.synthetic).lower(),
+        "data_fingerprint": row.fingerprint,
+        "settings": row.settings,
+        "finished": row.finished,
+        "collapsed": row.collapsed,
+        "failed": row.failed,
+        "runs": " ".join(row.runs),
+    }
+    for column, cell in zip(table.description.column, row.cells, strict=True):
+        before = parse_source(column.baseline)
+        for prefix, found in (("", cell.value), (f"{before.subject}_" if before else "", cell.baseline)):
+            if found is not None:
+                line[f"{column.id}_{prefix}mean"] = repr(found.mean)
+                line[f"{column.id}_{prefix}std"] = "" if found.std is None else repr(found.std)
+                line[f"{column.id}_{prefix}n"] = found.n
+        if cell.value is not None or cell.baseline is not None:
+            line[f"{column.id}_unit"] = column.unit
+            line[f"{column.id}_protocol"] = cell.protocol
+    printed_for = []
+    for part, texts in zip(table.description.published, row.published, strict=True):
+        line |= {f"published_{c.column}": text for c, text in zip(part.columns, texts, strict=True) if text}
+        printed_for += [part.data] if any(texts) else []
+    if printed_for:
+        line["published_data"] = "; ".join(dict.fromkeys(printed_for))
+    return line
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _escape(text: str) -> str:
+    """Text that cannot break out of its cell or line."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

@@ -1,0 +1,210 @@
+"""The one training loop. No method has its own.
+
+Order and augmentation are functions of (seed, epoch, index) and the global random state is set from (seed, step)
+before every step, so a run that stops and goes on is bitwise the uninterrupted one, whatever the worker count.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ssl_bench.checkpoint import save_checkpoint
+from ssl_bench.dataset import Split
+from ssl_bench.loading import EpochOrder, batches
+from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.metrics_log import MetricsLog
+from ssl_bench.optimizers import OptimizerSettings, set_schedule
+
+
+class Stopped(Exception):
+    """The user or the machine asked the run to stop; everything up to `step` is saved in `checkpoint`."""
+
+    def __init__(self, step: int, total_steps: int, checkpoint: Path | None) -> None:
+        super().__init__(f"stopped at step {step} of {total_steps}")
+        self.step, self.total_steps, self.checkpoint = step, total_steps, checkpoint
+
+
+class RunFailed(Exception):
+    """The run cannot go on, e.g. the loss is not finite; the last good checkpoint is kept."""
+
+
+@dataclass
+class TrainingState:
+    """What a resumed run needs beside the tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the logged values over the current epoch."""
+    counted: int = 0
+    final_logs: dict[str, float] = field(default_factory=dict)
+    """Means over the last complete epoch."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the progress display is told after every step."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    logs: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the loop needs to know; decided before it starts."""
+
+    split: Split
+    batch_size: int
+    epochs: int
+    seed: int
+    optimizer: OptimizerSettings
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    workers: int
+    run_dir: Path
+    checkpoint_seconds: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; an incomplete last batch is dropped."""
+        return len(self.split) // self.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def batches(self, method: Method, make_views: MakeViews, first_step: int = 0) -> Iterator[Batch]:
+        """Batches from `first_step` to the end, on the plan's device."""
+        order = EpochOrder(len(self.split), self.batch_size, self.epochs, self.seed, first_step)
+        return batches(
+            self.split,
+            make_views,
+            order,
+            needs_labels=method.needs_labels,
+            workers=self.workers,
+            device=self.device,
+        )
+
+
+def train(
+    method: Method,
+    make_views: MakeViews,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    state: TrainingState,
+    report: Callable[[StepReport], None] = lambda _: None,
+) -> TrainingState:
+    """Train from `state.step` to the end of the plan; raises `Stopped` after Ctrl-C or SIGTERM, with all saved, and
+    `RunFailed` when the loss is not finite."""
+    checkpoints = plan.run_dir / "checkpoints"
+    last_saved = begun = time.monotonic()
+    seconds_before, first_step = state.seconds, state.step
+    method.train()
+    with _stop_requests() as stop_requested, MetricsLog(plan.run_dir, state.step) as metrics:
+
+        def save() -> Path:
+            metrics.flush()
+            return save_checkpoint(checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state))
+
+        for batch in plan.batches(method, make_views, state.step):
+            progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
+            logs = training_step(method, optimizer, batch, progress, plan)
+            state.step += 1
+            state.seconds = seconds_before + time.monotonic() - begun
+            metrics.write({"step": progress.step, "epoch": progress.epoch, **logs})
+            _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
+            rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
+            report(
+                StepReport(
+                    state.step, plan.total_steps, progress.epoch, plan.epochs, logs,
+                    rate * plan.batch_size, (plan.total_steps - state.step) / rate,
+                )
+            )  # fmt: skip
+            if stop_requested() and state.step < plan.total_steps:
+                raise Stopped(state.step, plan.total_steps, save())
+            if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
+                save()
+                last_saved = time.monotonic()
+    return state
+
+
+def training_step(
+    method: Method, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, plan: Plan
+) -> dict[str, float]:
+    """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update."""
+    torch.manual_seed(Random(f"step-{plan.seed}-{progress.step}").getrandbits(63))
+    scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
+    with autocast(plan):
+        output = method.step(batch, progress)
+    if not torch.isfinite(output.loss):
+        raise RunFailed(
+            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). Likely causes: a "
+            "learning rate that is too high (--set optimizer.base_lr=...) or too little precision "
+            "(--set training.precision=fp32)"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    method.before_optimizer(progress)
+    optimizer.step()
+    with torch.no_grad():
+        method.update(output.carry, progress)
+    return {"loss": output.loss.item(), **{name: float(value) for name, value in output.logs.items()}, **scheduled}
+
+
+def autocast(plan: Plan) -> AbstractContextManager[Any]:
+    """The plan's precision around a forward pass."""
+    if plan.autocast_dtype is None:
+        return nullcontext()
+    return torch.autocast(plan.device.type, dtype=plan.autocast_dtype)
+
+
+def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: bool) -> None:
+    sums: defaultdict[str, float] = defaultdict(float, state.sums)
+    for name, value in logs.items():
+        sums[name] += value
+    state.sums, state.counted = dict(sums), state.counted + 1
+    if epoch_done:
+        state.final_logs = {name: value / state.counted for name, value in state.sums.items()}
+        state.sums, state.counted = {}, 0
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a question the loop can ask; the second one interrupts at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, handle)
+    except ValueError:  # not in the main thread: signals go elsewhere
+        pass
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

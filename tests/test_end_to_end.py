@@ -1,0 +1,221 @@
+"""The commands as a user types them, on small image folders: run, stop, resume, show, eval, table, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ssl_bench.cli.main import main
+from tests.toy import write_image_folder
+
+SMALL = (
+    "--arch deit_ti16 --set backbone.depth=1 --set backbone.dim=32 --set backbone.patch_px=8 --set method.out_dim=16 "
+    "--set method.hidden_dim=16 --set method.bottleneck_dim=8 --set method.local_views=1 --batch-size 8 "
+    "--set training.precision=fp32"
+).split()
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image_folder(tmp_path_factory.mktemp("data") / "tints", train=20, test=10, px=16)
+
+
+@pytest.fixture
+def sslbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
+        capsys.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return command
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (folder / "results" / "runs").iterdir()
+    return run
+
+
+def test_run_show_eval_and_table(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    status, out, _ = sslbench("run", "dino", *SMALL, "--data", str(data), "--epochs", "2")
+    assert status == 0
+    assert "preset small-data (40 training images are fewer than 20,000)" in out
+    assert "untrained" in out
+    run = only_run(tmp_path)
+    record = json.loads((run / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["training"]["steps"] == 10
+    subjects = {(e["evaluator"], e["subject"]) for e in record["evaluations"]}
+    assert subjects == {(e, s) for e in ("knn", "linear-probe") for s in ("trained", "untrained")}
+    assert record["data"]["synthetic"] is False
+    assert record["digest"].startswith(run.name.rpartition("-")[2])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 10
+    assert all(line["teacher_entropy"] > 0 and "kl" in line for line in lines)
+    assert not (run / "checkpoints").exists()
+
+    assert run.name in sslbench("show", run.name[:-2])[1]
+    status, out, err = sslbench("eval", run.name, "--with", "knn", "--set", "evaluators.knn.temperature=0.5")
+    assert status == 0, err
+    assert len(list((run / "evaluations").glob("knn-*.json"))) == 2
+    status, _, err = sslbench("eval", run.name, "--with", "knn", "--set", "evaluators.knn.temperature=0.5")
+    assert status == 2
+    assert "this evaluation exists" in err
+    status, out, err = sslbench("table")
+    assert status == 0, err
+    assert "tints" in out
+    assert (tmp_path / "results" / "tables" / "comparison.csv").exists()
+
+    status, _, err = sslbench("run", "dino", *SMALL, "--data", str(data), "--epochs", "2")
+    assert status == 2
+    assert "is finished" in err
+
+
+def test_evaluating_again_gives_the_recorded_numbers(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    assert sslbench("run", "dino", *SMALL, "--data", str(data), "--epochs", "1", "--with", "knn")[0] == 0
+    run = only_run(tmp_path)
+    assert sslbench("eval", str(run))[0] == 0
+    recorded = {
+        (e["subject"], m["metric"]): m["value"]
+        for e in json.loads((run / "record.json").read_text())["evaluations"]
+        for m in e["measurements"]
+    }
+    again = {}
+    for path in (run / "evaluations").glob("*.json"):
+        content = json.loads(path.read_text())
+        again |= {(content["subject"], m["metric"]): m["value"] for m in content["measurements"]}
+    assert again == recorded
+
+
+def test_a_run_stopped_by_ctrl_c_and_resumed_is_bitwise_the_uninterrupted_one(
+    sslbench: Command, data: Path, tmp_path: Path
+) -> None:
+    arguments = ["run", "dino", *SMALL, "--data", str(data), "--epochs", "400", "--with", "knn"]
+    assert sslbench(*arguments, "--run-id", "whole")[0] == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ssl_bench.cli.main", *arguments, "--run-id", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(r"epoch \d+/400 +step", line):
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "checkpoint verified). Go on with: sslbench run --resume" in out
+    status, _, err = sslbench(*arguments, "--run-id", "cut")
+    assert status == 2
+    assert "started and is not finished. Go on with: sslbench run --resume" in err
+    status, out, err = sslbench("run", "--resume", "results/runs/cut")
+    assert status == 0, err
+    assert "bitwise the uninterrupted one" in out
+    whole, cut = (tmp_path / "results" / "runs" / name for name in ("whole", "cut"))
+    assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
+    one, other = load_file(whole / "weights.safetensors"), load_file(cut / "weights.safetensors")
+    assert all((one[name] == other[name]).all() for name in one)
+    records = [json.loads((path / "record.json").read_text()) for path in (whole, cut)]
+    values = [[m["value"] for e in record["evaluations"] for m in e["measurements"]] for record in records]
+    assert values[0] == values[1]
+    assert records[0]["digest"] == records[1]["digest"]
+    assert [record["training"]["resumed"] for record in records] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("run dinno --arch deit_s16", "Did you mean 'dino'"),
+        ("run dino", "add --arch"),
+        ("run dino --arch deit_s16 --set method.k=3", "'method.k' is not a setting of dino"),
+        ("run dino --arch deit_s16 --set method.loss", "is not KEY=VALUE"),
+        ("run dino --arch deit_s16 --data nowhere/at/all", "nowhere/at/all"),
+        ("run dino --arch deit_s16 --preset big", "no preset of dino is called 'big'"),
+        ("run dino --arch deit_s16 --run-id ../x", "is not a folder name"),
+        ("run --resume results/runs/none", "none"),
+        ("run dino --arch timm:resnet1818", "timm has no network called 'resnet1818'"),
+        ("show none", "no run is called 'none'"),
+        ("eval none", "no run is called 'none'"),
+        ("table nothing", "nothing"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(sslbench: Command, data: Path, arguments: str, words: str) -> None:
+    words_given = arguments.split()
+    if "--data" not in words_given and words_given[:2] == ["run", "dino"]:
+        words_given += ["--data", str(data), "--batch-size", "4"]
+    status, _, err = sslbench(*words_given)
+    assert status == 2
+    assert words in err
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_cannot_be_written_is_named(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, err = sslbench("run", "dino", *SMALL, "--data", str(data), "--results", "file/results")
+    assert status == 2
+    assert "cannot make" in err
+    assert "--results" in err
+
+
+def test_dry_run_prints_a_recipe_that_runs(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    status, out, _ = sslbench("run", "dino", *SMALL, "--data", str(data), "--epochs", "1", "--dry-run")
+    assert status == 0
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "recipe.toml").write_text(out)
+    status, out, err = sslbench("run", "--recipe", "recipe.toml", "--with", "knn")
+    assert status == 0, err
+
+
+def test_help_of_a_method_shows_its_settings(sslbench: Command) -> None:
+    status, out, _ = sslbench("run", "dino", "--help")
+    assert status == 0
+    for words in ("teacher_temperature", "arXiv 2104.14294", "small-data", "sslbench run dino --arch"):
+        assert words in out
+
+
+def test_restart_discards_a_run_and_nothing_else(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    arguments = ["run", "dino", *SMALL, "--data", str(data), "--epochs", "0", "--with", "knn", "--run-id", "mine"]
+    assert sslbench(*arguments)[0] == 0
+    assert sslbench(*arguments)[0] == 2
+    assert sslbench(*arguments, "--restart")[0] == 0
+    foreign = tmp_path / "results" / "runs" / "theirs"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    status, _, err = sslbench(*arguments[:-1], "theirs", "--restart")
+    assert status == 2
+    assert "is not a run's folder" in err
+    assert (foreign / "thesis.tex").exists()
+
+
+def test_a_diverging_run_stands_as_failed(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    status, out, _ = sslbench(
+        "run", "dino", *SMALL, "--data", str(data), "--epochs", "40", "--with", "knn", "--set",
+        "optimizer.base_lr=1e38", "--set", "optimizer.warmup_epochs=0", "--set", "method.clip_norm=0",
+    )  # fmt: skip
+    assert status == 1
+    assert "loss is nan" in out
+    assert json.loads((only_run(tmp_path) / "record.json").read_text())["status"] == "failed"
