@@ -45,7 +45,8 @@ class Backbone(nn.Module):
 
     def probe_features(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, dim): what DINO's linear probe reads (paper, appendix F.2)."""
-        return self(images)
+        features: Tensor = self(images)
+        return features
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, dim, rows, columns): last-block patch features after the last norm."""

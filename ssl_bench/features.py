@@ -134,13 +134,13 @@ def _check(vectors: Tensor, split: str) -> None:
     finite = torch.isfinite(vectors).all(dim=1)
     if not bool(finite.all()):
         raise UserError(
-            f"features of the trained network are not finite: {int((~finite).sum())} of {len(vectors)} {split} images "
-            "give NaN or infinity. The training diverged: a lower learning rate or fp32 may help"
+            f"features of the network are not finite: {int((~finite).sum())} of {len(vectors)} {split} images "
+            "give NaN or infinity. If it was trained, training diverged: a lower learning rate or fp32 may help"
         )
     if len(vectors) > 1 and bool((vectors == vectors[0]).all()):
         raise UserError(
-            f"features of the trained network are constant: all {len(vectors)} {split} images give the same vector. "
-            "The training collapsed: see the teacher's entropy in the log"
+            f"features of the network are constant: all {len(vectors)} {split} images give the same vector. "
+            "If it was trained, training collapsed"
         )
 
 

@@ -23,7 +23,8 @@ MakeViews = Callable[[Image.Image, Random], Views]
 """(RGB image, the sample's own random numbers) -> the sample's views, each usually (3, height, width) float32."""
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """What a step sees: every view stacked over the samples, and which samples they are."""
 
     views: Views

@@ -58,4 +58,4 @@ def _tensorboard(run_dir: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(run_dir / "tensorboard", purge_step=first_step or None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(run_dir / "tensorboard", purge_step=first_step or None)

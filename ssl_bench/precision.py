@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import platform
 import time
+from pathlib import Path
 from statistics import median
 
 import torch
 
+from ssl_bench.cache import cache_folder
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Method, Progress
+from ssl_bench.record import write_atomically
 from ssl_bench.training import Plan, autocast
 
 WORTH = 1.1
@@ -28,13 +34,15 @@ class Precision:
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
+        """What autocast is given; None for fp32."""
         return torch.bfloat16 if self.name == "bf16" else None
 
 
 def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Precision:
     """Resolve "auto" by timing `method.step` and its backward pass on `batch` at both precisions.
 
-    Leaves parameters, buffers and gradients as they were. Raises `UserError` for bf16 on a card that only emulates it.
+    The measurement is kept in the cache folder, so that a run done again here decides the same. Parameters, buffers
+    and gradients are left as they were. Raises `UserError` for bf16 on a card that only emulates it.
     """
     if plan.device.type == "cuda":
         native = torch.cuda.get_device_capability(plan.device) >= (8, 0)
@@ -49,11 +57,41 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
         return Precision("fp32", "asked for", None)
     if asked == "bf16":
         return Precision("bf16", "asked for", None)
-    seconds = {name: _step_seconds(method, batch, plan, name) for name in ("fp32", "bf16")}
+    memory = cache_folder() / "precision.json"
+    key = _situation(method, batch)
+    known = _read(memory)
+    if key not in known:
+        known[key] = {name: _step_seconds(method, batch, plan, name) for name in ("fp32", "bf16")}
+        _remember(memory, known)
+    seconds = known[key]
     ratio = seconds["fp32"] / seconds["bf16"]
     name = "bf16" if ratio >= WORTH else "fp32"
-    reason = f"auto: a step takes {ratio:.2f} times as long in fp32 as in bf16, here (needed: {WORTH})"
+    reason = f"auto: measured here, fp32 takes {ratio:.2f} times as long as bf16; bf16 is chosen from {WORTH} on"
     return Precision(name, reason, seconds[name])
+
+
+def _situation(method: Method, batch: Batch) -> str:
+    """What the speed depends on: hardware, torch, threads, the method's tensors and the views' shapes."""
+    parts = [platform.processor(), platform.machine(), torch.__version__, str(torch.get_num_threads())]
+    parts += [f"{name}{tuple(value.shape)}" for name, value in method.state_dict().items()]
+    parts += [str(tuple(view.shape)) for view in batch.views]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _read(memory: Path) -> dict[str, dict[str, float]]:
+    try:
+        known: dict[str, dict[str, float]] = json.loads(memory.read_text())
+        return {key: value for key, value in known.items() if value["fp32"] > 0 and value["bf16"] > 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(memory: Path, known: dict[str, dict[str, float]]) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(known, indent=1).encode())
+    except (OSError, UserError):
+        return  # measured anew next time
 
 
 def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:

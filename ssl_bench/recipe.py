@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -161,13 +161,15 @@ def resolve(request: Request) -> Resolved:
     arch = request.arch or run.get("arch")
     if not arch:
         raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
+    evaluator_names = request.evaluators if request.evaluators is not None else run.get("with", DEFAULT_EVALUATORS)
+    if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
+        file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
     own_values = {**file_values, **request.values}
     if ":" in arch:
         arch, _, network = arch.partition(":")
         own_values = {**own_values, "backbone.name": network}
     method = registry.method(method_name)
     backbone = registry.backbone(arch)
-    evaluator_names = request.evaluators if request.evaluators is not None else run.get("with", DEFAULT_EVALUATORS)
     _check_sections(own_values, evaluator_names)
 
     data_text = request.data or run.get("data") or "shapes"
@@ -264,19 +266,24 @@ def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
-def _check_sections(values: Mapping[str, Any], evaluator_names: Any) -> None:
+def _check_sections(values: Mapping[str, Any], evaluator_names: Sequence[str]) -> None:
     for key in values:
-        section, dot, rest = key.partition(".")
+        section, dot, _ = key.partition(".")
         if section not in SECTIONS or not dot:
             raise UserError(
                 f"{key!r} is not a setting.{did_you_mean(section, SECTIONS)} Settings are named SECTION.SETTING with "
                 f"the sections {', '.join(SECTIONS)}, e.g. --set training.epochs=10"
             )
-        if section == "evaluators" and rest.partition(".")[0] not in evaluator_names:
+        if not _runs(key, evaluator_names):
             raise UserError(
                 f"{key!r} sets an evaluator that does not run here. Running: {', '.join(evaluator_names)}; "
                 "choose with --with NAME,NAME"
             )
+
+
+def _runs(key: str, evaluator_names: Sequence[str]) -> bool:
+    section, _, rest = key.partition(".")
+    return section != "evaluators" or rest.partition(".")[0] in evaluator_names
 
 
 def _read_recipe_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

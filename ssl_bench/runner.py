@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from ssl_bench import machine, registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.checkpoint import load_latest, save_weights
+from ssl_bench.datasets.checking import require_readable
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import (
     THROUGHPUT_BATCH,
@@ -69,6 +70,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
     decided = open_run(resolved, start)
 
+    display.line("images", str(require_readable(dataset)))
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     method = build_method(resolved).to(device)
     judged = method.evaluation_backbone()
@@ -91,7 +93,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
             output_dir=start.run_dir / "evaluations", say=display.say,
         )  # fmt: skip
 
-    state, weights_reason = TrainingState(), ""
+    state, status_reason = TrainingState(), ""
     if "untrained" in decided:
         untrained = [EvaluationRecord.model_validate(one) for one in decided["untrained"]]
         precision = Precision(decided["precision"], decided["precision_reason"], None)
@@ -112,11 +114,11 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         state = _restore(method, optimizer, start.run_dir, display)
 
     plan = Plan(**{**vars(plan), "autocast_dtype": precision.autocast_dtype})
-    status = "finished"
+    status: Literal["finished", "failed"] = "finished"
     try:
         train(method, make_views, optimizer, plan, state, display.step)
     except RunFailed as failure:
-        status, weights_reason = "failed", str(failure)
+        status, status_reason = "failed", str(failure)
     trained = judge("trained") if status == "finished" and plan.total_steps else []
     if trained:
         description = {"run_id": start.run_dir.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
@@ -125,7 +127,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     record = RunRecord(
         run_id=start.run_dir.name,
         status=status,
-        status_reason=weights_reason,
+        status_reason=status_reason,
         preset=decided["preset"],
         preset_reason=decided["preset_reason"],
         recipe=recipe.model_dump(mode="json"),

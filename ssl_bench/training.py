@@ -21,6 +21,7 @@ import torch
 
 from ssl_bench.checkpoint import save_checkpoint
 from ssl_bench.dataset import Split
+from ssl_bench.errors import UserError
 from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.method import Batch, MakeViews, Method, Progress
 from ssl_bench.metrics_log import MetricsLog
@@ -124,25 +125,37 @@ def train(
             metrics.flush()
             return save_checkpoint(checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state))
 
-        for batch in plan.batches(method, make_views, state.step):
-            progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
-            logs = training_step(method, optimizer, batch, progress, plan)
-            state.step += 1
-            state.seconds = seconds_before + time.monotonic() - begun
-            metrics.write({"step": progress.step, "epoch": progress.epoch, **logs})
-            _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
-            rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
-            report(
-                StepReport(
-                    state.step, plan.total_steps, progress.epoch, plan.epochs, logs,
-                    rate * plan.batch_size, (plan.total_steps - state.step) / rate,
-                )
-            )  # fmt: skip
-            if stop_requested() and state.step < plan.total_steps:
-                raise Stopped(state.step, plan.total_steps, save())
-            if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
+        try:
+            for batch in plan.batches(method, make_views, state.step):
+                progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
+                logs = training_step(method, optimizer, batch, progress, plan)
+                state.step += 1
+                state.seconds = seconds_before + time.monotonic() - begun
+                metrics.write({"step": progress.step, "epoch": progress.epoch, **logs})
+                _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
+                rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
+                report(
+                    StepReport(
+                        state.step, plan.total_steps, progress.epoch, plan.epochs, logs,
+                        rate * plan.batch_size, (plan.total_steps - state.step) / rate,
+                    )
+                )  # fmt: skip
+                if stop_requested() and state.step < plan.total_steps:
+                    raise Stopped(state.step, plan.total_steps, save())
+                if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
+                    save()
+                    last_saved = time.monotonic()
+        except UserError as error:  # an image that cannot be read, a full disk: keep what was learned
+            if state.step == first_step:
+                raise
+            try:
                 save()
-                last_saved = time.monotonic()
+            except UserError:
+                raise error from None
+            raise UserError(
+                f"{error} The run is saved at step {state.step:,}; when that is mended, go on with: "
+                f"sslbench run --resume {plan.run_dir}"
+            ) from error
     return state
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from ssl_bench_plugins.backbones import deit, resnet, timm_any
 from torch.nn import functional
 
 from ssl_bench.errors import UserError
-from ssl_bench_plugins.backbones import deit, resnet, timm_any
 
 PUBLISHED = {
     "deit_s16": deit.DeitS16,
@@ -156,7 +156,7 @@ def test_a_resnet_is_torchvisions_with_its_weights():
     theirs = torchvision.models.resnet18(num_classes=10).eval()
     theirs.fc = torch.nn.Identity()
     ours = resnet.ResNet18(resnet.ResNetSettings(), image_px=96).eval()
-    ours.network.load_state_dict({k: v for k, v in theirs.state_dict().items()})
+    ours.network.load_state_dict(theirs.state_dict())
     images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs(images), atol=1e-4, rtol=1e-4)
@@ -190,5 +190,5 @@ def test_any_network_of_timms(name, image_px, patch_px):
 
 
 def test_an_unknown_timm_name_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match="resnet5000.*Did you mean 'resnet50"):
+    with pytest.raises(UserError, match=r"resnet5000.*Did you mean 'resnet50"):
         timm_any.TimmAny(timm_any.TimmSettings(name="resnet5000"), image_px=32)

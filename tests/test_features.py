@@ -55,9 +55,9 @@ class Photos:
 
 
 def store(backbone: Backbone, dataset: ToyDataset | None = None, **changes: Any) -> FeatureStore:
-    settings: dict[str, Any] = dict(
-        image_px=8, device=torch.device("cpu"), autocast_dtype=None, batch_size=5, workers=0
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "image_px": 8, "device": torch.device("cpu"), "autocast_dtype": None, "batch_size": 5, "workers": 0
+    }  # fmt: skip
     return FeatureStore(backbone, dataset or ToyDataset(), **(settings | changes))
 
 
@@ -190,7 +190,7 @@ def test_a_set_with_one_odd_image_is_still_read() -> None:
 def test_features_that_are_not_finite_are_refused(value: float) -> None:
     network = Constant()
     network.value = value
-    with pytest.raises(UserError, match=r"features of the trained network are not finite: 48 of 48 train images"):
+    with pytest.raises(UserError, match=r"features of the network are not finite: 48 of 48 train images"):
         store(network)("train")
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from ssl_bench.checkpoint import load_latest
+from ssl_bench.errors import UserError
 from ssl_bench.loading import EpochOrder, TrainingViews
 from ssl_bench.metrics_log import MetricsLog
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
@@ -138,3 +140,24 @@ def test_metrics_after_the_last_checkpoint_are_dropped_on_resumption(tmp_path: P
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 4
     assert lines[-1] == '{"step": 3, "loss": 0.25}'
+
+
+def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Path) -> None:
+    method, views, optimizer, plan = start(tmp_path)
+    good = plan.split
+
+    class Breaking:
+        labels, reads = good.labels, 0
+
+        def __len__(self) -> int:
+            return len(good)
+
+        def image(self, index: int) -> Image.Image:
+            self.reads += 1
+            if self.reads > 22:
+                raise UserError("train/a/7.png is truncated.")
+            return good.image(index)
+
+    with pytest.raises(UserError, match=r"7.png is truncated. The run is saved at step 4; .*--resume"):
+        train(method, views, optimizer, Plan(**{**vars(plan), "split": Breaking()}), TrainingState())
+    assert load_latest(tmp_path / "checkpoints")[2]["step"] == 4

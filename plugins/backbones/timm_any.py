@@ -10,6 +10,7 @@ import re
 from typing import Any, ClassVar, Literal
 
 import timm
+from ssl_bench_plugins.backbones import vit_tokens
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
-from ssl_bench_plugins.backbones import vit_tokens
 
 
 class TimmSettings(Settings):

@@ -139,9 +139,9 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     print()
     print(f"{'':34}{'untrained':>12}{'trained':>12}{'change':>10}")
     for name, values in primary.items():
-        numbers = [values[s].value if s in values else None for s in ("untrained", "trained")]
-        change = f"{numbers[1] - numbers[0]:+.1f}" if None not in numbers else ""
-        cells = ["" if number is None else f"{number:.1f}" for number in numbers]
+        both = "untrained" in values and "trained" in values
+        change = f"{values['trained'].value - values['untrained'].value:+.1f}" if both else ""
+        cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
         unit = next(iter(values.values()))
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   test {unit.unit}, n {unit.n:,}")
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""

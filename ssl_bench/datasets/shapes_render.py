@@ -1,33 +1,45 @@
 """Scenes of `shapes`: ten textured forms on clutter, drawn with numpy as pure functions of a seed.
 
-A scene is a handful of numbers in a frame that knows no pixels: the shorter side of a picture runs from -1 to 1. One scene
-can therefore be drawn at 32 px for training and at 224 px for the evaluation of masks. An object has its own frame, in which
-its form has a radius of about 1 and its texture is defined; pose, scale and stretch move that frame.
+A scene is a handful of numbers in a frame that knows no pixels: the shorter side of a picture runs from -1 to 1. One
+scene can be drawn at 32 px for training and at 224 px for the evaluation of masks. An object has its own frame, in
+which its form has a radius of about 1 and its texture is defined; pose, scale and stretch move that frame.
 
-What two crops of one picture share is the class: form and texture. Every element of a texture (a stripe, a brick, a dot) takes
-its own colour out of a random palette, and every tile of the background does too, so colour tells neither class nor picture.
+What two crops of one picture share is the class: form, texture and a typical hue. Every element of a texture (a stripe,
+a brick, a dot) takes one of eight light and eight dark colours of its object. Dark ones and the tiles of the background
+have any hue; light ones scatter around their class's hue by more than the step to the next class.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from ssl_bench.datasets.shapes_patterns import COLOURS, FORMS, TEXTURES, edge
+
 CLASSES = (
-    "striped egg", "chequered flag", "dotted heart", "ringed target", "spoked wheel",
-    "brick house", "zigzag star", "scaled fish", "latticed cross", "marbled flower",
+    "striped egg",
+    "chequered flag",
+    "dotted heart",
+    "ringed target",
+    "spoked wheel",
+    "brick house",
+    "zigzag star",
+    "scaled fish",
+    "latticed cross",
+    "marbled flower",
 )
+CLIP_FRAMES = 24  # a path's unit of time: more frames go on along it
 SPLITS = ("train", "test", "clips")
 SUPERSAMPLING = 2  # samples per pixel and axis; edges are antialiased to the width of one sample on top
 TILE = 0.5  # mean side of a background tile
-PALETTE = 8  # colours per object and tone, a power of two
+HUE_SPREAD = 0.12  # in turns; classes are 0.1 apart, so that the hue of one element is a weak hint
 
 
 class Sample(NamedTuple):
-    """One picture: `image` uint8 (px, px, 3), `label` in [0, 10), `mask` uint8 (px, px) with 1 on visible object pixels."""
+    """One picture: `image` uint8 (px, px, 3), `label` in [0, 10), `mask` uint8 (px, px), 1 where the object shows."""
 
     image: np.ndarray
     label: int
@@ -36,7 +48,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Thing:
-    """An object: its class, its frame in the scene and its colours. `ink` and `paper` are (PALETTE, 3) in [0, 1]."""
+    """An object: its class, its frame in the scene and its colours. `ink` and `paper` are (COLOURS, 3) in [0, 1]."""
 
     label: int
     centre: tuple[float, float]
@@ -61,154 +73,10 @@ class Scene:
     light: tuple[float, float, float]  # gain, and its slope along x and y
 
 
-# Forms: signed, about distance-like, negative inside; arguments in the object's frame, y pointing down.
-
-def _egg(x, y, r, a):
-    return (np.sqrt(np.square(x / (0.80 + 0.12 * y)) + y * y) - 1.0) * 0.9
-
-
-def _square(x, y, r, a):
-    return np.maximum(np.abs(x), np.abs(y)) - 0.80
-
-
-def _heart(x, y, r, a):
-    return (np.sqrt(x * x + np.square(1.1 * y - 0.02 + 0.75 * np.sqrt(np.abs(x)))) - 0.92) * 0.8
-
-
-def _disc(x, y, r, a):
-    return r - 0.92
-
-
-def _gear(x, y, r, a):
-    return r - 0.88 - 0.10 * np.clip(3.0 * np.cos(8.0 * a), -1.0, 1.0)
-
-
-def _house(x, y, r, a):
-    return np.maximum(np.maximum(np.abs(x) - 0.74, y - 0.82), (0.75 * np.abs(x) - y - 0.98) / 1.25)
-
-
-def _star(x, y, r, a):
-    fifth = 2.0 * math.pi / 5.0
-    fold = np.abs(np.mod(a, fifth) - fifth / 2.0)  # 0 on the axis of a tip
-    tip, dent = 1.18, 0.62
-    dx, dy = dent * math.cos(fifth / 2.0) - tip, dent * math.sin(fifth / 2.0)
-    length = math.hypot(dx, dy)
-    return ((r * np.cos(fold) - tip) * dy - r * np.sin(fold) * dx) / length
-
-
-def _fish(x, y, r, a):
-    body = (np.sqrt(np.square((x - 0.16) / 0.92) + np.square(y / 0.80)) - 1.0) * 0.80
-    tail = np.maximum(np.abs(y) - 0.9 * (-x - 0.35), -x - 1.08)
-    return np.minimum(body, tail)
-
-
-def _cross(x, y, r, a):
-    x, y = np.abs(x), np.abs(y)
-    return np.minimum(np.maximum(x - 0.44, y - 0.98), np.maximum(y - 0.44, x - 0.98))
-
-
-def _flower(x, y, r, a):
-    return r - 0.82 - 0.16 * np.cos(6.0 * a)
-
-
-FORMS = (_egg, _square, _heart, _disc, _gear, _house, _star, _fish, _cross, _flower)
-
-
-# Textures: (tone in [0, 1] from ink to paper, number of the element); `w` is the width of one sample in the object's frame.
-
-def _edge(distance, w):
-    return np.clip(0.5 + distance / w, 0.0, 1.0)
-
-
-def _cell(i, j):
-    return (i.astype(np.int32) * 5 + j.astype(np.int32) * 3) & (PALETTE - 1)
-
-
-def _wave(t):
-    """Triangle wave of period 1 between -0.25 and 0.25, positive on the first half."""
-    return 0.25 - np.abs(np.mod(t - 0.25, 1.0) - 0.5)
-
-
-def _stripes(x, y, r, a, p, w):
-    p = 0.40 * p
-    t = y / p
-    return _edge(_wave(t) * p, w), np.floor(t).astype(np.int32) & (PALETTE - 1)
-
-
-def _chequers(x, y, r, a, p, w):
-    p = 0.40 * p
-    i, j = np.floor(x / p), np.floor(y / p)
-    near = np.minimum(0.5 - np.abs(x / p - i - 0.5), 0.5 - np.abs(y / p - j - 0.5)) * p
-    sign = 1.0 - 2.0 * np.mod(i + j, 2.0)
-    return _edge(sign * near, w), _cell(i, j)
-
-
-def _dots(x, y, r, a, p, w):
-    p = 0.46 * p
-    j = np.floor(y / (0.87 * p))
-    shifted = x / p + 0.5 * np.mod(j, 2.0)
-    i = np.floor(shifted)
-    return _edge(0.37 * p - np.hypot((shifted - i - 0.5) * p, y - (j + 0.5) * 0.87 * p), w), _cell(i, j)
-
-
-def _rings(x, y, r, a, p, w):
-    p = 0.42 * p
-    t = r / p
-    return _edge(_wave(t) * p, w), np.floor(t).astype(np.int32) & (PALETTE - 1)
-
-
-def _spokes(x, y, r, a, p, w):
-    t = a * (8.0 / math.pi / 2.0)
-    return _edge(_wave(t) * 0.4, w), np.floor(t).astype(np.int32) & (PALETTE - 1)
-
-
-def _bricks(x, y, r, a, p, w):
-    high, wide = 0.34 * p, 0.68 * p
-    j = np.floor(y / high)
-    shifted = x / wide + 0.5 * np.mod(j, 2.0)
-    i = np.floor(shifted)
-    inside = np.minimum((0.5 - np.abs(shifted - i - 0.5)) * wide, (0.5 - np.abs(y / high - j - 0.5)) * high)
-    return 1.0 - _edge(inside - 0.05, w), _cell(i, j)
-
-
-def _zigzag(x, y, r, a, p, w):
-    p = 0.40 * p
-    t = (y + 2.0 * p * np.abs(_wave(x / (2.4 * p)) * 2.0)) / p
-    return _edge(_wave(t) * 0.6 * p, w), np.floor(t).astype(np.int32) & (PALETTE - 1)
-
-
-def _scales(x, y, r, a, p, w):
-    p = 0.5 * p
-    j = np.floor(y / (0.5 * p))
-    shifted = x / p + 0.5 * np.mod(j, 2.0)
-    i = np.floor(shifted)
-    d = np.hypot((shifted - i - 0.5) * p, y - j * 0.5 * p)
-    return np.clip(0.1 + 2.2 * d / p, 0.0, 1.0) * _edge(0.46 * p - d, w), _cell(i, j)
-
-
-def _lattice(x, y, r, a, p, w):
-    p = 0.36 * p
-    s, t = (x + y) * 0.7071, (x - y) * 0.7071
-    near = np.minimum(np.abs(_half(s / p)), np.abs(_half(t / p))) * p
-    return _edge(0.055 - near, w), _cell(np.floor(s / p), np.floor(t / p))
-
-
-def _half(t):
-    return t - np.floor(t) - 0.5
-
-
-def _marble(x, y, r, a, p, w):
-    p = 0.8 * p
-    s = np.sin(5.0 * x / p + 2.1 * np.sin(2.6 * y / p)) + np.sin(4.4 * y / p + 2.3 * np.sin(3.1 * x / p + 1.0))
-    return np.clip(0.5 + 0.45 * s, 0.0, 1.0), ((s + 2.0) * 2.0).astype(np.int32) & (PALETTE - 1)
-
-
-TEXTURES = (_stripes, _chequers, _dots, _rings, _spokes, _bricks, _zigzag, _scales, _lattice, _marble)
-
-
-def _colours(rng: np.random.Generator, n: int, low: float, high: float) -> np.ndarray:
-    """(n, 3) colours of random hue with a brightness in [low, high]."""
-    hue = rng.random((n, 1)) + np.array([0.0, 1.0 / 3.0, 2.0 / 3.0])
+def _colours(rng: np.random.Generator, n: int, low: float, high: float, hue: float | None = None) -> np.ndarray:
+    """(n, 3) colours of random hue, or of hues spread around `hue`, with a brightness in [low, high]."""
+    chosen = rng.random((n, 1)) if hue is None else hue + rng.normal(0.0, HUE_SPREAD, (n, 1))
+    hue = chosen + np.array([0.0, 1.0 / 3.0, 2.0 / 3.0])
     pure = np.clip(np.abs(np.mod(hue, 1.0) * 6.0 - 3.0) - 1.0, 0.0, 1.0)
     saturation = rng.uniform(0.25, 0.85, (n, 1))
     return (rng.uniform(low, high, (n, 1)) * (1.0 - saturation + saturation * pure)).astype(np.float32)
@@ -223,8 +91,8 @@ def _thing(rng: np.random.Generator, label: int, scale: tuple[float, float], rea
         stretch=math.exp(rng.uniform(-0.15, 0.15)),
         period=math.exp(rng.uniform(-0.12, 0.12)),
         phase=tuple(rng.uniform(-3.0, 3.0, 2)),
-        ink=_colours(rng, PALETTE, 0.05, 0.45),
-        paper=_colours(rng, PALETTE, 0.75, 1.0),
+        ink=_colours(rng, COLOURS, 0.05, 0.45),
+        paper=_colours(rng, COLOURS, 0.75, 1.0, label / len(CLASSES)),
     )
 
 
@@ -232,6 +100,7 @@ def _scene(rng: np.random.Generator, things: tuple[Thing, ...], width: float, ba
     rows, columns = 2 * math.ceil(1.0 / TILE) + 2, 2 * math.ceil(width / TILE) + 2
     grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1) - (columns / 2.0, rows / 2.0)
     angle = rng.uniform(0.0, math.pi)
+    gain = math.exp(rng.uniform(math.log(0.35), math.log(1.3)))
     occluder = (angle, rng.uniform(-0.9, 0.9), rng.uniform(0.04, 0.10), _colours(rng, 1, 0.2, 0.9)[0])
     return Scene(
         sites=((grid + rng.uniform(0.0, 1.0, grid.shape)) * TILE).astype(np.float32),
@@ -239,22 +108,26 @@ def _scene(rng: np.random.Generator, things: tuple[Thing, ...], width: float, ba
         tile_slopes=rng.uniform(-1.0, 1.0, (rows * columns, 2)).astype(np.float32),
         things=things,
         bar=occluder if bar else None,
-        light=(rng.uniform(0.85, 1.1), *rng.uniform(-0.15, 0.15, 2)),
+        light=(gain, *(gain * rng.uniform(-0.6, 0.6, 2))),
     )
 
 
 def scene(seed: int, split: str, index: int) -> Scene:
     """The scene of one picture. Classes take turns: the label is `index % 10`."""
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    thing = _thing(rng, index % len(CLASSES), (0.80, 1.05), 0.28)
+    thing = _thing(rng, index % len(CLASSES), (0.60, 1.00), 0.45)
     return _scene(rng, (thing,), width=1.0, bar=rng.random() < 0.5)
 
 
 def draw(scene: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (height, width, 3) and mask uint8 (height, width): 0 background, i the i-th thing where it is visible."""
+    """Image uint8 (height, width, 3) and mask uint8 (height, width): i where the i-th thing shows, else 0."""
     step = 2.0 / (min(height, width) * SUPERSAMPLING)
-    y = ((np.arange(height * SUPERSAMPLING, dtype=np.float32) + 0.5) * step - height * SUPERSAMPLING * step / 2.0)[:, None]
-    x = ((np.arange(width * SUPERSAMPLING, dtype=np.float32) + 0.5) * step - width * SUPERSAMPLING * step / 2.0)[None, :]
+    y = ((np.arange(height * SUPERSAMPLING, dtype=np.float32) + 0.5) * step - height * SUPERSAMPLING * step / 2.0)[
+        :, None
+    ]
+    x = ((np.arange(width * SUPERSAMPLING, dtype=np.float32) + 0.5) * step - width * SUPERSAMPLING * step / 2.0)[
+        None, :
+    ]
     picture = _background(scene, x, y)
     covers = []
     for thing in scene.things:
@@ -263,7 +136,7 @@ def draw(scene: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
         covers = [below * (1.0 - cover) for below in covers] + [cover]
     if scene.bar is not None:
         angle, offset, half, colour = scene.bar
-        cover = _edge(half - np.abs(math.cos(angle) * x + math.sin(angle) * y - offset), step)
+        cover = edge(half - np.abs(math.cos(angle) * x + math.sin(angle) * y - offset), step)
         picture += cover[..., None] * (colour - picture)
         covers = [below * (1.0 - cover) for below in covers]
     gain, along_x, along_y = scene.light
@@ -276,7 +149,7 @@ def draw(scene: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _background(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tiles around one jittered site per cell of a grid: the nearest site is in the cell or in one of its 8 neighbours."""
+    """Tiles around one jittered site per cell of a grid; only the 9 nearest cells are searched for a pixel's site."""
     rows, columns = scene.sites.shape[:2]
     column = np.clip(np.floor(x / TILE + columns / 2.0), 1, columns - 2).astype(np.intp)
     row = np.clip(np.floor(y / TILE + rows / 2.0), 1, rows - 2).astype(np.intp)
@@ -303,7 +176,7 @@ def _paint(thing: Thing, x: np.ndarray, y: np.ndarray, step: float) -> tuple[np.
     u = (cos * dx + sin * dy) / np.float32(thing.scale * thing.stretch)
     v = (cos * dy - sin * dx) * np.float32(thing.stretch / thing.scale)
     radius, angle, w = np.sqrt(u * u + v * v), np.arctan2(v, u), step / thing.scale
-    cover = _edge(-FORMS[thing.label](u, v, radius, angle), w)
+    cover = edge(-FORMS[thing.label](u, v, radius, angle), w)
     s, t = u + np.float32(thing.phase[0]), v + np.float32(thing.phase[1])
     tone, element = TEXTURES[thing.label](s, t, radius + np.float32(thing.phase[0]), angle, thing.period, w)
     colour = thing.ink[element]
@@ -322,3 +195,45 @@ def render(seed: int, split: str, index: int, px: int) -> Sample:
     """Picture `index` of a split at `px` x `px`; the same bytes for the same arguments on one machine."""
     image, mask = draw(scene(seed, split, index), px, px)
     return Sample(image, index % len(CLASSES), mask)
+
+
+def clip_scenes(seed: int, index: int, aspect: float, frames: int) -> list[Scene]:
+    """The scenes of one clip: one to three objects on smooth paths over a still background, nearer ones hiding others.
+
+    `aspect` is width / height of the frames.
+    """
+    rng = np.random.default_rng((seed, SPLITS.index("clips"), index))
+    count = int(rng.integers(1, 4))
+    labels = rng.permutation(len(CLASSES))[:count]
+    things = [_thing(rng, int(label), (0.30, 0.50), 0.0) for label in labels]
+    still = _scene(rng, (), width=aspect, bar=False)
+    starts = rng.uniform(-0.6, 0.6, (count, 2)) * (aspect, 1.0)
+    heading = rng.uniform(0.0, 2.0 * math.pi, count)
+    ways = rng.uniform(0.4, 1.0, (count, 1)) * np.stack([np.cos(heading), np.sin(heading)], axis=1)
+    bends = rng.uniform(-0.25, 0.25, (count, 2))
+    turns, growths = rng.uniform(-0.8, 0.8, count), rng.uniform(-0.2, 0.2, count)
+    scenes = []
+    for frame in range(frames):
+        time = frame / CLIP_FRAMES
+        moved = []
+        for thing, start, way, bend, turn, growth in zip(things, starts, ways, bends, turns, growths, strict=True):
+            place = start + way * time + bend * math.sin(2.0 * math.pi * time)
+            centre = tuple(_reflect(place, np.array((aspect, 1.0)) * 0.9))
+            scale = thing.scale * math.exp(growth * math.sin(math.pi * time))
+            moved.append(replace(thing, centre=centre, angle=thing.angle + turn * time, scale=scale))
+        scenes.append(replace(still, things=tuple(moved)))
+    return scenes
+
+
+def _reflect(place: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """A path that would leave [-bound, bound] comes back: a triangle wave."""
+    return bound - np.abs(np.mod(place + bound, 4.0 * bound) - 2.0 * bound)
+
+
+def render_clip(
+    seed: int, index: int, size: int | tuple[int, int], frames: int = CLIP_FRAMES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (frames, height, width, 3) and masks (frames, height, width), i on object i; `size` in px."""
+    height, width = (size, size) if isinstance(size, int) else size
+    drawn = [draw(scene, height, width) for scene in clip_scenes(seed, index, width / height, frames)]
+    return np.stack([image for image, _ in drawn]), np.stack([mask for _, mask in drawn])

@@ -48,12 +48,13 @@ class Sketch:
     def __init__(self, bank: Tensor, dtype: torch.dtype) -> None:
         self.dtype, self.mean = dtype, bank.mean(dim=0)
         self.rows = torch.empty_like(bank, dtype=dtype)
-        self.residual = self.norm = 0.0  # max |b_j - m - c_j| and max |c_j|
-        for low in range(0, len(bank), 8192):
-            exact, row = bank[low : low + 8192] - self.mean, self.rows[low : low + 8192]
+        self.residual = self.norm = 0.0  # at least max |b_j - m - c_j| and max |c_j|
+        for low in range(0, len(bank), 1024):  # few rows at once stay in the cache
+            exact, row = bank[low : low + 1024] - self.mean, self.rows[low : low + 1024]
             row.copy_(exact)
-            self.residual = max(self.residual, float((exact - row).norm(dim=1).max()))
-            self.norm = max(self.norm, float(row.float().norm(dim=1).max()))
+            self.norm = max(self.norm, float(exact.norm(dim=1).max()))
+            self.residual = max(self.residual, float(exact.sub_(row).norm(dim=1).max()))
+        self.norm += self.residual
         self.residual += 2.0**-23 * self.norm  # the subtraction of the mean was rounded too
 
     def error(self, queries: Tensor) -> Tensor:
