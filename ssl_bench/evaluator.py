@@ -33,7 +33,9 @@ class Features:
 class FeatureSource(Protocol):
     """Extracts once and shares: asking twice for the same split and kind returns the same tensors."""
 
-    def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features: ...
+    def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features:
+        """The features of every image of `split`, of the kind a k-NN (`features`) or a linear probe reads."""
+        ...
 
 
 @dataclass(frozen=True)

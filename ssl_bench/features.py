@@ -21,6 +21,14 @@ from ssl_bench.views import evaluation_transform
 
 Kind = Literal["features", "probe_features"]
 
+
+class UnusableFeatures(UserError):
+    """The network gives NaN ("failed") or the same vector for every image ("collapsed"): no number can be measured."""
+
+    def __init__(self, status: Literal["failed", "collapsed"], message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
 RESIZE_TO_CROP = 256 / 224
 """Shorter side before the centre crop, for a crop of 1 (DINO's eval_knn.py and eval_linear.py: 256 for 224)."""
 BATCHES_WORTH_WORKERS = 8
@@ -59,7 +67,7 @@ class FeatureStore:
     def __call__(self, split: SplitName, kind: Kind = "features") -> Features:
         """Vectors (n, dim) float32 and labels (n,) of the split, on the CPU; the same tensors at every call.
 
-        Raises `UserError` when the network's output is not finite or the same for all images.
+        Raises `UnusableFeatures` when the network's output is not finite or the same for all images.
         """
         if kind == "probe_features" and type(self.backbone).probe_features is Backbone.probe_features:
             kind = "features"  # not overridden: the same vectors
@@ -133,14 +141,16 @@ def _check(vectors: Tensor, split: str) -> None:
         raise UserError(f"the {split} split has no images: there is nothing to evaluate")
     finite = torch.isfinite(vectors).all(dim=1)
     if not bool(finite.all()):
-        raise UserError(
+        raise UnusableFeatures(
+            "failed",
             f"features of the network are not finite: {int((~finite).sum())} of {len(vectors)} {split} images "
-            "give NaN or infinity. If it was trained, training diverged: a lower learning rate or fp32 may help"
+            "give NaN or infinity. If it was trained, training diverged: a lower learning rate or fp32 may help",
         )
     if len(vectors) > 1 and bool((vectors == vectors[0]).all()):
-        raise UserError(
+        raise UnusableFeatures(
+            "collapsed",
             f"features of the network are constant: all {len(vectors)} {split} images give the same vector. "
-            "If it was trained, training collapsed"
+            "If it was trained, training collapsed",
         )
 
 

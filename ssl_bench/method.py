@@ -47,6 +47,7 @@ class Progress(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
         return self.total_steps // self.total_epochs
 
 
@@ -82,6 +83,9 @@ class Preset:
     values: Mapping[str, Any]
     convnet_values: Mapping[str, Any] = field(default_factory=dict)
     """Laid over `values` when the backbone has no patches, i.e. is a convolutional network."""
+    steps: int | None = None
+    """About how many optimizer steps a run has when the user names no number of epochs: a set of 500 images and one of
+    15,000 then train equally long. None: the epochs in `values`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,9 @@ class Situation:
 class MakeBackbone(Protocol):
     """Builds a fresh backbone of the run's architecture; every call draws new initial weights."""
 
-    def __call__(self, *, drop_path: float = 0.0) -> Backbone: ...
+    def __call__(self, *, drop_path: float = 0.0) -> Backbone:
+        """A new backbone; `drop_path` is the last block's probability of being skipped (stochastic depth)."""
+        ...
 
 
 class Method(nn.Module):

@@ -192,6 +192,9 @@ def resolve(request: Request) -> Resolved:
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
             f"({len(dataset.train)} images). Give --batch-size {max(1, len(dataset.train) // 4)} or smaller."
         )
+    if preset is not None and preset.steps is not None and "training.epochs" not in values:
+        epochs = max(1, round(preset.steps * training.batch_size / len(dataset.train)))
+        training = training.model_copy(update={"epochs": epochs})
     situation = Situation(
         image_px=dataset.image_px,
         train_images=len(dataset.train),

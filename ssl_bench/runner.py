@@ -27,6 +27,7 @@ from ssl_bench.evaluation import (
     inference_rate,
     refuse_unsupported,
 )
+from ssl_bench.features import UnusableFeatures
 from ssl_bench.method import Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.precision import Precision, choose_precision
@@ -114,12 +115,17 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         state = _restore(method, optimizer, start.run_dir, display)
 
     plan = Plan(**{**vars(plan), "autocast_dtype": precision.autocast_dtype})
-    status: Literal["finished", "failed"] = "finished"
+    status: Literal["finished", "collapsed", "failed"] = "finished"
     try:
         train(method, make_views, optimizer, plan, state, display.step)
     except RunFailed as failure:
         status, status_reason = "failed", str(failure)
-    trained = judge("trained") if status == "finished" and plan.total_steps else []
+    trained = []
+    if status == "finished" and plan.total_steps:
+        try:
+            trained = judge("trained")
+        except UnusableFeatures as useless:
+            status, status_reason = useless.status, str(useless)
     if trained:
         description = {"run_id": start.run_dir.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
         sha256 = save_weights(start.run_dir / "weights.safetensors", judged.state_dict(), description)

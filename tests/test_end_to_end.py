@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -18,11 +19,11 @@ from safetensors.torch import load_file
 from ssl_bench.cli.main import main
 from tests.toy import write_image_folder
 
-SMALL = (
-    "--arch deit_ti16 --set backbone.depth=1 --set backbone.dim=32 --set backbone.patch_px=8 --set method.out_dim=16 "
-    "--set method.hidden_dim=16 --set method.bottleneck_dim=8 --set method.local_views=1 --batch-size 8 "
-    "--set training.precision=fp32"
-).split()
+SMALL_SETTINGS = (
+    *("backbone.depth=1", "backbone.dim=32", "backbone.patch_px=8", "training.precision=fp32"),
+    *("method.out_dim=16", "method.hidden_dim=16", "method.bottleneck_dim=8", "method.local_views=1"),
+)
+SMALL = ["--arch", "deit_ti16", "--batch-size", "8", *(word for value in SMALL_SETTINGS for word in ("--set", value))]
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -219,3 +220,26 @@ def test_a_diverging_run_stands_as_failed(sslbench: Command, data: Path, tmp_pat
     assert status == 1
     assert "loss is nan" in out
     assert json.loads((only_run(tmp_path) / "record.json").read_text())["status"] == "failed"
+
+
+def test_a_collapsed_network_stands_as_collapsed_and_never_as_a_number(
+    sslbench: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_bench import runner
+
+    real = runner.train
+
+    def collapse(method: Any, *rest: Any) -> Any:
+        state = real(method, *rest)
+        for parameter in method.teacher.parameters():
+            parameter.data.zero_()
+        return state
+
+    monkeypatch.setattr(runner, "train", collapse)
+    status, out, _ = sslbench("run", "dino", *SMALL, "--data", str(data), "--epochs", "1", "--with", "knn")
+    assert status == 1
+    assert "collapsed: features of the network are constant" in out
+    record = json.loads((only_run(tmp_path) / "record.json").read_text())
+    assert record["status"] == "collapsed"
+    assert {e["subject"] for e in record["evaluations"]} == {"untrained"}
+    assert "collapsed" in sslbench("table")[1]

@@ -45,7 +45,8 @@ def test_measuring_leaves_the_method_as_it_was(tmp_path: Path) -> None:
     method, batch, plan = setting(tmp_path)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     chosen = precision.choose_precision("auto", method, batch, plan)
-    assert chosen.step_seconds is not None and chosen.step_seconds > 0
+    assert chosen.step_seconds is not None
+    assert chosen.step_seconds > 0
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert all(parameter.grad is None for parameter in method.parameters())
 

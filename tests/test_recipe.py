@@ -29,7 +29,7 @@ def test_layers_later_ones_win(folder: Path, tmp_path: Path) -> None:
     preset = resolve(request(folder)).method.presets["small-data"].values
     assert plain.method.settings["out_dim"] == preset["method.out_dim"]
     file = tmp_path / "recipe.toml"
-    file.write_text('[method]\nout_dim = 64\n[optimizer]\nbase_lr = 0.25\n[evaluators.knn]\ntemperature = 0.2\n')
+    file.write_text("[method]\nout_dim = 64\n[optimizer]\nbase_lr = 0.25\n[evaluators.knn]\ntemperature = 0.2\n")
     from_file = resolve(request(folder, recipe_file=file)).recipe
     assert from_file.method.settings["out_dim"] == 64
     assert from_file.optimizer["base_lr"] == 0.25
@@ -43,6 +43,14 @@ def test_the_small_data_preset_is_chosen_and_said_so(folder: Path) -> None:
     assert resolved.preset == "small-data"
     assert "80 training images are fewer than 20,000" in resolved.preset_reason
     assert resolve(request(folder, preset="paper")).recipe.method.settings["out_dim"] == 65536
+
+
+def test_a_preset_for_small_sets_counts_steps_and_not_epochs(folder: Path) -> None:
+    preset = resolve(request(folder)).method.presets["small-data"]
+    assert preset.steps is not None
+    assert resolve(request(folder)).recipe.training.epochs == round(preset.steps * 4 / 80)
+    assert resolve(request(folder, values={"training.epochs": 3})).recipe.training.epochs == 3
+    assert resolve(request(folder, preset="paper")).recipe.training.epochs == 300
 
 
 def test_convolutional_networks_get_their_own_values(folder: Path) -> None:

@@ -10,18 +10,22 @@ import pytest
 from ssl_bench.datasets import shapes
 from ssl_bench.datasets.shapes import Shapes
 from ssl_bench.datasets.shapes_render import CLASSES, draw, render, render_clip, scene
+from ssl_bench.views import IMAGENET_MEAN, IMAGENET_STD
 
 
 def test_the_same_arguments_give_the_same_bytes_and_others_do_not():
     first, again = render(0, "train", 5, 32), render(0, "train", 5, 32)
-    assert first.image.tobytes() == again.image.tobytes() and first.mask.tobytes() == again.mask.tobytes()
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.mask.tobytes() == again.mask.tobytes()
     for other in (render(1, "train", 5, 32), render(0, "test", 5, 32), render(0, "train", 15, 32)):
         assert (other.image != first.image).mean() > 0.5
 
 
 def test_objects_are_visible_and_leave_room_for_the_background():
     shares = [render(0, "train", index, 32).mask.mean() for index in range(100)]
-    assert min(shares) > 0.10 and max(shares) < 0.90 and 0.3 < np.mean(shares) < 0.6
+    assert min(shares) > 0.12
+    assert max(shares) < 0.70
+    assert 0.30 < np.mean(shares) < 0.42
 
 
 def test_another_background_leaves_the_objects_pixels_as_they_are():
@@ -36,7 +40,8 @@ def test_another_background_leaves_the_objects_pixels_as_they_are():
             inner &= np.roll(mask, (down, right), (0, 1)).astype(bool)
         change = np.abs(image[inner].astype(int) - swapped[inner])
         # Beside the occluding bar a pixel of the object can hold a little background.
-        assert (mask == same_mask).all() and (change > 1).mean() < 0.01
+        assert (mask == same_mask).all()
+        assert (change > 1).mean() < 0.01
         assert (image[mask == 0] != swapped[mask == 0]).mean() > 0.5
 
 
@@ -59,13 +64,16 @@ def test_the_background_does_not_tell_the_class():
 @pytest.mark.parametrize("index", range(4))
 def test_objects_of_a_clip_keep_their_numbers_and_move_a_little_at_a_time(index):
     images, masks = render_clip(0, index, (48, 64), 12)
-    assert images.shape == (12, 48, 64, 3) and masks.shape == (12, 48, 64) and images.dtype == masks.dtype == np.uint8
+    assert images.shape == (12, 48, 64, 3)
+    assert masks.shape == (12, 48, 64)
+    assert images.dtype == masks.dtype == np.uint8
     numbers = set(np.unique(masks)) - {0}
-    assert numbers and numbers <= {1, 2, 3}
+    assert numbers
+    assert numbers <= {1, 2, 3}
     rows, columns = np.mgrid[:48, :64]
     for number in numbers:
         seen = [frame == number for frame in masks]
-        for before, after in zip(seen, seen[1:], strict=False):
+        for before, after in itertools.pairwise(seen):
             if min(before.sum(), after.sum()) > 60:
                 moved = [abs(axis[before].mean() - axis[after].mean()) for axis in (rows, columns)]
                 assert max(moved) < 8
@@ -79,23 +87,32 @@ def test_frames_and_size_of_a_clip_do_not_change_its_motion():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    config = Shapes.Config(train_images=1500, test_images=300)
+    config = Shapes.Config(train_images=1000, test_images=300)
     return Shapes(config, tmp_path_factory.mktemp("cache"))
 
 
 def test_classes_are_balanced_and_images_are_rgb(made):
-    for split, count in ((made.train, 1500), (made.test, 300)):
-        assert len(split) == count and set(np.bincount(split.labels)) == {count // len(CLASSES)}
-        assert split.image(0).mode == "RGB" and split.image(0).size == (32, 32)
-    assert made.synthetic and made.classes == CLASSES
+    for split, count in ((made.train, 1000), (made.test, 300)):
+        assert len(split) == count
+        assert set(np.bincount(split.labels)) == {count // len(CLASSES)}
+        assert split.image(0).mode == "RGB"
+        assert split.image(0).size == (32, 32)
+    assert made.synthetic
+    assert made.classes == CLASSES
     assert pickle.loads(pickle.dumps(made.train)).image(7).tobytes() == made.train.image(7).tobytes()
 
 
-def test_pixels_alone_do_not_solve_it(made):
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), (IMAGENET_MEAN, IMAGENET_STD)],
+    ids=["plain", "normalised as ImageNet"],
+)
+def test_pixels_alone_do_not_solve_it(made, mean, std):
     """20 nearest neighbours by the cosine of raw pixels, votes weighted by exp(similarity / 0.07)."""
 
     def rows(split):
-        flat = np.stack([np.asarray(split.image(index), np.float32).ravel() for index in range(len(split))])
+        pixels = np.stack([np.asarray(split.image(index), np.float32) / 255.0 for index in range(len(split))])
+        flat = ((pixels - np.float32(mean)) / np.float32(std)).reshape(len(split), -1)
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
     similarity = rows(made.test) @ rows(made.train).T
@@ -104,21 +121,24 @@ def test_pixels_alone_do_not_solve_it(made):
     for row, neighbours in enumerate(nearest):
         np.add.at(votes[row], np.array(made.train.labels)[neighbours], np.exp(similarity[row, neighbours] / 0.07))
     accuracy = (votes.argmax(1) == np.array(made.test.labels)).mean()
+    # 20 and 22 % here, about 25 and 27 % with the whole set; 10 % is chance.
     assert 0.10 < accuracy < 0.40
 
 
 def test_the_cache_is_used_again_and_a_damaged_file_is_made_anew(made, monkeypatch):
-    expected = made.train.image(3).tobytes()
+    expected = made.test.image(3).tobytes()
     files = sorted(made.path.glob("*.npy"))
-    assert len(files) == 2 and not list(made.path.glob("*.part"))
+    assert len(files) == 2
+    assert not list(made.path.glob("*.part"))
     monkeypatch.setattr(shapes, "render", lambda *_: pytest.fail("drawn again"))
-    assert Shapes(made.config, made.path).train.image(3).tobytes() == expected
+    assert Shapes(made.config, made.path).test.image(3).tobytes() == expected
     monkeypatch.undo()
-    whole = files[1].read_bytes()
+    file = next(file for file in files if "-test-" in file.name)
+    whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:20], b""):
-        files[1].write_bytes(damaged)
-        assert Shapes(made.config, made.path).train.image(3).tobytes() == expected
-        assert files[1].read_bytes() == whole
+        file.write_bytes(damaged)
+        assert Shapes(made.config, made.path).test.image(3).tobytes() == expected
+        assert file.read_bytes() == whole
 
 
 def test_masks_and_clips_follow_the_contract(made):
@@ -126,12 +146,11 @@ def test_masks_and_clips_follow_the_contract(made):
     assert [item.image.size for item in masked] == [(224, 224)] * 3
     assert [set(np.unique(item.class_mask)) for item in masked] == [{0, 1}, {0, 2}, {0, 3}]
     clip = next(made.clips())
-    assert len(clip.frames) == len(clip.masks) == 24 and clip.frames[0].size == clip.masks[0].shape[::-1]
+    assert len(clip.frames) == len(clip.masks) == 24
+    assert clip.frames[0].size == clip.masks[0].shape[::-1]
 
 
 def test_the_fingerprint_tells_sets_apart(made):
+    smaller = Shapes.Config(train_images=1000, test_images=300, image_px=16)
     assert made.fingerprint == Shapes(made.config, made.path).fingerprint
-    assert (
-        made.fingerprint
-        != Shapes(Shapes.Config(train_images=1500, test_images=300, image_px=16), made.path).fingerprint
-    )
+    assert made.fingerprint != Shapes(smaller, made.path).fingerprint

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from ssl_bench_plugins.backbones import vit_tokens
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
+
+from . import vit_tokens
 
 HEAD_DIM = 64
 """Width of a head in every standard size (DeiT, Table 1)."""

@@ -10,7 +10,6 @@ import re
 from typing import Any, ClassVar, Literal
 
 import timm
-from ssl_bench_plugins.backbones import vit_tokens
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -18,6 +17,8 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
+
+from . import vit_tokens
 
 
 class TimmSettings(Settings):

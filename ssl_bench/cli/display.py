@@ -58,24 +58,20 @@ class TerminalDisplay:
     def step(self, report: StepReport) -> None:
         """A training step is done."""
         done = report.step == report.total_steps
+        epoch = f"{report.epoch + 1}/{report.epochs}"
         if self._live:
             if self._progress is None:
-                self._progress = Progress(
-                    TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=24), TextColumn("{task.fields[words]}"),
-                    console=self._console,
-                )  # fmt: skip
+                columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(24), TextColumn("{task.fields[words]}")
+                self._progress = Progress(*columns, console=self._console)
                 self._task = self._progress.add_task("", total=report.total_steps, epoch="", words="")
                 self._progress.start()
             assert self._task is not None
-            epoch = f"{report.epoch + 1}/{report.epochs}"
             self._progress.update(self._task, completed=report.step, epoch=epoch, words=_words(report))
             if done:
                 self.close()
         elif done or time.monotonic() - self._last_plain > PLAIN_SECONDS:
             self._last_plain = time.monotonic()
-            self._print(
-                f"  epoch {report.epoch + 1}/{report.epochs}  step {report.step:,}/{report.total_steps:,}  {_words(report)}"
-            )
+            self._print(f"  epoch {epoch}  step {report.step:,}/{report.total_steps:,}  {_words(report)}")
 
     def _print(self, text: str) -> None:
         if self._live:

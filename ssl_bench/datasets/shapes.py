@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_bench.dataset import Clip, Dataset, MaskedImage
@@ -85,7 +86,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SSLBENCH_CACHE") or Path.home() / ".cache" / "sslbench")
 
 
-def _load(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _load(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """The images of a cache file; None when it is missing, cut short or something else."""
     try:
         pixels = np.load(file, allow_pickle=False)
@@ -94,7 +95,7 @@ def _load(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _save(file: Path, pixels: np.ndarray) -> None:
+def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
     """Write atomically: a reader sees the whole file or none. A folder that cannot be written costs only time."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

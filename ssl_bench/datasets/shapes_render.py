@@ -4,9 +4,13 @@ A scene is a handful of numbers in a frame that knows no pixels: the shorter sid
 scene can be drawn at 32 px for training and at 224 px for the evaluation of masks. An object has its own frame, in
 which its form has a radius of about 1 and its texture is defined; pose, scale and stretch move that frame.
 
-What two crops of one picture share is the class: form, texture and a typical hue. Every element of a texture (a stripe,
-a brick, a dot) takes one of eight light and eight dark colours of its object. Dark ones and the tiles of the background
-have any hue; light ones scatter around their class's hue by more than the step to the next class.
+What two pictures of a class share is a form, a texture and a typical hue: three cues, and a network can use each of
+them, alone or together. Every element of a texture (a stripe, a brick, a dot) takes one of eight light and eight dark
+colours of its object. Light ones scatter around the hue typical of the class by more than the step to the next class:
+one of them says little, the mean of all of them more. Dark ones, the tiles of the background and the bar have any hue.
+
+Light, place and size vary strongly: this is what colour jitter and random crops teach a network to ignore. The light
+falls on object and background alike, up to 3.7 times brighter in one picture than in another, and slopes across it.
 """
 
 from __future__ import annotations
@@ -16,8 +20,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ssl_bench.datasets.shapes_patterns import COLOURS, FORMS, TEXTURES, edge
+from ssl_bench.datasets.shapes_patterns import COLOURS, FORMS, TEXTURES, Floats, edge
+
+Bytes = NDArray[np.uint8]
 
 CLASSES = (
     "striped egg",
@@ -41,9 +48,9 @@ HUE_SPREAD = 0.12  # in turns; classes are 0.1 apart, so that the hue of one ele
 class Sample(NamedTuple):
     """One picture: `image` uint8 (px, px, 3), `label` in [0, 10), `mask` uint8 (px, px), 1 where the object shows."""
 
-    image: np.ndarray
+    image: Bytes
     label: int
-    mask: np.ndarray
+    mask: Bytes
 
 
 @dataclass(frozen=True)
@@ -57,29 +64,30 @@ class Thing:
     stretch: float
     period: float  # factor on the texture's period
     phase: tuple[float, float]
-    ink: np.ndarray
-    paper: np.ndarray
+    ink: Floats
+    paper: Floats
 
 
 @dataclass(frozen=True)
 class Scene:
     """A background of coloured tiles, things from back to front, an optional occluding bar, and light."""
 
-    sites: np.ndarray  # (rows, columns, 2)
-    tile_colours: np.ndarray  # (tiles, 3)
-    tile_slopes: np.ndarray  # (tiles, 2), brightness per unit of length
+    sites: Floats  # (rows, columns, 2)
+    tile_colours: Floats  # (tiles, 3)
+    tile_slopes: Floats  # (tiles, 2), brightness per unit of length
     things: tuple[Thing, ...]
-    bar: tuple[float, float, float, np.ndarray] | None  # angle, distance from the origin, half width, colour
+    bar: tuple[float, float, float, Floats] | None  # angle, distance from the origin, half width, colour
     light: tuple[float, float, float]  # gain, and its slope along x and y
 
 
-def _colours(rng: np.random.Generator, n: int, low: float, high: float, hue: float | None = None) -> np.ndarray:
+def _colours(rng: np.random.Generator, n: int, low: float, high: float, hue: float | None = None) -> Floats:
     """(n, 3) colours of random hue, or of hues spread around `hue`, with a brightness in [low, high]."""
     chosen = rng.random((n, 1)) if hue is None else hue + rng.normal(0.0, HUE_SPREAD, (n, 1))
-    hue = chosen + np.array([0.0, 1.0 / 3.0, 2.0 / 3.0])
-    pure = np.clip(np.abs(np.mod(hue, 1.0) * 6.0 - 3.0) - 1.0, 0.0, 1.0)
+    channels = chosen + np.array([0.0, 1.0 / 3.0, 2.0 / 3.0])
+    pure = np.clip(np.abs(np.mod(channels, 1.0) * 6.0 - 3.0) - 1.0, 0.0, 1.0)
     saturation = rng.uniform(0.25, 0.85, (n, 1))
-    return (rng.uniform(low, high, (n, 1)) * (1.0 - saturation + saturation * pure)).astype(np.float32)
+    colours: Floats = (rng.uniform(low, high, (n, 1)) * (1.0 - saturation + saturation * pure)).astype(np.float32)
+    return colours
 
 
 def _thing(rng: np.random.Generator, label: int, scale: tuple[float, float], reach: float) -> Thing:
@@ -119,7 +127,7 @@ def scene(seed: int, split: str, index: int) -> Scene:
     return _scene(rng, (thing,), width=1.0, bar=rng.random() < 0.5)
 
 
-def draw(scene: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(scene: Scene, height: int, width: int) -> tuple[Bytes, Bytes]:
     """Image uint8 (height, width, 3) and mask uint8 (height, width): i where the i-th thing shows, else 0."""
     step = 2.0 / (min(height, width) * SUPERSAMPLING)
     y = ((np.arange(height * SUPERSAMPLING, dtype=np.float32) + 0.5) * step - height * SUPERSAMPLING * step / 2.0)[
@@ -129,7 +137,7 @@ def draw(scene: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
         None, :
     ]
     picture = _background(scene, x, y)
-    covers = []
+    covers: list[Floats] = []
     for thing in scene.things:
         cover, colour = _paint(thing, x, y, step)
         picture += cover[..., None] * (colour - picture)
@@ -148,7 +156,7 @@ def draw(scene: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
     return image, mask
 
 
-def _background(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _background(scene: Scene, x: Floats, y: Floats) -> Floats:
     """Tiles around one jittered site per cell of a grid; only the 9 nearest cells are searched for a pixel's site."""
     rows, columns = scene.sites.shape[:2]
     column = np.clip(np.floor(x / TILE + columns / 2.0), 1, columns - 2).astype(np.intp)
@@ -166,10 +174,11 @@ def _background(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             np.copyto(nearest, distance, where=closer)
     slope, site = scene.tile_slopes[owner], sites[owner]
     shade = 1.0 + (x - site[..., 0]) * slope[..., 0] + (y - site[..., 1]) * slope[..., 1]
-    return scene.tile_colours[owner] * shade[..., None]
+    picture: Floats = scene.tile_colours[owner] * shade[..., None]
+    return picture
 
 
-def _paint(thing: Thing, x: np.ndarray, y: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+def _paint(thing: Thing, x: Floats, y: Floats, step: float) -> tuple[Floats, Floats]:
     """Coverage (h, w) in [0, 1] and colour (h, w, 3) of a thing on the grid of samples."""
     cos, sin = np.float32(math.cos(thing.angle)), np.float32(math.sin(thing.angle))
     dx, dy = x - np.float32(thing.centre[0]), y - np.float32(thing.centre[1])
@@ -184,11 +193,12 @@ def _paint(thing: Thing, x: np.ndarray, y: np.ndarray, step: float) -> tuple[np.
     return cover, colour
 
 
-def _pool(samples: np.ndarray) -> np.ndarray:
+def _pool(samples: Floats) -> Floats:
     """Mean over the samples of each pixel."""
     a, b = samples[0::SUPERSAMPLING], samples[1::SUPERSAMPLING]
     rows = a + b
-    return (rows[:, 0::SUPERSAMPLING] + rows[:, 1::SUPERSAMPLING]) * np.float32(0.25)
+    mean: Floats = (rows[:, 0::SUPERSAMPLING] + rows[:, 1::SUPERSAMPLING]) * np.float32(0.25)
+    return mean
 
 
 def render(seed: int, split: str, index: int, px: int) -> Sample:
@@ -225,14 +235,13 @@ def clip_scenes(seed: int, index: int, aspect: float, frames: int) -> list[Scene
     return scenes
 
 
-def _reflect(place: np.ndarray, bound: np.ndarray) -> np.ndarray:
+def _reflect(place: NDArray[np.float64], bound: NDArray[np.float64]) -> NDArray[np.float64]:
     """A path that would leave [-bound, bound] comes back: a triangle wave."""
-    return bound - np.abs(np.mod(place + bound, 4.0 * bound) - 2.0 * bound)
+    reflected: NDArray[np.float64] = bound - np.abs(np.mod(place + bound, 4.0 * bound) - 2.0 * bound)
+    return reflected
 
 
-def render_clip(
-    seed: int, index: int, size: int | tuple[int, int], frames: int = CLIP_FRAMES
-) -> tuple[np.ndarray, np.ndarray]:
+def render_clip(seed: int, index: int, size: int | tuple[int, int], frames: int = CLIP_FRAMES) -> tuple[Bytes, Bytes]:
     """Images uint8 (frames, height, width, 3) and masks (frames, height, width), i on object i; `size` in px."""
     height, width = (size, size) if isinstance(size, int) else size
     drawn = [draw(scene, height, width) for scene in clip_scenes(seed, index, width / height, frames)]
