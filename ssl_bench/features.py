@@ -29,6 +29,7 @@ class UnusableFeatures(UserError):
         super().__init__(message)
         self.status = status
 
+
 RESIZE_TO_CROP = 256 / 224
 """Shorter side before the centre crop, for a crop of 1 (DINO's eval_knn.py and eval_linear.py: 256 for 224)."""
 BATCHES_WORTH_WORKERS = 8

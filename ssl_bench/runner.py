@@ -71,7 +71,8 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
     decided = open_run(resolved, start)
 
-    display.line("images", str(require_readable(dataset)))
+    if not dataset.synthetic:
+        display.line("images", str(require_readable(dataset)))
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     method = build_method(resolved).to(device)
     judged = method.evaluation_backbone()

@@ -121,7 +121,7 @@ def test_pixels_alone_do_not_solve_it(made, mean, std):
     for row, neighbours in enumerate(nearest):
         np.add.at(votes[row], np.array(made.train.labels)[neighbours], np.exp(similarity[row, neighbours] / 0.07))
     accuracy = (votes.argmax(1) == np.array(made.test.labels)).mean()
-    # 20 and 22 % here, about 25 and 27 % with the whole set; 10 % is chance.
+    # About 22 % here and 25 % with the whole set; 10 % is chance.
     assert 0.10 < accuracy < 0.40
 
 

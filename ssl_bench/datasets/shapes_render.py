@@ -7,7 +7,8 @@ which its form has a radius of about 1 and its texture is defined; pose, scale a
 What two pictures of a class share is a form, a texture and a typical hue: three cues, and a network can use each of
 them, alone or together. Every element of a texture (a stripe, a brick, a dot) takes one of eight light and eight dark
 colours of its object. Light ones scatter around the hue typical of the class by more than the step to the next class:
-one of them says little, the mean of all of them more. Dark ones, the tiles of the background and the bar have any hue.
+one of them says little, the mean of all of them more. Dark ones, the tiles of the background and the bar have any hue,
+and pale colours.
 
 Light, place and size vary strongly: this is what colour jitter and random crops teach a network to ignore. The light
 falls on object and background alike, up to 3.7 times brighter in one picture than in another, and slopes across it.
@@ -42,6 +43,7 @@ CLIP_FRAMES = 24  # a path's unit of time: more frames go on along it
 SPLITS = ("train", "test", "clips")
 SUPERSAMPLING = 2  # samples per pixel and axis; edges are antialiased to the width of one sample on top
 TILE = 0.5  # mean side of a background tile
+PALE, FULL = (0.0, 0.3), (0.25, 0.85)  # saturation of clutter and dark elements, and of light elements
 HUE_SPREAD = 0.12  # in turns; classes are 0.1 apart, so that the hue of one element is a weak hint
 
 
@@ -81,11 +83,11 @@ class Scene:
 
 
 def _colours(rng: np.random.Generator, n: int, low: float, high: float, hue: float | None = None) -> Floats:
-    """(n, 3) colours of random hue, or of hues spread around `hue`, with a brightness in [low, high]."""
+    """(n, 3) colours with a brightness in [low, high]: pale ones of any hue, or full ones spread around `hue`."""
     chosen = rng.random((n, 1)) if hue is None else hue + rng.normal(0.0, HUE_SPREAD, (n, 1))
     channels = chosen + np.array([0.0, 1.0 / 3.0, 2.0 / 3.0])
     pure = np.clip(np.abs(np.mod(channels, 1.0) * 6.0 - 3.0) - 1.0, 0.0, 1.0)
-    saturation = rng.uniform(0.25, 0.85, (n, 1))
+    saturation = rng.uniform(*(PALE if hue is None else FULL), (n, 1))
     colours: Floats = (rng.uniform(low, high, (n, 1)) * (1.0 - saturation + saturation * pure)).astype(np.float32)
     return colours
 

@@ -1,0 +1,1 @@
+"""The official evaluators, one file each."""
