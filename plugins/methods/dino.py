@@ -197,9 +197,9 @@ class DINO(Method):
         """Two global views, then the local ones (DataAugmentationDINO in main_dino.py)."""
         large: Any = {"crop_px": config.global_crop_px, "scale": config.global_scale}
         small: Any = {"crop_px": config.local_crop_px, "scale": config.local_scale}
-        colour: Any = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": config.hue, "jitter_probability": 0.8}
+        colour: Any = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": config.hue}
         colour |= {"grey_probability": config.grey_probability, "blur_sigma_px": config.blur_sigma_px}
-        first = Crop(**large, **colour, blur_probability=1.0 * config.blur)
+        first = Crop(**large, **colour, jitter_probability=0.8, blur_probability=1.0 * config.blur)
         second = replace(first, blur_probability=0.1 * config.blur, solarise_probability=0.2)
         local = replace(first, **small, blur_probability=0.5 * config.blur)
         return MultiCrop([(first, 1), (second, 1), (local, config.local_views)])

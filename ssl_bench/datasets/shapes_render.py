@@ -7,8 +7,8 @@ which its form has a radius of about 1 and its texture is defined; pose, scale a
 What two pictures of a class share is a form, a texture and a typical hue: three cues, and a network can use each of
 them, alone or together. Every element of a texture (a stripe, a brick, a dot) takes one of eight light and eight dark
 colours of its object. Light ones scatter around the hue typical of the class by more than the step to the next class:
-one of them says little, the mean of all of them more. Dark ones, the tiles of the background and the bar have any hue,
-and pale colours.
+one of them says little, the mean of all of them more. Dark ones, the tiles of the background and the bar are pale and
+have any hue.
 
 Light, place and size vary strongly: this is what colour jitter and random crops teach a network to ignore. The light
 falls on object and background alike, up to 3.7 times brighter in one picture than in another, and slopes across it.
