@@ -192,3 +192,40 @@ def test_any_network_of_timms(name, image_px, patch_px):
 def test_an_unknown_timm_name_is_answered_with_the_nearest():
     with pytest.raises(UserError, match=r"resnet5000.*Did you mean 'resnet50"):
         timm_any.TimmAny(timm_any.TimmSettings(name="resnet5000"), image_px=32)
+
+
+def test_stochastic_depth_keeps_the_gradients_of_the_whole_forward_pass():
+    """Some samples dropped, none dropped and all dropped: rates low, middle and high, drawn from the same seeds."""
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    for rate in (0.02, 0.5, 0.98):
+        vit = tiny_vit(drop_path=rate).double().train()
+        gradients = []
+        for forward in (vit.network, vit):
+            vit.zero_grad()
+            torch.manual_seed(3)
+            forward(images).square().sum().backward()
+            gradients.append([parameter.grad.clone() for parameter in vit.parameters()])
+        for whole, ours in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, whole, atol=1e-9, rtol=1e-6)
+
+
+def test_attention_in_bf16_is_that_of_fp32_up_to_rounding():
+    vit = tiny_vit().eval()
+    images = torch.randn(4, 3, 16, 16)
+    direction = torch.randn(4, 32)
+    gradients = []
+    for enabled in (False, True):
+        vit.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            features = vit(images)
+        (features.float() * direction).sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in vit.parameters()]))
+    assert functional.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+def test_a_training_step_runs_on_fake_tensors():
+    from torch._subclasses import FakeTensorMode
+
+    vit = tiny_vit(drop_path=0.5).train()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        vit(mode.from_tensor(torch.randn(2, 3, 16, 16))).sum().backward()

@@ -182,7 +182,8 @@ def table(result: dict[str, Any]) -> str:
     peaks = ", ".join(f"{name.removeprefix('torch.')} {rate:.0f}" for name, rate in result["gemm_gigaflops"].items())
     lines = [
         f"DINO deit_s16, 2 x 224 + 8 x 96 px, K = {OUT_DIM}, batch {result['batch_size']}, n = {result['n']} turns, "
-        f"{result['threads']} threads, {result['clock']} seconds, torch {result['torch']}; matrix products (GFLOP/s): {peaks}",
+        f"{result['threads']} threads, {result['clock']} seconds, torch {result['torch']}; "
+        f"matrix products (GFLOP/s): {peaks}",
         "",
         "| contestant | images/s | of lightly fp32 (range) | GFLOP a step | of the GEMM peak |",
         "|---|---|---|---|---|",

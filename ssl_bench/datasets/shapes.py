@@ -1,7 +1,7 @@
 """`shapes`: the embedded data set, ten classes of textured objects with exact masks, and clips, made from a seed.
 
 Nothing is downloaded: images are drawn once (about 10 s) and kept as .npy files in a cache folder: the folder given
-(`--data shapes:FOLDER`), else $SSLBENCH_CACHE, else ~/.cache/sslbench. `shapes_render` tells what they show.
+(`--data shapes:FOLDER`), else the cache folder (see `ssl_bench.cache`). `shapes_render` tells what they show.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_bench.cache import cache_folder
 from ssl_bench.dataset import Clip, Dataset, MaskedImage
 from ssl_bench.datasets.cifar import ArrayImages
 from ssl_bench.datasets.shapes_render import CLASSES, render, render_clip
@@ -79,11 +80,6 @@ class Shapes(Dataset):
             pixels = np.stack([render(seed, split, index, px).image for index in range(count)])
             _save(file, pixels)
         return ArrayImages(pixels, [index % len(CLASSES) for index in range(count)])
-
-
-def cache_folder() -> Path:
-    """$SSLBENCH_CACHE, else ~/.cache/sslbench."""
-    return Path(os.environ.get("SSLBENCH_CACHE") or Path.home() / ".cache" / "sslbench")
 
 
 def _load(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
