@@ -98,6 +98,8 @@ class Situation:
     patch_px: int | None
     """Side of a patch, or None for a convolutional network."""
     batch_size: int
+    classes: int = 0
+    """Number of classes; for a method with `needs_labels`, no other has a use for it."""
 
 
 class MakeBackbone(Protocol):

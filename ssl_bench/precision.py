@@ -53,10 +53,8 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
             )
         if asked == "auto" and not native:
             return Precision("fp32", "auto: bf16 is only emulated on this card", None)
-    if asked == "fp32":
-        return Precision("fp32", "asked for", None)
-    if asked == "bf16":
-        return Precision("bf16", "asked for", None)
+    if asked != "auto":
+        return Precision(asked, "asked for", _step_seconds(method, batch, plan, asked))
     memory = cache_folder() / "precision.json"
     key = _situation(method, batch)
     known = _read(memory)

@@ -158,6 +158,7 @@ def resolve(request: Request) -> Resolved:
     method_name = request.method or run.get("method")
     if not method_name:
         raise UserError(f"no method given. Known: {', '.join(registry.names('method'))} (sslbench list)")
+    registry.find("method", method_name)
     arch = request.arch or run.get("arch")
     if not arch:
         raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
@@ -200,6 +201,7 @@ def resolve(request: Request) -> Resolved:
         train_images=len(dataset.train),
         patch_px=patch_px,
         batch_size=training.batch_size,
+        classes=len(dataset.classes),
     )
     method_config = method.fill(method_config, situation)
     evaluators = []

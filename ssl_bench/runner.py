@@ -99,6 +99,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     if "untrained" in decided:
         untrained = [EvaluationRecord.model_validate(one) for one in decided["untrained"]]
         precision = Precision(decided["precision"], decided["precision_reason"], None)
+        torch.set_num_threads(decided["threads"])  # sums depend on how they are split
         rate = decided["inference_images_per_second"]
     else:
         precision = _measure_precision(method, make_views, plan, recipe.training.precision, display)
@@ -107,6 +108,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         decided |= {
             "precision": precision.name,
             "precision_reason": precision.reason,
+            "threads": torch.get_num_threads(),
             "inference_images_per_second": rate,
             "untrained": [one.model_dump(mode="json") for one in untrained],
         }
@@ -176,7 +178,19 @@ def _measure_precision(method: Method, make_views: Any, plan: Plan, asked: str, 
         return Precision("fp32", "nothing is trained", None)
     display.say("trying one batch")
     batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
-    return choose_precision(asked, method, batch, plan)
+    try:
+        return choose_precision(asked, method, batch, plan)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"one batch of {plan.batch_size} images does not fit into the memory of {plan.device}: give a smaller "
+            "--batch-size"
+        ) from error
+    except RuntimeError as error:
+        shapes = ", ".join("x".join(map(str, view.shape)) for view in batch.views)
+        raise UserError(
+            f"the first training step fails on views of {shapes}: {error}. The images may be too small for this "
+            "network (--set data.image_px=N). SSLBENCH_DEBUG=1 shows where it happens."
+        ) from error
 
 
 def _restore(method: Method, optimizer: Any, run_dir: Path, display: Display) -> TrainingState:
@@ -207,13 +221,17 @@ def _announce(display: Display, resolved: Resolved, backbone: BackboneRecord) ->
     )
     display.line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
     tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
-    display.line("network", f"{recipe.backbone.name}, {backbone.parameters / 1e6:.1f} M parameters{tokens}")
+    display.line("network", f"{recipe.backbone.name}, {_count(backbone.parameters)} parameters{tokens}")
     training = recipe.training
     display.line(
         "training",
         f"{training.epochs} epochs of {len(data.train) // training.batch_size:,} steps, batch {training.batch_size}, "
         f"{recipe.optimizer['name']}, seed {training.seed}",
     )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 100_000 else f"{number:,}"
 
 
 def _describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:

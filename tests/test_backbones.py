@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ssl_bench_plugins.backbones import deit, resnet, timm_any
 from torch.nn import functional
 
 from ssl_bench.errors import UserError
+from ssl_bench_plugins.backbones import deit, resnet, timm_any
 
 PUBLISHED = {
     "deit_s16": deit.DeitS16,

@@ -15,9 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from ssl_bench_plugins.backbones.deit import DeitS16
-from ssl_bench_plugins.backbones.resnet import ResNet18
-from ssl_bench_plugins.methods.dino import DINO, PRESETS, DINOSettings, Head, cross_entropy, entropy, squared_error
 from torch import nn
 
 from ssl_bench.errors import UserError
@@ -27,6 +24,9 @@ from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedul
 from ssl_bench.recipe import TrainingSettings
 from ssl_bench.settings import parse_settings
 from ssl_bench.sinkhorn import sinkhorn
+from ssl_bench_plugins.backbones.deit import DeitS16
+from ssl_bench_plugins.backbones.resnet import ResNet18
+from ssl_bench_plugins.methods.dino import DINO, PRESETS, DINOSettings, Head, cross_entropy, entropy, squared_error
 
 K = 12
 LATER = Progress(step=7, total_steps=20, epoch=3, total_epochs=10)

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from ssl_bench_plugins.backbones.deit import DeitS16
-from ssl_bench_plugins.methods.dino import DINO, DINOSettings
 from torch.nn import functional
 
 from ssl_bench.method import Batch, Progress
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
+from ssl_bench_plugins.backbones.deit import DeitS16
+from ssl_bench_plugins.methods.dino import DINO, DINOSettings
 
 STEPS, EPOCHS, BATCH, VIEWS, K = 20, 4, 6, 5, 32
 STEPS_PER_EPOCH = STEPS // EPOCHS

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ssl_bench.cli.main import main
@@ -117,7 +118,7 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_bitwise_the_uninterrupted_one(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},  # as the tests' own process
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -158,6 +159,11 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_bitwise_the_uninterrupted_one(
         ("run dino --arch deit_s16 --run-id ../x", "is not a folder name"),
         ("run --resume results/runs/none", "none"),
         ("run dino --arch timm:resnet1818", "timm has no network called 'resnet1818'"),
+        ("run --resume dinno", "no method is called 'dinno'"),
+        (
+            "run dino --arch timm:convnext_atto --set training.precision=fp32",
+            "the first training step fails on views of",
+        ),
         ("show none", "no run is called 'none'"),
         ("eval none", "no run is called 'none'"),
         ("table nothing", "nothing"),
@@ -243,3 +249,29 @@ def test_a_collapsed_network_stands_as_collapsed_and_never_as_a_number(
     assert record["status"] == "collapsed"
     assert {e["subject"] for e in record["evaluations"]} == {"untrained"}
     assert "collapsed" in sslbench("table")[1]
+
+
+def test_a_resumed_run_uses_as_many_threads_as_before(
+    sslbench: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_bench import runner
+    from ssl_bench.training import Stopped
+
+    def stop(*_: Any) -> None:
+        raise Stopped(3, 10, None)
+
+    arguments = ["run", "dino", *SMALL, "--data", str(data), "--epochs", "1", "--with", "knn", "--run-id", "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", stop)
+        assert sslbench(*arguments)[0] == 130
+    folder = tmp_path / "results" / "runs" / "mine"
+    decided = json.loads((folder / "run.json").read_text())
+    assert decided["threads"] == torch.get_num_threads()
+    (folder / "run.json").write_text(json.dumps({**decided, "threads": 2}))
+    before = torch.get_num_threads()
+    try:
+        assert sslbench("run", "--resume", str(folder))[0] == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert json.loads((folder / "record.json").read_text())["machine"]["threads"] == 2

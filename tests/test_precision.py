@@ -58,7 +58,7 @@ def test_a_damaged_memory_is_measured_anew(tmp_path: Path, cache: Path) -> None:
     assert precision.choose_precision("auto", method, batch, plan).name in ("fp32", "bf16")
 
 
-def test_what_is_asked_for_is_not_measured(tmp_path: Path) -> None:
+def test_what_is_asked_for_is_chosen(tmp_path: Path) -> None:
     method, batch, plan = setting(tmp_path)
     assert precision.choose_precision("bf16", method, batch, plan).autocast_dtype == torch.bfloat16
     assert precision.choose_precision("fp32", method, batch, plan).autocast_dtype is None

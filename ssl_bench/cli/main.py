@@ -28,6 +28,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
+        if os.environ.get("SSLBENCH_DEBUG"):
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
