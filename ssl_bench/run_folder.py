@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.record import write_atomically
@@ -38,8 +42,8 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
             f"the run {folder.name} is finished: {folder / 'record.json'}. See it with: sslbench show {folder.name}. "
             "To do it again: --run-id NAME for another folder, or --restart to discard this one."
         )
-    if file.exists():
-        decided: dict[str, Any] = json.loads(file.read_text())
+    decided = _read_run_file(file) if file.exists() else {}
+    if decided and (start.resume or "untrained" in decided):  # before the first measurement nothing is lost
         if decided["digest"] != digest:
             raise UserError(
                 f"the run {folder.name} exists with another recipe (digest {decided['digest'][:12]}, this one has "
@@ -53,10 +57,6 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
         return decided
     if start.resume:
         raise UserError(f"there is no run to resume in {folder} ({RUN_FILE} is missing). Leave --resume out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}. Choose another place with --results PATH.") from None
     decided = {
         "digest": digest,
         "recipe": resolved.recipe.model_dump(mode="json"),
@@ -68,6 +68,33 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
     write_run_file(folder, decided)
     write_atomically(folder / "recipe.toml", resolved.recipe.to_toml().encode())
     return decided
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other processes from doing the same run meanwhile. Raises `UserError` for either."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process is doing the run {folder.name}. Wait for it, or give another --run-id."
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}. Choose another place with --results PATH.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read_run_file(file: Path) -> dict[str, Any]:
+    try:
+        decided: dict[str, Any] = json.loads(file.read_text())
+        return {"digest": decided["digest"], **decided}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}). Discard the run with --restart.") from None
 
 
 def write_run_file(folder: Path, decided: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ from ssl_bench.record import (
     write_atomically,
     write_record,
 )
-from ssl_bench.run_folder import Start, check_free_space, open_run, write_run_file
+from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
 from ssl_bench.training import Plan, RunFailed, StepReport, TrainingState, train
 
 
@@ -62,8 +62,14 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     """Do one run from a complete recipe to its record, which is also written to `run_dir/record.json`.
 
     Raises `UserError` before anything is trained for all that can be known by then, `training.Stopped` after a stop
-    with everything saved. A run whose loss is not finite is recorded as failed.
+    with everything saved. A run whose loss is not finite is recorded as failed, one whose features are constant as
+    collapsed.
     """
+    with hold(start.run_dir):
+        return _run(resolved, start, display)
+
+
+def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     started = datetime.now(UTC)
     recipe, dataset = resolved.recipe, resolved.dataset
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_bench.cli.main import main
+from ssl_bench.run_folder import hold
 from tests.toy import write_image_folder
 
 SMALL_SETTINGS = (
@@ -275,3 +276,38 @@ def test_a_resumed_run_uses_as_many_threads_as_before(
     finally:
         torch.set_num_threads(before)
     assert json.loads((folder / "record.json").read_text())["machine"]["threads"] == 2
+
+
+def test_two_runs_never_share_a_folder(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    arguments = ["run", "dino", *SMALL, "--data", str(data), "--epochs", "0", "--with", "knn", "--run-id", "mine"]
+    folder = tmp_path / "results" / "runs" / "mine"
+    with hold(folder):
+        status, _, err = sslbench(*arguments)
+    assert status == 2
+    assert "another process is doing the run mine" in err
+    assert sslbench(*arguments)[0] == 0
+    status, _, err = sslbench(*arguments, "--seed", "1")
+    assert status == 2
+    assert "is finished" in err
+
+
+def test_a_run_that_is_not_finished_is_not_replaced_by_another_recipe(
+    sslbench: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_bench import runner
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["run", "dino", *SMALL, "--data", str(data), "--epochs", "1", "--with", "knn", "--run-id", "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", stop)
+        assert sslbench(*arguments)[0] == 130
+    status, _, err = sslbench(*arguments, "--seed", "1")
+    assert status == 2
+    assert "exists with another recipe" in err
+    (tmp_path / "results" / "runs" / "mine" / "run.json").write_text("{")
+    status, _, err = sslbench(*arguments)
+    assert status == 2
+    assert "run.json is damaged" in err
+    assert sslbench(*arguments, "--restart")[0] == 0
