@@ -15,8 +15,9 @@ from ssl_bench import machine, registry
 from ssl_bench.checkpoint import load_weights
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import build_evaluators, evaluate_network, refuse_unsupported
-from ssl_bench.recipe import MachineSettings, Recipe, request_of, resolve
+from ssl_bench.recipe import MachineSettings, Recipe
 from ssl_bench.record import EvaluationRecord, read_record, write_record
+from ssl_bench.request import request_of, resolve
 from ssl_bench.runner import build_method
 from ssl_bench.settings import parse_settings
 

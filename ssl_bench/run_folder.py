@@ -18,7 +18,7 @@ from ssl_bench.record import write_atomically
 
 if TYPE_CHECKING:
     from ssl_bench.method import Method
-    from ssl_bench.recipe import Resolved
+    from ssl_bench.request import Resolved
 
 RUN_FILE = "run.json"
 """Recipe, machine settings and decisions of a started run: what `--resume` goes by."""

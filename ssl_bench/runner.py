@@ -31,16 +31,14 @@ from ssl_bench.features import UnusableFeatures
 from ssl_bench.method import Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.precision import Precision, choose_precision
-from ssl_bench.recipe import Resolved
 from ssl_bench.record import (
-    BackboneRecord,
-    DataRecord,
     EvaluationRecord,
     RunRecord,
-    TrainingRecord,
     write_atomically,
     write_record,
 )
+from ssl_bench.request import Resolved
+from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
 from ssl_bench.training import Plan, RunFailed, StepReport, TrainingState, train
 
@@ -91,8 +89,8 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, optimizer_settings,
         device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
     )  # fmt: skip
-    backbone_record = _describe_backbone(resolved, judged)
-    _announce(display, resolved, backbone_record)
+    backbone_record = describe_backbone(resolved, judged)
+    announce(display.line, resolved, backbone_record)
     check_free_space(method, start.run_dir)
 
     def judge(subject: Any) -> list[EvaluationRecord]:
@@ -153,9 +151,9 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         backbone=backbone_record.model_copy(
             update={"inference_images_per_second": round(rate, 2), "inference_batch": THROUGHPUT_BATCH}
         ),
-        data=_describe_data(resolved),
+        data=describe_data(resolved),
         machine=machine.record(device, precision),
-        training=_describe_training(state, plan, device),
+        training=describe_training(state, plan, device),
         evaluations=(*untrained, *trained),
         versions=machine.versions(),
         git_commit=machine.git_commit(),
@@ -215,70 +213,6 @@ def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
     missing = method.requires - backbone.supports
     if missing:
         raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")
-
-
-def _announce(display: Display, resolved: Resolved, backbone: BackboneRecord) -> None:
-    data, recipe = resolved.dataset, resolved.recipe
-    made = "synthetic, " if data.synthetic else ""
-    display.line(
-        "data",
-        f"{data.name} ({made}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes, "
-        f"{data.image_px} px)",
-    )
-    display.line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
-    tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
-    display.line("network", f"{recipe.backbone.name}, {_count(backbone.parameters)} parameters{tokens}")
-    training = recipe.training
-    display.line(
-        "training",
-        f"{training.epochs} epochs of {len(data.train) // training.batch_size:,} steps, batch {training.batch_size}, "
-        f"{recipe.optimizer['name']}, seed {training.seed}",
-    )
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e6:.1f} M" if number >= 100_000 else f"{number:,}"
-
-
-def _describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
-    recipe = resolved.recipe
-    patches = None if backbone.patch_px is None else (resolved.dataset.image_px // backbone.patch_px) ** 2
-    return BackboneRecord(
-        name=recipe.backbone.settings["name"] if recipe.backbone.name == "timm" else recipe.backbone.name,
-        plugin=registry.find("backbone", recipe.backbone.name).origin,
-        kind=backbone.kind,
-        parameters=sum(p.numel() for p in backbone.parameters()),
-        tokens=None if patches is None else patches + 1,
-        inference_images_per_second=None,
-        inference_batch=None,
-    )
-
-
-def _describe_data(resolved: Resolved) -> DataRecord:
-    data = resolved.dataset
-    kind = next((p for p in registry.plugins("dataset") if p.target.endswith(f":{type(data).__name__}")), None)
-    return DataRecord(
-        name=data.name,
-        plugin=kind.origin if kind else type(data).__module__,
-        fingerprint=data.fingerprint,
-        synthetic=data.synthetic,
-        train_images=len(data.train),
-        test_images=len(data.test),
-        classes=len(data.classes),
-        image_px=data.image_px,
-    )
-
-
-def _describe_training(state: TrainingState, plan: Plan, device: torch.device) -> TrainingRecord:
-    return TrainingRecord(
-        steps=state.step,
-        epochs=state.step / max(1, plan.steps_per_epoch),
-        seconds=round(state.seconds, 1),
-        images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
-        peak_memory_mb=round(machine.peak_memory_mb(device), 1),
-        resumed=state.resumed,
-        final_logs={name: round(value, 6) for name, value in state.final_logs.items()},
-    )
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:

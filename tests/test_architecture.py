@@ -30,7 +30,14 @@ def test_the_core_names_no_plugin(path: Path) -> None:
 
 
 def test_plugins_import_contracts_and_building_blocks_only() -> None:
-    forbidden = ("ssl_bench.runner", "ssl_bench.training", "ssl_bench.cli", "ssl_bench.tables", "ssl_bench.recipe")
+    forbidden = (
+        "ssl_bench.runner",
+        "ssl_bench.training",
+        "ssl_bench.cli",
+        "ssl_bench.tables",
+        "ssl_bench.recipe",
+        "ssl_bench.request",
+    )
     for path in (ROOT / "plugins").rglob("*.py"):
         assert not [name for name in imported(path) if name.startswith(forbidden)], path
 

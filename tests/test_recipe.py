@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipe import Recipe, Request, request_of, resolve
+from ssl_bench.recipe import Recipe
+from ssl_bench.request import Request, request_of, resolve
 from tests.toy import write_image_folder
 
 

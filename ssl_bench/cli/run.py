@@ -13,8 +13,8 @@ import typer
 from ssl_bench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from ssl_bench.recipe import Request, Resolved
     from ssl_bench.record import RunRecord
+    from ssl_bench.request import Request, Resolved
 
 RESULTS = Path(os.environ.get("SSLBENCH_RESULTS", "results"))
 EXAMPLES = """Examples:
@@ -69,11 +69,11 @@ def run(
     if help_ or (method is None and recipe is None):
         _help(context, method, arch)
         return
-    from ssl_bench import recipe as recipes
+    from ssl_bench import request as requests
 
     flags = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
     values = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
-    request = recipes.Request(
+    request = requests.Request(
         method=method,
         arch=arch,
         data=data,
@@ -88,7 +88,7 @@ def run(
             raise UserError(f"{method!r} is a folder, not a method. To go on with its run add --resume.")
         run_dir = Path(method)
         request = _request_of_run(run_dir, request)
-    resolved = recipes.resolve(request)
+    resolved = requests.resolve(request)
     if dry_run:
         print(resolved.recipe.to_toml(), end="")
         return
@@ -169,7 +169,8 @@ def _request_of_run(run_dir: Path, given: Request) -> Request:
     import dataclasses
     import json
 
-    from ssl_bench.recipe import Recipe, request_of
+    from ssl_bench.recipe import Recipe
+    from ssl_bench.request import request_of
     from ssl_bench.run_folder import RUN_FILE
 
     if given.arch or given.preset or given.recipe_file or given.evaluators is not None:

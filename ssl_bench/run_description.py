@@ -1,0 +1,81 @@
+"""A run in words for the screen and in parts for its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ssl_bench import machine, registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.record import BackboneRecord, DataRecord, TrainingRecord
+from ssl_bench.request import Resolved
+from ssl_bench.training import Plan, TrainingState
+
+
+def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord) -> None:
+    """Say before anything is built what the run is about to do."""
+    data, recipe = resolved.dataset, resolved.recipe
+    made = "synthetic, " if data.synthetic else ""
+    line(
+        "data",
+        f"{data.name} ({made}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes, "
+        f"{data.image_px} px)",
+    )
+    line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
+    tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
+    line("network", f"{recipe.backbone.name}, {_count(backbone.parameters)} parameters{tokens}")
+    training = recipe.training
+    line(
+        "training",
+        f"{training.epochs} epochs of {len(data.train) // training.batch_size:,} steps, batch {training.batch_size}, "
+        f"{recipe.optimizer['name']}, seed {training.seed}",
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 100_000 else f"{number:,}"
+
+
+def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
+    """The evaluated network as a record holds it; its throughput is measured by the runner."""
+    recipe = resolved.recipe
+    patches = None if backbone.patch_px is None else (resolved.dataset.image_px // backbone.patch_px) ** 2
+    return BackboneRecord(
+        name=recipe.backbone.settings["name"] if recipe.backbone.name == "timm" else recipe.backbone.name,
+        plugin=registry.find("backbone", recipe.backbone.name).origin,
+        kind=backbone.kind,
+        parameters=sum(p.numel() for p in backbone.parameters()),
+        tokens=None if patches is None else patches + 1,
+        inference_images_per_second=None,
+        inference_batch=None,
+    )
+
+
+def describe_data(resolved: Resolved) -> DataRecord:
+    """The training data as a record holds it."""
+    data = resolved.dataset
+    kind = next((p for p in registry.plugins("dataset") if p.target.endswith(f":{type(data).__name__}")), None)
+    return DataRecord(
+        name=data.name,
+        plugin=kind.origin if kind else type(data).__module__,
+        fingerprint=data.fingerprint,
+        synthetic=data.synthetic,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        classes=len(data.classes),
+        image_px=data.image_px,
+    )
+
+
+def describe_training(state: TrainingState, plan: Plan, device: torch.device) -> TrainingRecord:
+    """What training cost, as a record holds it."""
+    return TrainingRecord(
+        steps=state.step,
+        epochs=state.step / max(1, plan.steps_per_epoch),
+        seconds=round(state.seconds, 1),
+        images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
+        peak_memory_mb=round(machine.peak_memory_mb(device), 1),
+        resumed=state.resumed,
+        final_logs={name: round(value, 6) for name, value in state.final_logs.items()},
+    )
