@@ -111,6 +111,16 @@ def test_only_the_untrained_network_was_measured() -> None:
     assert csv_rows(table)[0]["knn_mean"] == ""
 
 
+def test_a_run_of_no_steps_shows_its_untrained_network_as_the_value() -> None:
+    untrained = (evaluation("knn", "untrained", measured(31.5)),)
+    trained = make_record("random", evaluations=untrained)
+    record = trained.model_copy(update={"training": trained.training.model_copy(update={"steps": 0})})
+    table = comparison(record)
+    shown = cell(table, the_row(table), "knn")
+    assert shown.value == Statistic(31.5, None, 1)
+    assert shown.baseline is None
+
+
 def test_a_value_that_is_not_finite_is_a_word() -> None:
     table = comparison(make_record(knn=(30.0, math.nan)))
     assert cell(table, the_row(table), "knn").word == "not finite"

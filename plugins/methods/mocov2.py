@@ -1,0 +1,238 @@
+"""MoCo v2: momentum contrast with an MLP head (Chen et al. 2020, arXiv 2003.04297; MoCo: He et al., 1911.05722).
+
+A query q (view 1) must be recognised by its key k+ (view 2 of the same image) among the keys k_i of earlier batches
+that wait in a queue of K rows (1911.05722, equation 1, algorithm 1). Only the query encoder gets a gradient, and only
+view 1 is a query: the symmetric loss is another method.
+
+    loss    = mean over queries of  -log( exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_i exp(q.k_i / tau)) )
+    queue  <- keys of this batch in place of the oldest      after the logits
+    theta_k <- m theta_k + (1 - m) theta_q                   before keys are encoded
+
+The authors move theta_k inside the step, before its keys. Here `step` moves nothing, so theta_k moves at the end of
+`update`, after the optimizer: what the authors do at the start of step n + 1 is done at the end of step n, with the
+same theta_q. Only their very first move has no counterpart: there theta_k = theta_q, and an average of equals changes
+nothing. So all losses are theirs (tests/test_mocov2.py); the key encoder that is saved is one move ahead.
+
+Batch norm would tell which keys come from the query's batch, so the authors normalise over each of 8 GPUs and shuffle
+the key images among them (1911.05722, section 3.3). On one device the batch goes through the encoders in as many parts,
+queries in order, keys shuffled; running averages get so much less momentum that they look back over as many batches.
+Encoders without batch norm see the batch whole, which is the same.
+
+Authors' code: github.com/facebookresearch/moco (moco/builder.py, main_moco.py; "demo": colab/moco_cifar10_demo.ipynb).
+What differs: the rate's cosine falls at every step (theirs: every epoch); below 96 px the largest blur shrinks with
+the crop (theirs: 2 px; the demo: none); any transformer is trained as MoCo v3 trains its own (2104.02057: AdamW,
+1.5e-4 per 256, decay 0.1, 40 epochs of warm-up; without its frozen patch projection), since v2 has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssl_bench import ema
+from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
+from ssl_bench.method import (
+    Batch,
+    MakeBackbone,
+    MakeViews,
+    Method,
+    ParameterGroup,
+    Preset,
+    Progress,
+    Situation,
+    StepOutput,
+)
+from ssl_bench.patches import check_whole_patches
+from ssl_bench.settings import Settings, setting
+from ssl_bench.views import Crop, MultiCrop
+
+Range = tuple[float, float]
+CODE, V1, V2, DEMO = "main_moco.py", "1911.05722, section 3", "2003.04297, table 1", "moco_cifar10_demo.ipynb"
+PAPERS_QUEUE, PAPERS_PARTS = 65536, 8
+LEAST_PART = 16
+"""Images that batch norm should see at least, where the number of parts is left open."""
+
+
+class MoCoV2Settings(Settings):
+    """MoCo v2's settings; null is decided from the data before the run, and then stands in the recipe."""
+
+    crop_px: int | None = setting(None, "Side of both views; null: the image's.", unit="px", ge=1)
+    crop_scale: Range = setting((0.2, 1.0), "Area of a view, of the image's.", source=CODE)
+    jitter: float = setting(0.4, "Brightness, contrast and saturation vary by this, p 0.8.", source=CODE, ge=0)
+    hue: float = setting(0.1, "Largest turn of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
+    grey_probability: float = setting(0.2, "Probability of a grey view.", source=CODE, ge=0, le=1)
+    blur_probability: float = setting(0.5, "Probability of a blurred view.", source=CODE, ge=0, le=1)
+    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
+    out_dim: int = setting(128, "Length of queries and keys.", source=CODE, ge=2)
+    queue_size: int | None = setting(
+        None, "Keys in the queue, K; null: 65536, or a third of the images if less.", unit="keys", source=V2, ge=1
+    )
+    key_momentum: float = setting(0.999, "Momentum m of the key encoder, constant.", source=V1, ge=0, le=1)
+    temperature: float = setting(0.2, "Temperature tau of the loss.", source=V2, gt=0)
+    batch_norm_splits: int | None = setting(
+        None,
+        "Equal parts over which batch norm acts, as on so many devices; 1: the batch; null: up to 8 of 16 images.",
+        unit="parts",
+        source=V1 + ".3",
+        ge=1,
+    )
+
+
+SGD = {"optimizer.name": "sgd", "optimizer.base_lr": 0.03, "optimizer.weight_decay": 1e-4}
+SGD |= {"optimizer.warmup_epochs": 0, "optimizer.final_lr": 0.0, "optimizer.final_weight_decay": None}
+ADAMW = {"optimizer.name": "adamw", "optimizer.base_lr": 1.5e-4, "optimizer.weight_decay": 0.1}
+ADAMW |= {"optimizer.warmup_epochs": 40, "optimizer.final_lr": 0.0, "optimizer.final_weight_decay": None}
+PAPER = ADAMW | {"training.batch_size": 256, "method.queue_size": PAPERS_QUEUE}
+PRESETS = {
+    "paper": Preset("the paper's 200 epochs (67.5 linear)", PAPER | {"training.epochs": 200}, SGD),
+    "paper-800": Preset("the paper's 800 epochs (71.1 linear)", PAPER | {"training.epochs": 800}, SGD),
+    "small-data": Preset(  # momentum, temperature, decay, views: DEMO, which has 800 epochs of 50,000 images in mind
+        "small images by the thousand, minutes to hours: a shorter queue, a faster key encoder, sharper, no blur",
+        ADAMW
+        | {"method.key_momentum": 0.99, "method.temperature": 0.1, "method.blur_probability": 0.0}
+        | {"training.batch_size": 64, "optimizer.base_lr": 4e-3, "optimizer.warmup_epochs": 0.4},
+        SGD | {"optimizer.base_lr": 0.12, "optimizer.weight_decay": 5e-4},
+        steps=750,
+    ),
+}
+
+
+class Encoder(nn.Module):
+    """Backbone and head: the query encoder, and the key encoder (2003.04297, section 3; torch's initial weights)."""
+
+    def __init__(self, backbone: Backbone, out_dim: int) -> None:
+        super().__init__()
+        dim = backbone.feature_dim
+        self.backbone = backbone
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out_dim))
+
+    def forward(self, images: Tensor, parts: int = 1) -> Tensor:
+        """(batch, 3, height, width) -> unit vectors (batch, out_dim); batch norm sees one of `parts` at a time."""
+        projected = torch.cat([self.head(self.backbone(part)) for part in images.chunk(parts)])
+        return functional.normalize(projected.to(next(self.head.parameters()).dtype), dim=-1)  # not in bf16
+
+
+def logits(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Queries and keys (batch, dim), queue (K, dim) -> (batch, 1 + K) similarities / tau, the right one first."""
+    positive = (queries * keys).sum(dim=-1, keepdim=True)
+    return torch.cat([positive, queries @ queue.T], dim=1) / temperature
+
+
+def info_nce(candidates: Tensor) -> Tensor:
+    """Equation 1 of 1911.05722, averaged over the queries, from logits (batch, 1 + K)."""
+    return -functional.log_softmax(candidates, dim=-1)[:, 0].mean()
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether samples of a batch see each other through batch norm."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
+class MoCoV2(Method):
+    """MoCo v2: a query finds its key among a queue of keys made by a slow encoder."""
+
+    Config = MoCoV2Settings
+    presets = PRESETS
+    queue: Tensor
+    queue_position: Tensor
+
+    def __init__(self, config: MoCoV2Settings, make_backbone: MakeBackbone) -> None:
+        super().__init__(config, make_backbone)
+        self.config = config
+        self.query = Encoder(make_backbone(), config.out_dim)
+        self.key = Encoder(make_backbone(), config.out_dim).requires_grad_(False)
+        self.key.load_state_dict(self.query.state_dict())
+        queue = torch.randn(config.queue_size or PAPERS_QUEUE, config.out_dim)
+        self.register_buffer("queue", functional.normalize(queue, dim=-1))
+        self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
+        self.micro_batches_are_exact = not has_batch_norm(self.query)
+        self.parts = 1 if self.micro_batches_are_exact else (config.batch_norm_splits or 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum:
+                layer.momentum = 1 - (1 - layer.momentum) ** (1 / self.parts)
+
+    @classmethod
+    def fill(cls, config: MoCoV2Settings, situation: Situation) -> MoCoV2Settings:
+        """Crop, blur, queue and parts of a batch; raises `UserError` for a queue or parts that do not fit a batch."""
+        batch = situation.batch_size
+        crop_px = config.crop_px or situation.image_px
+        check_whole_patches("a view (method.crop_px)", crop_px, situation.patch_px)
+        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * crop_px / 96)))
+        queue = config.queue_size or max(1, min(PAPERS_QUEUE, situation.train_images // 3) // batch) * batch
+        if queue % batch:
+            below = queue // batch * batch
+            multiples = f"{below} or {below + batch}" if below else f"{batch}"
+            raise UserError(
+                f"method.queue_size = {queue} is not a multiple of training.batch_size = {batch}, and the queue takes "
+                f"in a whole batch at a time. The nearest multiples: {multiples}; e.g. --set method.queue_size="
+                f"{below + batch}, or null to have it chosen"
+            )
+        splits = config.batch_norm_splits
+        possible = [parts for parts in range(1, max(2, batch // 2 + 1)) if batch % parts == 0]
+        if splits is None:
+            splits = max(parts for parts in possible if parts == 1 or parts <= min(PAPERS_PARTS, batch // LEAST_PART))
+        elif situation.patch_px is None and splits not in possible:
+            raise UserError(
+                f"method.batch_norm_splits = {splits} does not divide training.batch_size = {batch} into equal parts "
+                f"of at least 2 images. Possible: {', '.join(map(str, possible))}, or null to have it chosen"
+            )
+        decided = {"crop_px": crop_px, "blur_sigma_px": blur, "queue_size": queue, "batch_norm_splits": splits}
+        return config.model_copy(update=decided)
+
+    @classmethod
+    def make_views(cls, config: MoCoV2Settings) -> MakeViews:
+        """The query's view and the key's, drawn alike (`--aug-plus` in main_moco.py)."""
+        strength: Any = dict.fromkeys(("brightness", "contrast", "saturation"), config.jitter)
+        if config.blur_sigma_px:
+            strength["blur_sigma_px"] = config.blur_sigma_px
+        view = Crop(
+            crop_px=config.crop_px or 224,
+            scale=config.crop_scale,
+            interpolation="bilinear",  # RandomResizedCrop's default
+            jitter_probability=0.8,
+            hue=config.hue,
+            grey_probability=config.grey_probability,
+            blur_probability=config.blur_probability,
+            **strength,
+        )
+        return MultiCrop([(view, 2)])
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss of view 1's queries against view 2's keys and the queue, before these keys enter it."""
+        queries = self.query(batch.views[0], self.parts)
+        keys = self.encode_keys(batch.views[1])
+        candidates = logits(queries, keys, self.queue, self.config.temperature)
+        loss = info_nce(candidates)
+        found = (candidates.detach().argmax(dim=-1) == 0).float().mean()
+        positive = (queries.detach() * keys).sum(dim=-1).mean()
+        logs = {"loss": loss.detach(), "keys_found": found, "positive_cosine": positive}
+        return StepOutput(loss, logs, {"keys": keys})
+
+    @torch.no_grad()
+    def encode_keys(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) -> keys (batch, out_dim) in the images' order, encoded in shuffled parts."""
+        if self.parts == 1:
+            return self.key(images)  # type: ignore[no-any-return]
+        order = torch.randperm(len(images), device=images.device)
+        return self.key(images[order], self.parts)[order.argsort()]  # type: ignore[no-any-return]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The query encoder, decayed with its biases and norms (main_moco.py gives SGD all parameters alike)."""
+        return [ParameterGroup("query", list(self.query.parameters()))]
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        """Put the keys in the oldest ones' place, then move the key encoder for the next step's keys."""
+        keys = carry["keys"]
+        rows = (self.queue_position + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[rows] = keys.to(self.queue.dtype)
+        self.queue_position.add_(len(keys)).remainder_(len(self.queue))
+        ema.move_towards(self.key, self.query, self.config.key_momentum)
+
+    def evaluation_backbone(self) -> Backbone:
+        """The query encoder's, as in main_lincls.py."""
+        return self.query.backbone

@@ -1,0 +1,164 @@
+"""SimCLR: a simple framework for contrastive learning (Chen et al. 2020, arXiv 2002.05709).
+
+Two views of each of N images make 2N projections z. Each has one positive, the other view of its image, among the
+2N - 1 projections that are not itself; the loss is the cross-entropy of finding it (equation 1, algorithm 1):
+
+    l(i, j) = -log( exp(s(i, j) / tau) / sum over k != i of exp(s(i, k) / tau) )      s(i, k) = cos(z_i, z_k)
+    loss    = mean over the 2N projections i, whose positive is j, of l(i, j)
+
+Authors' code: github.com/google-research/simclr (objective.py, model_util.py, data_util.py). What differs:
+- the loss is the paper's mean; their code adds the means of the two directions, twice as much. LARS divides by the
+  gradient's norm, so that only biases and norms feel it;
+- the projector is theirs: batch norm after both layers, no biases, and no shift in the last norm; the paper's text
+  has none of it (g(h) = W2 relu(W1 h)), which is `head_batch_norm = false`;
+- their crops are TensorFlow's (a tenth of the image stays, 100 tries), ours torchvision's with the same ranges;
+- their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
+- the warm-up reaches its peak one step earlier (`ssl_bench.schedules`);
+- on a ViT, which the paper does not have, the paper's presets use AdamW with DINO's values.
+Negatives are those of this process: gathering projections and synchronising batch norm over several processes, as the
+authors do, is left to a launcher that has them. Micro-batches have fewer negatives each, and so another loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
+from ssl_bench.heads import mlp
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
+from ssl_bench.patches import check_whole_patches
+from ssl_bench.settings import Settings, setting
+from ssl_bench.views import Crop, MultiCrop
+
+Range = tuple[float, float]
+VIEWS, HEAD = "appendix A", "model_util.py"
+
+
+class SimCLRSettings(Settings):
+    """SimCLR's settings; null is decided from the data before the run, and then stands in the recipe."""
+
+    crop_px: int | None = setting(None, "Side of the 2 views; null: the image's.", unit="px", ge=1)
+    scale: Range = setting((0.08, 1.0), "Area of a view, of the image's.", source=VIEWS)
+    colour_strength: float = setting(
+        1.0, "Strength s of the colour jitter: 0.8 s, and 0.2 s for the hue; 0.5 on CIFAR.", source=VIEWS, ge=0, le=2.5
+    )
+    jitter_probability: float = setting(0.8, "Probability of the jitter.", source=VIEWS, ge=0, le=1)
+    grey_probability: float = setting(0.2, "Probability of a grey view.", source=VIEWS, ge=0, le=1)
+    blur_probability: float = setting(0.5, "Probability of blur; 0 on CIFAR.", source=VIEWS, ge=0, le=1)
+    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 from 96 px on.", unit="px", source=VIEWS)
+    hidden_dim: int | None = setting(None, "Width of the hidden layer; null: the features'.", source=HEAD, ge=1)
+    out_dim: int = setting(128, "Width of the projections.", source="section 2.3", ge=2)
+    head_batch_norm: bool = setting(True, "Batch norm after both layers, in place of biases.", source=HEAD)
+    temperature: float = setting(0.1, "Temperature tau; 0.5 on CIFAR.", source="table 5, appendix B.9", gt=0)
+
+
+def on_imagenet(epochs: int, summary: str, *, base_lr: float = 0.3, scaling: str = "linear") -> Preset:
+    """The paper's values (section 2.3, appendix B.6); LARS leaves out biases and norms."""
+    lars = {"training.batch_size": 4096, "optimizer.name": "lars", "optimizer.base_lr": base_lr}
+    lars |= {"optimizer.lr_scaling": scaling, "optimizer.final_lr": 0.0}
+    lars |= {"optimizer.weight_decay": 1e-6, "optimizer.final_weight_decay": None}
+    return Preset(summary, {"training.epochs": epochs, "training.batch_size": 1024}, lars)
+
+
+PRESETS = {
+    "paper": on_imagenet(1000, "ImageNet, 1000 epochs (the paper's table 6: 69.3 linear with ResNet-50)"),
+    "paper-100": on_imagenet(100, "ImageNet, 100 epochs (section 2.3, the setting of the paper's ablations)"),
+    "paper-100-sqrt": on_imagenet(
+        100, "the same for batches below 4096: the rate is 0.075 sqrt(batch) (B.1)", base_lr=1.2, scaling="sqrt"
+    ),  # 1.2 at a batch of 256
+    "small-data": Preset(
+        "small images by the thousand, minutes to hours: the paper's CIFAR views and temperature (B.9), a narrow head",
+        {"method.colour_strength": 0.5, "method.blur_probability": 0.0, "method.temperature": 0.5}
+        | {"method.scale": (0.2, 1.0), "training.batch_size": 64, "optimizer.base_lr": 4e-3}
+        | {"optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
+        {"optimizer.name": "sgd", "optimizer.base_lr": 0.12, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
+        steps=750,
+    ),
+}
+
+
+def projector(in_dim: int, config: SimCLRSettings) -> nn.Sequential:
+    """g: (batch, in_dim) -> (batch, out_dim), not yet normalised (section 2.1; authors' projection_head)."""
+    hidden_dim = config.hidden_dim or in_dim
+    if not config.head_batch_norm:
+        return mlp([in_dim, hidden_dim, config.out_dim])
+    last = nn.BatchNorm1d(config.out_dim)
+    last.register_parameter("bias", None)  # "for the final layer, neither bias nor relu is used"
+    layers = nn.Linear(in_dim, hidden_dim, bias=False), nn.Linear(hidden_dim, config.out_dim, bias=False)
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+    return nn.Sequential(layers[0], nn.BatchNorm1d(hidden_dim), nn.ReLU(), layers[1], last)
+
+
+def similarities(projections: Tensor, temperature: float) -> Tensor:
+    """(2N, dim) -> (2N, 2N): s(i, k) / tau, and minus infinity where k = i, which is no candidate."""
+    unit = functional.normalize(projections, dim=-1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    return (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
+
+
+def positives(projections: Tensor) -> Tensor:
+    """(2N,) int64: where each projection's positive is, when the N first views stand before the N second views."""
+    return torch.arange(len(projections), device=projections.device).roll(len(projections) // 2)
+
+
+def nt_xent(projections: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross-entropy of (2N, dim), first views before second views (equation 1)."""
+    return functional.cross_entropy(similarities(projections, temperature), positives(projections))
+
+
+class SimCLR(Method):
+    """SimCLR: tell the other view of an image from the views of all other images in the batch."""
+
+    Config = SimCLRSettings
+    presets = PRESETS
+    micro_batches_are_exact = False
+
+    def __init__(self, config: SimCLRSettings, make_backbone: MakeBackbone) -> None:
+        super().__init__(config, make_backbone)
+        self.config = config
+        self.backbone = make_backbone()
+        self.projector = projector(self.backbone.feature_dim, config)
+
+    @classmethod
+    def fill(cls, config: SimCLRSettings, situation: Situation) -> SimCLRSettings:
+        """Crop and blur from the image's side; a batch of 1 has no negatives and is refused."""
+        if situation.batch_size < 2:
+            raise UserError(
+                f"training.batch_size = {situation.batch_size}: SimCLR tells an image from the others of its batch, "
+                "so it needs at least 2 images a step. Give --batch-size 2 or more; 64 suits small sets, and larger "
+                "batches have more negatives"
+            )
+        crop_px = config.crop_px or situation.image_px
+        check_whole_patches("a view (method.crop_px)", crop_px, situation.patch_px)
+        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * crop_px / 96)))
+        return config.model_copy(update={"crop_px": crop_px, "blur_sigma_px": blur})
+
+    @classmethod
+    def make_views(cls, config: SimCLRSettings) -> MakeViews:
+        """Two views of one distribution (appendix A)."""
+        strong, weak = 0.8 * config.colour_strength, 0.2 * config.colour_strength
+        colour: Any = {"brightness": strong, "contrast": strong, "saturation": strong, "hue": weak}
+        colour |= {"jitter_probability": config.jitter_probability, "grey_probability": config.grey_probability}
+        blur: Any = {"blur_probability": config.blur_probability, "blur_sigma_px": config.blur_sigma_px}
+        crop: Any = {"crop_px": config.crop_px, "scale": config.scale}
+        return MultiCrop([(Crop(**crop, **colour, **blur), 2)])
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """NT-Xent over both views of the batch, which go through the network as one batch, as the authors' do."""
+        images = torch.cat(batch.views)
+        projections = self.projector(self.backbone(images))
+        with torch.autocast(images.device.type, enabled=False):  # a similarity of 0.99 / 0.1 in bf16 is off by 0.03
+            projections = projections.to(next(self.projector.parameters()).dtype)
+            loss = nt_xent(projections, self.config.temperature)
+            found = similarities(projections.detach(), 1.0).argmax(dim=-1) == positives(projections)
+        return StepOutput(loss, {"positives_found": found.float().mean()})
+
+    def evaluation_backbone(self) -> Backbone:
+        """f, without the projector: h is the better representation (section 4.2)."""
+        return self.backbone

@@ -1,0 +1,115 @@
+"""Supervised: training with labels, the baseline (Goyal et al. 2017, arXiv 1706.02677; DeiT, 2020, arXiv 2012.12877).
+
+A linear layer on the backbone's features says the class of one random crop; the loss is the cross-entropy
+
+    loss = mean over the batch of -log softmax(W f(x) + b)[label]
+
+with a share of the target spread over all classes on ViTs (label smoothing, DeiT). The one method that sees labels.
+
+What differs: a convnet has a cosine in place of steps at epochs 30, 60 and 80, and no decay on norms and biases; a ViT
+has random crops and flips only, none of DeiT's RandAugment, mixup, CutMix, erasing and repeated samples, so expect
+less than its 79.8. As everywhere here, the judges read the backbone's features, not the classifier trained with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn import functional
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
+from ssl_bench.patches import check_whole_patches
+from ssl_bench.settings import Settings, setting
+from ssl_bench.views import Crop, MultiCrop
+
+
+class SupervisedSettings(Settings):
+    """Settings of supervised training; null is decided from the data before the run, and then stands in the recipe."""
+
+    classes: int | None = setting(None, "Number of classes; null: the data set's.", unit="classes", ge=2)
+    crop_px: int | None = setting(None, "Side of the view; null: the image's.", unit="px", ge=1)
+    scale: tuple[float, float] = setting((0.08, 1.0), "Area of the view, of the image's.", source="Goyal, section 5.1")
+    label_smoothing: float = setting(
+        0.0, "Share of the target spread over all classes.", source="DeiT, table 9", ge=0, lt=1
+    )
+    drop_path: float = setting(0.0, "Stochastic depth of the backbone.", source="DeiT, table 9", ge=0, lt=1)
+
+
+DEIT: dict[str, Any] = {
+    "training.epochs": 300,
+    "training.batch_size": 1024,
+    "method.label_smoothing": 0.1,
+    "method.drop_path": 0.1,
+}
+DEIT |= {"optimizer.base_lr": 2.5e-4, "optimizer.warmup_epochs": 5, "optimizer.final_lr": 1e-5}  # 5e-4 at 512
+DEIT |= {"optimizer.weight_decay": 0.05, "optimizer.final_weight_decay": None}
+GOYAL: dict[str, Any] = {
+    "training.epochs": 90,
+    "training.batch_size": 256,
+    "method.label_smoothing": 0.0,
+    "method.drop_path": 0.0,
+}
+GOYAL |= {"optimizer.name": "sgd", "optimizer.base_lr": 0.1, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 1e-4}
+PRESETS = {
+    "paper": Preset("ImageNet: DeiT's values on a ViT, Goyal's on a convnet", DEIT, GOYAL),
+    "small-data": Preset(
+        "small images by the thousand, minutes to hours: milder crops, a small batch",
+        {"method.scale": (0.2, 1.0), "training.batch_size": 64, "optimizer.base_lr": 4e-3}
+        | {"optimizer.warmup_epochs": 0.4, "optimizer.weight_decay": 0.05, "optimizer.final_weight_decay": None},
+        {"optimizer.name": "sgd", "optimizer.base_lr": 0.1, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
+        steps=750,
+    ),
+}
+
+
+class Supervised(Method):
+    """Supervised: cross-entropy on labels, the baseline of the tables."""
+
+    Config = SupervisedSettings
+    presets = PRESETS
+    needs_labels = True
+
+    def __init__(self, config: SupervisedSettings, make_backbone: MakeBackbone) -> None:
+        super().__init__(config, make_backbone)
+        assert config.classes is not None, "fill() decides the number of classes"
+        self.config = config
+        self.backbone = make_backbone(drop_path=config.drop_path)
+        self.classifier = nn.Linear(self.backbone.feature_dim, config.classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)  # Goyal, section 5.1
+        nn.init.zeros_(self.classifier.bias)
+        batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.modules())
+        self.micro_batches_are_exact = not batch_norm
+
+    @classmethod
+    def fill(cls, config: SupervisedSettings, situation: Situation) -> SupervisedSettings:
+        """Number of classes and crop from the data; less than two classes, or fewer than the data's, are refused."""
+        classes = config.classes or situation.classes
+        if situation.classes < 2 or classes < situation.classes:
+            raise UserError(
+                f"the data set has {situation.classes} classes and method.classes is {config.classes}: 'supervised' "
+                "learns to tell at least two classes apart, and all of the data set's. Use labelled data, or a method "
+                "that needs no labels (sslbench list)"
+            )
+        crop_px = config.crop_px or situation.image_px
+        check_whole_patches("a view (method.crop_px)", crop_px, situation.patch_px)
+        return config.model_copy(update={"classes": classes, "crop_px": crop_px})
+
+    @classmethod
+    def make_views(cls, config: SupervisedSettings) -> MakeViews:
+        """One random resized crop, flipped half of the time."""
+        assert config.crop_px is not None, "fill() decides the crop"
+        return MultiCrop([(Crop(config.crop_px, config.scale), 1)])
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Cross-entropy of the batch's labels."""
+        assert batch.labels is not None, "a method with needs_labels gets labels"
+        scores = self.classifier(self.backbone(batch.views[0])).to(self.classifier.weight.dtype)
+        loss = functional.cross_entropy(scores, batch.labels, label_smoothing=self.config.label_smoothing)
+        return StepOutput(loss, {"accuracy": (scores.detach().argmax(dim=-1) == batch.labels).float().mean()})
+
+    def evaluation_backbone(self) -> Backbone:
+        """The backbone, without the classifier."""
+        return self.backbone

@@ -1,0 +1,249 @@
+"""SwAV: swapped assignments between views (Caron et al. 2020, arXiv 2006.09882).
+
+Every view becomes a unit vector z, compared with K unit prototypes c. The two global views s also get codes q: how
+Sinkhorn-Knopp assigns the batch to the prototypes so that each is used equally. Each other view t must tell s's code
+(equations 1 to 3 and 6, algorithm 1):
+
+    p_t  = softmax(z_t C / tau)              Q_s = sinkhorn(exp(z_s C / epsilon)), rows sum to 1
+    loss = mean over pairs (global view s, other view t != s) of  -sum_k q_s log p_t
+    c   <- c / |c|                           before every forward pass
+
+In small batches the codes are those of a batch among embeddings of earlier ones, a queue for each global view; it fills
+from an epoch on, helps once it is full, and takes this batch in after the codes. Each prototype receives rows / K of a
+sample, rows = batch + full queue. K > rows is fine (the authors assign 256 rows to 3000 prototypes for 15 epochs);
+refused are more prototypes than images, which leaves nothing to cluster, and a batch of one, whose code is uniform.
+
+The authors normalise the stored prototypes before each forward pass, outside of the gradient. Here `step` moves
+nothing: they are normalised at the start and by `update`, after each optimizer step: the same numbers in every pass.
+
+Authors' code: github.com/facebookresearch/swav (main_swav.py, src/, scripts/). As there: the projector and its batch
+norm see all views at once; LARS adapts and decays every parameter, also biases and norms; the rate is not scaled with
+the batch. What differs: LARS divides by |g + decay w|, apex's LARC by |g| + decay |w|; warm-up from 0 (theirs in the
+scripts of batch 4096: 0.3); prototypes rest for exactly 1 epoch (theirs: one step more); a queue need not be a multiple
+of the batch (theirs is cut); images are divided by 0.229 in red (theirs: 0.228); below 96 px the largest blur shrinks
+with the crop; transformers, which the paper lacks, are trained as by DINO (AdamW, biases and norms not decayed). For
+resnet50w2 and wider the authors take method.hidden_dim=8192 and 4 local views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
+from ssl_bench.method import (
+    Batch,
+    MakeBackbone,
+    MakeViews,
+    Method,
+    ParameterGroup,
+    Preset,
+    Progress,
+    Situation,
+    StepOutput,
+)
+from ssl_bench.patches import check_whole_patches, nearest_whole
+from ssl_bench.settings import Settings, setting
+from ssl_bench.sinkhorn import sinkhorn
+from ssl_bench.views import Crop, MultiCrop
+
+Range = tuple[float, float]
+CODE, VIEWS, HOW, SMALL = "main_swav.py", "multicropdataset.py", "appendix A.1", "section 4.2, appendix A.6"
+PAPERS_PROTOTYPES = 3000
+
+
+class SwAVSettings(Settings):
+    """SwAV's settings; null is decided from the data before the run, and then stands in the recipe."""
+
+    global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
+    local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
+    local_views: int = setting(6, "Local views an image; 0: no multi-crop.", unit="views", source=HOW, ge=0)
+    global_scale: Range = setting((0.14, 1.0), "Area of a global view, of the image's.", source=HOW)
+    local_scale: Range = setting((0.05, 0.14), "Area of a local view, of the image's.", source=HOW)
+    colour_strength: float = setting(
+        1.0, "Jitter of brightness, contrast, saturation (0.8) and hue (0.2) times this.", source=VIEWS, ge=0, le=2.5
+    )
+    grey_probability: float = setting(0.2, "Probability of a grey view.", source=VIEWS, ge=0, le=1)
+    blur_probability: float = setting(0.5, "Probability of a blurred view.", source=VIEWS, ge=0, le=1)
+    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=VIEWS)
+    hidden_dim: int = setting(2048, "Width of the projector's hidden layer.", source=HOW, ge=1)
+    out_dim: int = setting(128, "Length of embeddings and prototypes.", source=HOW, ge=2)
+    prototypes: int | None = setting(
+        None, "Number of prototypes, K; null: 3000, or a twentieth of the images if less.", source=HOW, ge=2
+    )
+    temperature: float = setting(0.1, "Temperature tau of predictions.", source=HOW, gt=0)
+    epsilon: float = setting(0.05, "Sinkhorn's temperature; 0.03 where the loss stays at ln K.", source=HOW, gt=0)
+    sinkhorn_iterations: int = setting(3, "Rounds of Sinkhorn-Knopp.", source=HOW, ge=1)
+    queue_size: int = setting(0, "Earlier embeddings assigned too, a global view; 0: none.", source=SMALL, ge=0)
+    queue_from_epoch: int = setting(15, "Epoch from which on the queue fills, the first is 0.", source=SMALL, ge=0)
+    freeze_prototypes_epochs: float = setting(
+        1, "How long the prototypes rest at first.", unit="epochs", source="scripts/swav_800ep_pretrain.sh", ge=0
+    )
+
+
+LARS: dict[str, Any] = {"optimizer.name": "lars", "optimizer.lr_scaling": "none", "optimizer.weight_decay": 1e-6}
+LARS |= {"optimizer.final_weight_decay": None}
+LARGE = LARS | {"optimizer.base_lr": 4.8, "optimizer.final_lr": 4.8e-3, "optimizer.warmup_epochs": 10}
+SMALL_BATCH = LARS | {"optimizer.base_lr": 0.6, "optimizer.final_lr": 6e-4, "optimizer.warmup_epochs": 0}
+PAPER = {"method.prototypes": PAPERS_PROTOTYPES}
+PRESETS = {
+    "paper": Preset(
+        "the paper's best (75.3 linear)", PAPER | {"training.epochs": 800, "training.batch_size": 4096}, LARGE
+    ),
+    "paper-small-batch": Preset(
+        "the paper's 400 epochs at batch 256, with a queue (74.3 linear)",
+        PAPER | {"training.epochs": 400, "training.batch_size": 256, "method.queue_size": 3840},
+        SMALL_BATCH,
+    ),
+    "small-data": Preset(
+        "small images by the thousand, minutes to hours: fewer prototypes, milder views, AdamW",
+        {"method.hidden_dim": 512, "method.local_views": 2, "method.colour_strength": 0.5}
+        | {"method.blur_probability": 0.0, "method.global_scale": (0.3, 1.0), "method.local_scale": (0.1, 0.4)}
+        | {"method.freeze_prototypes_epochs": 0.1, "training.batch_size": 64}
+        | {"optimizer.base_lr": 4e-3, "optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
+        steps=750,
+    ),
+}
+
+
+def swapped_prediction(codes: Tensor, scores: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of codes (S, batch, K) and predictions by scores (V, batch, K), over pairs of unlike views.
+
+    The first S of the V views are those with codes. All pairs of view s at once: <q_s, sum_t log p_t - log p_s>.
+    """
+    predicted = functional.log_softmax(scores / temperature, dim=-1)
+    others = predicted.sum(dim=0) - predicted[: len(codes)]
+    return -(codes * others).sum() / (len(codes) * (len(scores) - 1) * codes.shape[1])
+
+
+class SwAV(Method):
+    """SwAV: a view predicts how another one is assigned to prototypes that are used equally."""
+
+    Config = SwAVSettings
+    presets = PRESETS
+    queue: Tensor
+    queued: Tensor
+
+    def __init__(self, config: SwAVSettings, make_backbone: MakeBackbone) -> None:
+        super().__init__(config, make_backbone)
+        self.config = config
+        self.backbone = make_backbone()
+        self.projector = nn.Sequential(
+            nn.Linear(self.backbone.feature_dim, config.hidden_dim),
+            nn.BatchNorm1d(config.hidden_dim),
+            nn.ReLU(),
+            nn.Linear(config.hidden_dim, config.out_dim),
+        )
+        rows = nn.Linear(config.out_dim, config.prototypes or PAPERS_PROTOTYPES, bias=False).weight.detach()
+        self.prototypes = nn.Parameter(functional.normalize(rows, dim=1))
+        if config.queue_size:
+            self.register_buffer("queue", torch.zeros(2, config.queue_size, config.out_dim))
+            self.register_buffer("queued", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def fill(cls, config: SwAVSettings, situation: Situation) -> SwAVSettings:
+        """Crops, blur and prototypes; raises `UserError` for a batch, a queue or prototypes that make no sense."""
+        images, batch, patch_px = situation.train_images, situation.batch_size, situation.patch_px
+        global_px = config.global_crop_px or situation.image_px
+        local_px = config.local_crop_px or nearest_whole(global_px * 96 / 224, patch_px or 8)
+        check_whole_patches("a global view (method.global_crop_px)", global_px, patch_px)
+        check_whole_patches("a local view (method.local_crop_px)", local_px, patch_px)
+        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * global_px / 96)))
+        prototypes = config.prototypes or max(2, min(PAPERS_PROTOTYPES, images // 20))
+        if batch < 2:
+            raise UserError(
+                "training.batch_size = 1: SwAV assigns a batch to prototypes that are used equally, and a single image "
+                "would always get all of them. Give --batch-size 2 or more; the authors' smallest is 256"
+            )
+        if config.prototypes and prototypes > images:
+            raise UserError(
+                f"method.prototypes = {prototypes} is more than the {images} training images, so that they cannot all "
+                f"be filled. Give {images} or fewer, e.g. --set method.prototypes={max(2, images // 20)}"
+            )
+        if 0 < config.queue_size < batch:
+            raise UserError(
+                f"method.queue_size = {config.queue_size} is smaller than training.batch_size = {batch}, so that the "
+                f"queue would hold less than one batch. Give 0 for no queue, or {batch} or more"
+            )
+        decided = {"global_crop_px": global_px, "local_crop_px": local_px, "blur_sigma_px": blur}
+        return config.model_copy(update=decided | {"prototypes": prototypes})
+
+    @classmethod
+    def make_views(cls, config: SwAVSettings) -> MakeViews:
+        """Two global views, then the local ones (MultiCropDataset in multicropdataset.py)."""
+        strength = 0.8 * config.colour_strength
+        colour: Any = {"brightness": strength, "contrast": strength, "saturation": strength}
+        colour |= {"hue": 0.2 * config.colour_strength, "jitter_probability": 0.8}
+        colour |= {"grey_probability": config.grey_probability, "blur_probability": config.blur_probability}
+        if config.blur_sigma_px:
+            colour["blur_sigma_px"] = config.blur_sigma_px
+        colour["interpolation"] = "bilinear"  # RandomResizedCrop's default
+        large = Crop(config.global_crop_px or 224, config.global_scale, **colour)
+        small = replace(large, crop_px=config.local_crop_px or 96, scale=config.local_scale)
+        return MultiCrop([(large, 2), (small, config.local_views)])
+
+    def embed(self, views: Sequence[Tensor]) -> Tensor:
+        """Views of (batch, 3, height, width) -> unit vectors (views, batch, out_dim); one size is one batch."""
+        sizes = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[-2:])]
+        projected = self.projector(torch.cat([self.backbone(images) for images in sizes]))
+        unit = functional.normalize(projected.to(self.prototypes.dtype), dim=-1)  # not in bf16
+        return unit.view(len(views), -1, unit.shape[-1])
+
+    @torch.no_grad()
+    def codes(self, scores: Tensor, progress: Progress) -> Tensor:
+        """Global views' scores (2, batch, K) -> their codes, assigned among the queue's embeddings once it is full.
+
+        Scores of -inf leave a row out of the assignment: so nobody has to ask a device how full the queue is.
+        """
+        batch = scores.shape[1]
+        if self.queue_is_on(progress):
+            earlier, is_full = functional.linear(self.queue, self.prototypes), self.queued >= self.config.queue_size
+            scores = torch.cat([earlier.masked_fill(~is_full, -torch.inf), scores], dim=1)
+        return sinkhorn(scores, self.config.epsilon, self.config.sinkhorn_iterations)[:, -batch:]
+
+    def queue_is_on(self, progress: Progress) -> bool:
+        """Whether there is a queue, and its epoch has come."""
+        return self.config.queue_size > 0 and progress.epoch >= self.config.queue_from_epoch
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss over all pairs of a global view's code and another view's prediction; see the module's equations."""
+        embeddings = self.embed(batch.views)
+        scores = functional.linear(embeddings, self.prototypes)
+        codes = self.codes(scores[:2].detach(), progress)
+        loss = swapped_prediction(codes, scores, self.config.temperature)
+        with torch.no_grad():
+            code_entropy = torch.special.entr(codes).sum(dim=-1).mean()
+            use = functional.softmax(scores[:2].float() / self.config.temperature, dim=-1).mean(dim=(0, 1))
+            used = torch.special.entr(use).sum().exp()  # K where all are predicted equally often, 1 where one is
+        logs = {"loss": loss.detach(), "code_entropy": code_entropy, "prototypes_used": used}
+        return StepOutput(loss, logs, {"embeddings": embeddings[:2].detach().transpose(0, 1)})
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All alike in a convolutional network, as the authors' LARC; by default without decay on 1-d parameters."""
+        if self.backbone.patch_px is not None:
+            return super().parameter_groups()
+        return [ParameterGroup("all", list(self.parameters()))]
+
+    def before_optimizer(self, progress: Progress) -> None:
+        """Let the prototypes rest at first."""
+        if progress.step < round(self.config.freeze_prototypes_epochs * progress.steps_per_epoch):
+            self.prototypes.grad = None
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        """Put the prototypes back to length 1 for the next forward pass; the newest embeddings enter the queue."""
+        self.prototypes.data.copy_(functional.normalize(self.prototypes.data, dim=1))
+        if self.queue_is_on(progress):
+            newest = carry["embeddings"].transpose(0, 1).to(self.queue.dtype)
+            self.queue.copy_(torch.cat([newest, self.queue], dim=1)[:, : self.config.queue_size])
+            self.queued.add_(newest.shape[1]).clamp_(max=self.config.queue_size)
+
+    def evaluation_backbone(self) -> Backbone:
+        """The backbone without projector and prototypes."""
+        return self.backbone
