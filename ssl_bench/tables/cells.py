@@ -77,7 +77,7 @@ def _values(column: Column, path: str, group: Group) -> ByProtocol:
 def _measured(record: RunRecord, column: Column, source: Source) -> dict[str, float]:
     """Protocol -> value over one run's evaluations; of two under one protocol, the later.
 
-    A run of no steps, e.g. of the method `random`, has only an untrained network: it is the row's value, with no baseline.
+    A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
     """
     if record.training.steps == 0:
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")

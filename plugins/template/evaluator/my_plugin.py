@@ -1,0 +1,41 @@
+"""Nearest class mean (Mensink et al. 2013, doi:10.1109/TPAMI.2013.83): replace it by your measurement."""
+
+import torch
+from torch.nn import functional
+
+from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.settings import Settings, setting
+
+
+class MyPluginSettings(Settings):
+    """What can be changed, on the command line as --set evaluators.my_plugin.NAME=VALUE."""
+
+    normalise: bool = setting(True, "Whether features are scaled to length 1 first.")
+
+
+class MyPlugin(Evaluator):
+    """my_plugin: each test image gets the class whose mean feature is nearest."""
+
+    Config = MyPluginSettings
+
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        """Top-1 accuracy; the features come extracted and are shared with the other evaluators."""
+        train, test = evaluation.features("train"), evaluation.features("test")
+        vectors, queries = train.vectors, test.vectors
+        if self.config.normalise:
+            vectors, queries = functional.normalize(vectors, dim=1), functional.normalize(queries, dim=1)
+        classes = range(len(evaluation.dataset.classes))
+        means = torch.stack([vectors[train.labels == one].mean(dim=0) for one in classes])
+        predicted = torch.cdist(queries, means.nan_to_num(torch.inf)).argmin(dim=1)
+        correct = (predicted == test.labels).double().mean()
+        return [
+            Measurement(
+                metric="top1",
+                value=100 * float(correct),
+                unit="%",
+                higher_is_better=True,
+                n=len(test.labels),
+                protocol=f"nearest class mean, l2, normalised {self.config.normalise}, {train.transform}",
+                primary=True,
+            )
+        ]

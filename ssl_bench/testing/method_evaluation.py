@@ -1,0 +1,84 @@
+"""Checks of the network that a method gives to be judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.features import FeatureStore, UnusableFeatures
+from ssl_bench.testing import subjects
+from ssl_bench.testing.method_bench import Subject, optimizer_of, some
+from ssl_bench.testing.outcomes import CheckFailed, require
+
+
+def evaluation_backbone_is_part_of_the_method(subject: Subject) -> None:
+    """`evaluation_backbone()` returns a backbone whose weights are the method's own, not a copy's."""
+    for bench in subject.working:
+        method = bench.build()
+        judged = method.evaluation_backbone()
+        require(
+            isinstance(judged, Backbone),
+            f"evaluation_backbone() gives a {type(judged).__name__}: return what make_backbone() built, without head",
+        )
+        own = {id(tensor) for tensor in (*method.parameters(), *method.buffers())}
+        copied = [name for name, tensor in judged.named_parameters() if id(tensor) not in own]
+        require(
+            not copied,
+            f"evaluation_backbone()'s {some(copied)} is not the method's: return self.teacher.backbone or the like "
+            "itself, not a copy",
+        )
+
+
+def evaluation_features_are_finite_and_not_constant(subject: Subject) -> None:
+    """The judged network gives (batch, dim) of finite numbers that differ from image to image."""
+    for bench in subject.working:
+        method = bench.build()
+        if any(parameter.requires_grad for parameter in method.parameters()):
+            bench.train_step(method, optimizer_of(method), bench.batch())
+        judged = method.evaluation_backbone().eval()
+        with torch.no_grad():
+            features = judged(torch.stack([_standard(seed) for seed in range(4)]))
+        require(
+            features.shape == (4, judged.feature_dim),
+            f"features of 4 images are {tuple(features.shape)}: evaluation_backbone() must give (4, feature_dim = "
+            f"{judged.feature_dim}); leave the head out",
+        )
+        require(bool(torch.isfinite(features).all()), "features hold NaN or infinity after one step")
+        require(
+            not bool((features == features[0]).all()),
+            f"features are the same for every image on {bench.network.name}: is the judged network ever given its "
+            "weights, e.g. copied from the student in __init__?",
+        )
+
+
+def collapse_is_detected_when_forced(subject: Subject) -> None:
+    """With every weight at 0 the judged network is constant, and is refused instead of being measured."""
+    for bench in subject.working:
+        method = bench.build()
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.zero_()
+        store = FeatureStore(
+            method.evaluation_backbone(),
+            subjects.SmallData(),
+            image_px=subjects.IMAGE_PX,
+            device=torch.device("cpu"),
+            autocast_dtype=None,
+            batch_size=48,
+            workers=0,
+        )
+        try:
+            store("test")
+        except UnusableFeatures:
+            continue
+        raise CheckFailed(
+            "with every weight of the method at 0 the evaluation features still differ from image to image, so a "
+            "collapse would go unseen: evaluation_backbone() must be a part of the method itself and add nothing"
+        )
+
+
+def _standard(seed: int) -> Tensor:
+    pixels = np.array(subjects.picture(seed, subjects.IMAGE_PX, subjects.IMAGE_PX), dtype=np.float32)
+    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)

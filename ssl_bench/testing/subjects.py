@@ -1,0 +1,150 @@
+"""What plugins are checked on: two narrow networks, a few images, and a small data set with masks and clips."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.dataset import Clip, Dataset, MaskedImage
+from ssl_bench.method import Batch, MakeViews, Situation
+from ssl_bench.settings import Settings
+from ssl_bench.testing.outcomes import CheckSkipped
+
+IMAGE_PX = 32
+BATCH = 8
+CLASSES = 4
+TRAIN_IMAGES = 8000
+"""What a method is told of the data: enough for any queue or number of prototypes meant for small data."""
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "deit_ti16": {"patch_px": 8, "depth": 2, "dim": 64},
+    "resnet18": {"width": 0.125},
+}
+"""One of each kind, narrow: 16 patches and 2 blocks; 8 channels in the first layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A narrow backbone by its name; calling it builds one with new initial weights."""
+
+    name: str
+    kind: type[Backbone]
+    config: Any
+    image_px: int = IMAGE_PX
+
+    def __call__(self, *, drop_path: float = 0.0) -> Backbone:
+        """A new backbone from the global random state."""
+        return self.kind(self.config, image_px=self.image_px, drop_path=drop_path)
+
+    @property
+    def patch_px(self) -> int | None:
+        """Side of a patch, None for a convolutional network."""
+        return self.kind.patch_px_for(self.config, self.image_px)
+
+
+def networks(requires: frozenset[str] = frozenset()) -> list[Network]:
+    """The narrow networks that support what is required. Raises `CheckSkipped` when none does."""
+    found = []
+    for name, settings in NETWORKS.items():
+        kind = registry.backbone(name)
+        if requires <= kind.supports:
+            found.append(Network(name, kind, kind.Config(**settings)))
+    if not found:
+        raise CheckSkipped(f"none of {', '.join(NETWORKS)} supports {', '.join(sorted(requires))}")
+    return found
+
+
+def situation(network: Network) -> Situation:
+    """The facts from which a method fills its settings, for `network` and batches of 8."""
+    facts: dict[str, Any] = {
+        "image_px": network.image_px,
+        "train_images": TRAIN_IMAGES,
+        "patch_px": network.patch_px,
+        "batch_size": BATCH,
+        "classes": CLASSES,
+    }
+    names = {field.name for field in dataclasses.fields(Situation)}
+    return Situation(**{name: value for name, value in facts.items() if name in names})
+
+
+def picture(seed: int, width: int = 40, height: int = 40) -> Image.Image:
+    """An RGB image with structure: smooth colours, a bright block and a little noise."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    image = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+    left, top = int(random.integers(0, width // 2)), int(random.integers(0, height // 2))
+    image[top : top + height // 4, left : left + width // 4] = random.integers(0, 256, 3)
+    image += random.integers(-12, 13, image.shape).astype(np.int16)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))
+
+
+def batch_of(make_views: MakeViews, *, labelled: bool, images: int = BATCH, seed: int = 0) -> Batch:
+    """A batch of views of `images` pictures, with labels only for a method that needs them."""
+    views = [make_views(picture(100 + index), Random(f"{seed}-{index}")) for index in range(images)]
+    stacked: tuple[Tensor, ...] = tuple(torch.stack(parts) for parts in zip(*views, strict=True))
+    index = torch.arange(images)
+    return Batch(stacked, index, index % CLASSES if labelled else None)
+
+
+class Pictures:
+    """A split of pictures; the labels are drawn at random, so that no image tells its label."""
+
+    def __init__(self, count: int, seed: int, *, told: bool) -> None:
+        random = Random(seed)
+        self.labels: Sequence[int] = [random.randrange(3) if not told else index % 3 for index in range(count)]
+        self.seed, self.told = seed, told
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        """A picture, tinted by its class where the split tells it."""
+        pixels = np.array(picture(self.seed * 10_000 + index, IMAGE_PX, IMAGE_PX)).astype(np.int16)
+        if self.told:
+            pixels[..., self.labels[index]] += 90
+        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+class SmallData(Dataset):
+    """Three classes of pictures, with masks and clips; `told=False` draws the labels at random."""
+
+    class Config(Settings):
+        """None."""
+
+    synthetic = True
+
+    def __init__(self, config: Any = None, path: Path | None = None, *, told: bool = True) -> None:
+        self.config, self.path, self.name, self.image_px = config or self.Config(), path, "checks", IMAGE_PX
+        self.classes = ("red", "green", "blue")
+        self.train, self.test = Pictures(96, 1, told=told), Pictures(48, 2, told=told)
+
+    @property
+    def fingerprint(self) -> str:
+        """A word: nothing is recorded of it."""
+        return "c0ffee"
+
+    def masked_images(self, limit: int | None = None) -> Iterator[MaskedImage]:
+        """Four pictures with a square object each, or `limit`."""
+        for index in range(min(4, 4 if limit is None else limit)):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[16:40, 8:48] = 1 + index % 3
+            yield MaskedImage(f"picture-{index}", picture(index, 64, 64), mask)
+
+    def clips(self) -> Iterator[Clip]:
+        """Two clips of three frames with one object that moves to the right."""
+        for clip in range(2):
+            masks = []
+            for frame in range(3):
+                mask = np.zeros((64, 96), np.uint8)
+                mask[16:40, 8 + 8 * frame : 40 + 8 * frame] = 1
+                masks.append(mask)
+            yield Clip(f"clip-{clip}", [picture(clip, 96, 64) for _ in masks], masks)
