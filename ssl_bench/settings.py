@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -59,8 +59,10 @@ def describe(model: type[Settings]) -> list[tuple[str, str, str, str, str]]:
     rows = []
     for name, field in model.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        meaning = f"{field.description or ''} One of: {', '.join(map(str, choices))}." if choices else field.description
         default = "required" if field.is_required() else json.dumps(_plain(field.default))
-        rows.append((name, default, str(extra.get("unit", "")), field.description or "", str(extra.get("source", ""))))
+        rows.append((name, default, str(extra.get("unit", "")), meaning or "", str(extra.get("source", ""))))
     return rows
 
 
