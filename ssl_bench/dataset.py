@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 from PIL import Image
 
-from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings
 
 
@@ -26,26 +23,6 @@ class Split(Protocol):
     def image(self, index: int) -> Image.Image:
         """The image as mode "RGB", upright. Raises `UserError` naming the file when it cannot be read."""
         ...
-
-
-@dataclass(frozen=True)
-class MaskedImage:
-    """An image with its segmentation, for evaluators of attention masks."""
-
-    name: str
-    image: Image.Image
-    class_mask: np.ndarray
-    """(height, width) uint8: 0 background, 1.. class, 255 void (VOC's convention)."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A short video with the masks of its objects, for mask propagation."""
-
-    name: str
-    frames: Sequence[Image.Image]
-    masks: Sequence[np.ndarray]
-    """(height, width) uint8 a frame: 0 background, 1.. object (DAVIS-2017's convention)."""
 
 
 class Dataset(ABC):
@@ -80,11 +57,3 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hex digest that changes with the data: seed and code version of a made set, names and sizes of files."""
-
-    def masked_images(self, limit: int | None = None) -> Iterator[MaskedImage]:
-        """Images with masks, where the set has them. Raises `UserError` where it does not."""
-        raise UserError(f"the data set {self.name!r} has no masks; give a VOC folder with --voc PATH")
-
-    def clips(self) -> Iterator[Clip]:
-        """Clips with masks, where the set has them. Raises `UserError` where it does not."""
-        raise UserError(f"the data set {self.name!r} has no clips; give a DAVIS folder with --davis PATH")

@@ -73,6 +73,7 @@ def evaluate_network(
         for name, evaluator in evaluators:
             begun = time.monotonic()
             say(f"{name} of the {subject} network")
+            read = evaluator.data(dataset)
             measurements = evaluator.evaluate(
                 Evaluation(backbone, features, dataset, seed, output_dir / f"{name}-{subject}", say)
             )
@@ -82,10 +83,10 @@ def evaluate_network(
                     evaluator=name,
                     subject=subject,
                     settings=evaluator.config.model_dump(mode="json"),
-                    data=dataset.name,
-                    data_fingerprint=dataset.fingerprint,
-                    synthetic=dataset.synthetic,
-                    image_px=dataset.image_px,
+                    data=read.name,
+                    data_fingerprint=read.fingerprint,
+                    synthetic=read.synthetic,
+                    image_px=read.image_px,
                     measurements=tuple(measurements),
                     seconds=round(time.monotonic() - begun, 2),
                     plugin=registry.find("evaluator", name).origin,

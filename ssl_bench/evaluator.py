@@ -15,7 +15,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.measurement import Measurement
 from ssl_bench.settings import Settings
 
-__all__ = ["Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "SplitName"]
+__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "SplitName"]
 
 SplitName = Literal["train", "test"]
 
@@ -53,6 +53,18 @@ class Evaluation:
     """Shows one line of progress to the user."""
 
 
+@dataclass(frozen=True)
+class DataRead:
+    """What an evaluator reads, for its record and for tables that must not mix two sets."""
+
+    name: str
+    fingerprint: str
+    """Hex digest that changes with the data, as `Dataset.fingerprint`."""
+    synthetic: bool
+    image_px: int
+    """Side at which the network sees the images; the shorter side where they are not squares."""
+
+
 class Evaluator(ABC):
     """Base class of an evaluator plugin. The class docstring's first line names it, the module's cites the paper."""
 
@@ -62,6 +74,13 @@ class Evaluator(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def data(self, dataset: Dataset) -> DataRead:
+        """What is read: the run's own data set, unless an evaluator with a set of its own overrides this.
+
+        Called before training, so raise `UserError` here for a folder that is not as expected.
+        """
+        return DataRead(dataset.name, dataset.fingerprint, dataset.synthetic, dataset.image_px)
 
     @abstractmethod
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

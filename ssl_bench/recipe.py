@@ -38,6 +38,13 @@ class Part(Settings):
     settings: dict[str, Any]
 
 
+class EvaluatorPart(Part):
+    """An evaluator; `fingerprint`, not its `path`, enters the digest where it reads a set of its own."""
+
+    fingerprint: str | None = None
+    """Of the data it reads where that is not the run's own."""
+
+
 class DataPart(Part):
     """The data as the user named it; `fingerprint`, not the path, enters the digest."""
 
@@ -54,13 +61,17 @@ class Recipe(Settings):
     data: DataPart
     optimizer: dict[str, Any]
     training: TrainingSettings
-    evaluators: tuple[Part, ...]
+    evaluators: tuple[EvaluatorPart, ...]
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 over the recipe and the data's fingerprint; the data's place on disk is left out."""
+        """Hex SHA-256 over the recipe and the data's fingerprint; where data lie on the disk is left out."""
         content = self.model_dump(mode="json")
         del content["data"]["path"]
+        for part in content["evaluators"]:
+            part["settings"].pop("path", None)
+            if part["fingerprint"] is None:
+                del part["fingerprint"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from ssl_bench import machine, registry
-from ssl_bench.checkpoint import load_weights
+from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import build_evaluators, evaluate_network, refuse_unsupported
+from ssl_bench.evaluator import Evaluator
+from ssl_bench.kept_network import finished_record, kept_weights
 from ssl_bench.recipe import MachineSettings, Recipe
-from ssl_bench.record import EvaluationRecord, read_record, write_record
+from ssl_bench.record import EvaluationRecord, read_evaluation, write_record
 from ssl_bench.request import request_of, resolve
 from ssl_bench.runner import build_method
 from ssl_bench.settings import parse_settings
@@ -29,17 +31,15 @@ def reevaluate(
     values: Mapping[str, Any],
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Path], list[EvaluationRecord]]:
-    """Evaluate the trained and the untrained network of a finished run; returns the files written and what is in them.
+    """Evaluate the trained and the untrained network of a finished run; returns the files written and all results.
 
     The untrained network is rebuilt from the recipe's seed; the network keeps the run's image size whatever the data.
-    Raises `UserError` when the run has no weights, a name or setting is wrong, or this very evaluation exists.
+    An evaluation that exists is read, not done again. Raises `UserError` when the run has no weights or a name or
+    setting is wrong.
     """
     import dataclasses
 
-    record = read_record(run_dir / "record.json")
-    if record.status != "finished":
-        raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
-    recipe = Recipe.model_validate(record.recipe)
+    recipe = Recipe.model_validate(finished_record(run_dir).recipe)
     for key in values:
         if key.partition(".")[0] not in ("evaluators", "data", "machine"):
             raise UserError(f"{key!r} decides how a network was trained; eval takes evaluators.*, data.* and machine.*")
@@ -72,15 +72,17 @@ def reevaluate(
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     backbone = build_method(resolved).evaluation_backbone().to(device)
     refuse_unsupported(backbone, recipe.backbone.name, evaluators)
-    wanted = _weights(run_dir)
+    wanted = kept_weights(run_dir)
     paths, results = [], []
     for subject in ("untrained", "trained"):
         if subject == "trained":
             backbone.load_state_dict(wanted)
         for name, evaluator in evaluators:
-            path = run_dir / "evaluations" / f"{name}-{subject}-{_digest(name, evaluator.config, resolved)}.json"
+            path = run_dir / "evaluations" / f"{name}-{subject}-{_digest(name, evaluator, resolved.dataset)}.json"
             if path.exists():
-                raise UserError(f"this evaluation exists: {path}. Remove the file to do it again.")
+                say(f"{name} of the {subject} network was done before; remove {path} to do it again")
+                results.append(read_evaluation(path))
+                continue
             done = evaluate_network(
                 backbone, subject, [(name, evaluator)], resolved.dataset, seed=recipe.training.seed, device=device,
                 workers=machine.choose_workers(machine_settings.workers, resolved.dataset.image_px),
@@ -92,19 +94,8 @@ def reevaluate(
     return paths, results
 
 
-def _weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    try:
-        sha256 = json.loads((run_dir / "weights.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
-        sha256 = None
-    return load_weights(run_dir / "weights.safetensors", sha256)
-
-
-def _digest(name: str, config: Any, resolved: Any) -> str:
-    content = [
-        name,
-        registry.find("evaluator", name).origin,
-        config.model_dump(mode="json"),
-        resolved.dataset.fingerprint,
-    ]
+def _digest(name: str, evaluator: Evaluator, dataset: Dataset) -> str:
+    settings = evaluator.config.model_dump(mode="json")
+    settings.pop("path", None)  # the fingerprint tells the data, not the place where they lie
+    content = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.recipe import DataPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.recipe import DataPart, EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -118,8 +118,16 @@ def resolve(request: Request) -> Resolved:
     method_config = method.fill(method_config, situation)
     evaluators = []
     for name in dict.fromkeys(evaluator_names):
-        config = parse_settings(registry.evaluator(name).Config, _section(values, f"evaluators.{name}"), name, name)
-        evaluators.append(Part(name=name, settings=config.model_dump(mode="json")))
+        kind = registry.evaluator(name)
+        config = parse_settings(kind.Config, _section(values, f"evaluators.{name}"), f"evaluators.{name}", name)
+        read = kind(config).data(dataset).fingerprint
+        evaluators.append(
+            EvaluatorPart(
+                name=name,
+                settings=config.model_dump(mode="json"),
+                fingerprint=None if read == dataset.fingerprint else read,
+            )
+        )
     recipe = Recipe(
         method=Part(name=method_name, settings=method_config.model_dump(mode="json")),
         backbone=Part(name=arch, settings=backbone_config.model_dump(mode="json")),

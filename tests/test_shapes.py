@@ -141,15 +141,6 @@ def test_the_cache_is_used_again_and_a_damaged_file_is_made_anew(made, monkeypat
         assert file.read_bytes() == whole
 
 
-def test_masks_and_clips_follow_the_contract(made):
-    masked = list(made.masked_images(limit=3))
-    assert [item.image.size for item in masked] == [(224, 224)] * 3
-    assert [set(np.unique(item.class_mask)) for item in masked] == [{0, 1}, {0, 2}, {0, 3}]
-    clip = next(made.clips())
-    assert len(clip.frames) == len(clip.masks) == 24
-    assert clip.frames[0].size == clip.masks[0].shape[::-1]
-
-
 def test_the_fingerprint_tells_sets_apart(made):
     smaller = Shapes.Config(train_images=1000, test_images=300, image_px=16)
     assert made.fingerprint == Shapes(made.config, made.path).fingerprint

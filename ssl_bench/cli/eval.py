@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssl_bench.cli.run import RESULTS, parse_assignments
+from ssl_bench.cli.run import DAVIS_HELP, RESULTS, VOC_HELP, mask_folders, parse_assignments
 from ssl_bench.errors import UserError
 
 
@@ -28,6 +28,8 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
     ] = None,
+    voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
+    davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="evaluators.NAME.SETTING, data.* or machine.*"),
@@ -42,9 +44,9 @@ def evaluate(
     names = None if with_ is None else [name.strip() for name in with_.split(",") if name.strip()]
     if names == []:
         raise UserError("--with names no evaluator; see: sslbench list evaluators")
-    paths, records = reevaluate(
-        folder, names, data, parse_assignments(set_ or []), say=lambda text: print(f"  ... {text}")
-    )
+    values = {key: path for key, path in mask_folders(voc, davis).items() if path is not None}
+    values |= parse_assignments(set_ or [])
+    paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
     for record in records:
         for one in record.measurements:
             print(

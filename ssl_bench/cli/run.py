@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ssl_bench.request import Request, Resolved
 
 RESULTS = Path(os.environ.get("SSLBENCH_RESULTS", "results"))
+VOC_HELP = "VOCdevkit of VOC 2012, for the evaluator voc-jaccard [default: the masks of shapes]"
+DAVIS_HELP = "DAVIS of 2017, for the evaluator davis [default: the clips of shapes]"
 EXAMPLES = """Examples:
 
   sslbench run dino --arch deit_s16                     on the embedded set, about ten minutes on two cores
@@ -58,6 +60,8 @@ def run(
     with_: Annotated[
         str | None, typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: knn,linear-probe]")
     ] = None,
+    voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
+    davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="discard an earlier run of this id first")] = False,
     run_id: Annotated[str | None, typer.Option(help="name of the run's folder [default: made from the recipe]")] = None,
@@ -71,7 +75,8 @@ def run(
         return
     from ssl_bench import request as requests
 
-    flags = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
+    flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
+    flags |= mask_folders(voc, davis)
     values = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
     request = requests.Request(
         method=method,
@@ -148,6 +153,12 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
     print("next    sslbench table   ·   sslbench run ... --data PATH   ·   sslbench list")
+
+
+def mask_folders(voc: Path | None, davis: Path | None) -> dict[str, Any]:
+    """`--voc` and `--davis` as settings of the evaluators that read them; None where not given."""
+    given = {"evaluators.voc-jaccard.path": voc, "evaluators.davis.path": davis}
+    return {key: None if path is None else str(path) for key, path in given.items()}
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`shapes`: the embedded data set, ten classes of textured objects with exact masks, and clips, made from a seed.
+"""`shapes`: the embedded data set, ten classes of textured objects, made from a seed; `shapes_layouts` has its masks.
 
 Nothing is downloaded: images are drawn once (about 10 s) and kept as .npy files in a cache folder: the folder given
 (`--data shapes:FOLDER`), else the cache folder (see `ssl_bench.cache`). `shapes_render` tells what they show.
@@ -11,31 +11,23 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ssl_bench.cache import cache_folder
-from ssl_bench.dataset import Clip, Dataset, MaskedImage
+from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.cifar import ArrayImages
-from ssl_bench.datasets.shapes_render import CLASSES, render, render_clip
+from ssl_bench.datasets.shapes_render import CLASSES, render
 from ssl_bench.settings import Settings, setting
 
 VERSION = 1
 """Of the drawing code: one more whenever an image changes, so that no cache or record mixes two sets."""
-MASK_PX = 224
-MASKED_IMAGES = 200
-CLIPS = 10
-CLIP_SIZE = (224, 320)
-"""Height and width in px."""
-CLIP_FRAMES = 24
 
 
 class Shapes(Dataset):
-    """8,000 training and 2,000 test images of ten textured forms; masks of the test images; ten clips."""
+    """8,000 training and 2,000 test images of ten textured forms."""
 
     synthetic = True
 
@@ -58,19 +50,6 @@ class Shapes(Dataset):
     def fingerprint(self) -> str:
         """sha256 over the settings and the version of the drawing code."""
         return hashlib.sha256(json.dumps([VERSION, self.config.model_dump()], sort_keys=True).encode()).hexdigest()
-
-    def masked_images(self, limit: int | None = None) -> Iterator[MaskedImage]:
-        """The first `limit` (200) test images, drawn at 224 px, with exact masks of their visible objects."""
-        count = min(self.config.test_images, MASKED_IMAGES if limit is None else limit)
-        for index in range(count):
-            image, label, mask = render(self.config.seed, "test", index, MASK_PX)
-            yield MaskedImage(f"test-{index:05d}", Image.fromarray(image), mask * np.uint8(label + 1))
-
-    def clips(self) -> Iterator[Clip]:
-        """Ten clips of 24 frames with one to three moving objects each."""
-        for index in range(CLIPS):
-            images, masks = render_clip(self.config.seed, index, CLIP_SIZE, CLIP_FRAMES)
-            yield Clip(f"clip-{index:02d}", [Image.fromarray(image) for image in images], list(masks))
 
     def _split(self, split: str, count: int) -> ArrayImages:
         px, seed = self.config.image_px, self.config.seed

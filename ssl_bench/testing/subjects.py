@@ -1,9 +1,9 @@
-"""What plugins are checked on: two narrow networks, a few images, and a small data set with masks and clips."""
+"""What plugins are checked on: two narrow networks, a few images, and a small data set."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
-from ssl_bench.dataset import Clip, Dataset, MaskedImage
+from ssl_bench.dataset import Dataset
 from ssl_bench.method import Batch, MakeViews, Situation
 from ssl_bench.settings import Settings
 from ssl_bench.testing.outcomes import CheckSkipped
@@ -115,7 +115,7 @@ class Pictures:
 
 
 class SmallData(Dataset):
-    """Three classes of pictures, with masks and clips; `told=False` draws the labels at random."""
+    """Three classes of pictures; `told=False` draws the labels at random."""
 
     class Config(Settings):
         """None."""
@@ -131,20 +131,3 @@ class SmallData(Dataset):
     def fingerprint(self) -> str:
         """A word: nothing is recorded of it."""
         return "c0ffee"
-
-    def masked_images(self, limit: int | None = None) -> Iterator[MaskedImage]:
-        """Four pictures with a square object each, or `limit`."""
-        for index in range(min(4, 4 if limit is None else limit)):
-            mask = np.zeros((64, 64), np.uint8)
-            mask[16:40, 8:48] = 1 + index % 3
-            yield MaskedImage(f"picture-{index}", picture(index, 64, 64), mask)
-
-    def clips(self) -> Iterator[Clip]:
-        """Two clips of three frames with one object that moves to the right."""
-        for clip in range(2):
-            masks = []
-            for frame in range(3):
-                mask = np.zeros((64, 96), np.uint8)
-                mask[16:40, 8 + 8 * frame : 40 + 8 * frame] = 1
-                masks.append(mask)
-            yield Clip(f"clip-{clip}", [picture(clip, 96, 64) for _ in masks], masks)

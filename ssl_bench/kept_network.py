@@ -1,0 +1,46 @@
+"""The network that a finished run left behind, built without its method or its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.checkpoint import load_weights
+from ssl_bench.errors import UserError
+from ssl_bench.recipe import Recipe
+from ssl_bench.record import RunRecord, read_record
+from ssl_bench.settings import parse_settings
+
+
+def finished_record(run_dir: Path) -> RunRecord:
+    """The record of a run with weights. Raises `UserError` for a run that is not finished, or did not end well."""
+    record = read_record(run_dir / "record.json")
+    if record.status != "finished":
+        raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
+    return record
+
+
+def trained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
+    """The trained network in eval mode on the CPU, and the run's record; errors as `finished_record` and
+    `kept_weights`."""
+    record = finished_record(run_dir)
+    recipe = Recipe.model_validate(record.recipe)
+    kind = registry.backbone(recipe.backbone.name)
+    config = parse_settings(kind.Config, recipe.backbone.settings, "backbone", recipe.backbone.name)
+    backbone = kind(config, image_px=recipe.data.image_px)
+    backbone.load_state_dict(kept_weights(run_dir))
+    return backbone.eval(), record
+
+
+def kept_weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run, checked against the digest kept beside them. Raises `UserError` where they are missing or
+    damaged."""
+    try:
+        sha256 = json.loads((run_dir / "weights.json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        sha256 = None
+    return load_weights(run_dir / "weights.safetensors", sha256)
