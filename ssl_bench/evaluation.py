@@ -52,10 +52,15 @@ def evaluate_network(
     seed: int,
     device: torch.device,
     workers: int,
-    output_dir: Path,
+    run_dir: Path,
+    places: Sequence[str],
     say: Callable[[str], None] = lambda line: None,
 ) -> list[EvaluationRecord]:
-    """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here."""
+    """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here.
+
+    `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
+    folder itself, PNG or GIF, and the record names them.
+    """
     training = backbone.training
     backbone.eval()
     features = FeatureStore(
@@ -70,13 +75,11 @@ def evaluate_network(
     )
     records = []
     try:
-        for name, evaluator in evaluators:
+        for (name, evaluator), place in zip(evaluators, places, strict=True):
             begun = time.monotonic()
             say(f"{name} of the {subject} network")
             read = evaluator.data(dataset)
-            measurements = evaluator.evaluate(
-                Evaluation(backbone, features, dataset, seed, output_dir / f"{name}-{subject}", say)
-            )
+            measurements = evaluator.evaluate(Evaluation(backbone, features, dataset, seed, run_dir / place, say))
             _check(name, measurements)
             records.append(
                 EvaluationRecord(
@@ -90,12 +93,18 @@ def evaluate_network(
                     measurements=tuple(measurements),
                     seconds=round(time.monotonic() - begun, 2),
                     plugin=registry.find("evaluator", name).origin,
+                    pictures=_pictures(run_dir, place),
                     made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
                 )
             )
     finally:
         backbone.train(training)
     return records
+
+
+def _pictures(run_dir: Path, place: str) -> tuple[str, ...]:
+    found = [file for file in (run_dir / place).glob("*") if file.suffix in (".png", ".gif")]
+    return tuple(sorted(file.relative_to(run_dir).as_posix() for file in found))
 
 
 def inference_rate(backbone: Backbone, image_px: int, device: torch.device) -> float:

@@ -37,6 +37,8 @@ class EvaluationRecord(_Part):
     seconds: float
     plugin: str
     """Distribution and version that provided the evaluator."""
+    pictures: tuple[str, ...] = ()
+    """What it drew, as paths below the run's folder."""
     made_utc: str
 
 

@@ -78,7 +78,8 @@ def reevaluate(
         if subject == "trained":
             backbone.load_state_dict(wanted)
         for name, evaluator in evaluators:
-            path = run_dir / "evaluations" / f"{name}-{subject}-{_digest(name, evaluator, resolved.dataset)}.json"
+            place = f"evaluations/{name}-{subject}-{_digest(name, evaluator, resolved.dataset)}"
+            path = run_dir / f"{place}.json"
             if path.exists():
                 say(f"{name} of the {subject} network was done before; remove {path} to do it again")
                 results.append(read_evaluation(path))
@@ -86,7 +87,7 @@ def reevaluate(
             done = evaluate_network(
                 backbone, subject, [(name, evaluator)], resolved.dataset, seed=recipe.training.seed, device=device,
                 workers=machine.choose_workers(machine_settings.workers, resolved.dataset.image_px),
-                output_dir=path.with_suffix(""), say=say,
+                run_dir=run_dir, places=[place], say=say,
             )  # fmt: skip
             write_record(done[0], path)
             paths.append(path)

@@ -96,7 +96,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     def judge(subject: Any) -> list[EvaluationRecord]:
         return evaluate_network(
             judged, subject, evaluators, dataset, seed=recipe.training.seed, device=device, workers=workers,
-            output_dir=start.run_dir / "evaluations", say=display.say,
+            run_dir=start.run_dir, places=[f"evaluations/{name}-{subject}" for name, _ in evaluators], say=display.say,
         )  # fmt: skip
 
     state, status_reason = TrainingState(), ""

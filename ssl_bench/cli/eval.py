@@ -47,10 +47,14 @@ def evaluate(
     values = {key: path for key, path in mask_folders(voc, davis).items() if path is not None}
     values |= parse_assignments(set_ or [])
     paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
+    width = max((len(one.metric) for record in records for one in record.measurements), default=0)
     for record in records:
         for one in record.measurements:
             print(
-                f"  {record.evaluator:14} {record.subject:10} {one.metric:14} {one.value:8.2f} {one.unit}  n {one.n:,}"
+                f"  {record.evaluator:14} {record.subject:10} {one.metric:{width}} {one.value:8.2f} {one.unit}  "
+                f"n {one.n:,}, {record.data}"
             )
+        for picture in record.pictures:
+            print(f"  picture {folder / picture}")
     for path in paths:
         print(f"written: {path}")

@@ -137,10 +137,13 @@ def execute(resolved: Resolved, run_dir: Path, resume: bool) -> None:
 def show_result(record: RunRecord, run_dir: Path) -> None:
     """The run's row: untrained beside trained for every primary measurement."""
     primary: dict[str, dict[str, Any]] = {}
+    data: dict[str, str] = {}
     for evaluation in record.evaluations:
         for one in evaluation.measurements:
             if one.primary:
-                primary.setdefault(f"{evaluation.evaluator} ({one.metric})", {})[evaluation.subject] = one
+                name = f"{evaluation.evaluator} ({one.metric})"
+                primary.setdefault(name, {})[evaluation.subject] = one
+                data[name] = "test" if evaluation.data == record.data.name else evaluation.data
     print()
     print(f"{'':34}{'untrained':>12}{'trained':>12}{'change':>10}")
     for name, values in primary.items():
@@ -148,7 +151,7 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         change = f"{values['trained'].value - values['untrained'].value:+.1f}" if both else ""
         cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
         unit = next(iter(values.values()))
-        print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   test {unit.unit}, n {unit.n:,}")
+        print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")

@@ -93,7 +93,10 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
     outcome = record.status + (f": {record.status_reason}" if record.status_reason else "")
     lines = [f"{record.run_id}  {outcome}", ""]
     lines += [f"  {name:<11}{text}" for name, text in facts if text]
-    lines += ["", *_measured(record.evaluations), "", "recipe"]
+    lines += ["", *_measured(record.evaluations), ""]
+    pictures = [picture for evaluation in record.evaluations for picture in evaluation.pictures]
+    lines += ["pictures", *(f"  {path.parent / picture}" for picture in pictures), ""] if pictures else []
+    lines += ["recipe"]
     lines += [f"  {name} = {plain_text(value) or 'none'}" for name, value in _recipe(record, flatten(record.recipe))]
     return [*lines, "", f"record  {path}"]
 
