@@ -17,11 +17,14 @@ from ssl_bench.datasets.indexed_png import VOID, Mask, read_mask
 from ssl_bench.datasets.reading import read_image, shown
 from ssl_bench.errors import UserError, did_you_mean
 
-OFFICIAL_VAL = (
-    "bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump "
-    "drift-chicane drift-straight goat gold-fish horsejump-high india judo kite-surf lab-coat libby loading "
-    "mbike-trick motocross-jump paragliding-launch parkour pigs scooter-black shooting soapbox"
-).split()
+# fmt: off
+OFFICIAL_VAL = frozenset({
+    "bike-packing", "blackswan", "bmx-trees", "breakdance", "camel", "car-roundabout", "car-shadow", "cows",
+    "dance-twirl", "dog", "dogs-jump", "drift-chicane", "drift-straight", "goat", "gold-fish", "horsejump-high",
+    "india", "judo", "kite-surf", "lab-coat", "libby", "loading", "mbike-trick", "motocross-jump",
+    "paragliding-launch", "parkour", "pigs", "scooter-black", "shooting", "soapbox",
+})
+# fmt: on
 OFFICIAL_VAL_FRAMES = 1999
 """Frames of the 30 sequences together (arXiv 1704.00675, Table 1)."""
 FEWEST_FRAMES = 3
@@ -71,12 +74,9 @@ class DavisSequence:
         count = int(np.where(first == VOID, 0, first).max(initial=0))
         if count:
             return count
-        void = (
-            " Its only values are 0 and 255, and 255 is void here; DAVIS 2016 writes its one object so: write 1 instead."
-            if (first == VOID).any()
-            else ""
-        )
-        raise UserError(f"{shown(self.masks[0])} shows no object, and the first mask says what to follow.{void}")
+        void = " It holds 0 and 255, as masks of DAVIS 2016 do, and 255 is void here: write 1 for the object instead."
+        hint = void if (first == VOID).any() else ""
+        raise UserError(f"{shown(self.masks[0])} shows no object, and the first mask says what to follow.{hint}")
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def check_size(path: Path, size: tuple[int, ...], expected: tuple[int, int], mod
     if size != expected:
         turned = " It looks transposed." if size == expected[::-1] else ""
         raise UserError(
-            f"{shown(path)} is {size[1]} x {size[0]} px, {shown(model)} is {expected[1]} x {expected[0]}: all frames and "
-            f"masks of a sequence have one size.{turned}"
+            f"{shown(path)} is {size[1]} x {size[0]} px, {shown(model)} is {expected[1]} x {expected[0]}: all "
+            f"frames and masks of a sequence have one size.{turned}"
         )
 
 
@@ -163,11 +163,11 @@ def _sequence(name: str, images: Path, annotations: Path, source: Path) -> Davis
 
 
 def _name(root: Path, subset: str, resolution: str, sequences: tuple[DavisSequence, ...]) -> str:
-    names, at = {sequence.name for sequence in sequences}, "" if resolution == "480p" else f" {resolution}"
-    if names == set(OFFICIAL_VAL) and sum(map(len, sequences)) == OFFICIAL_VAL_FRAMES:
+    names, at = frozenset(sequence.name for sequence in sequences), "" if resolution == "480p" else f" {resolution}"
+    if names == OFFICIAL_VAL and sum(map(len, sequences)) == OFFICIAL_VAL_FRAMES:
         return f"davis2017-val{at}"
-    if names < set(OFFICIAL_VAL):
-        return f"{len(names)} of the 30 sequences of davis2017-val{at}"
+    if names < OFFICIAL_VAL:
+        return f"davis2017-val{at} ({len(names)} of its 30 sequences)"
     owner = root.parent if root.name.lower() == "davis" else root
     return f"{owner.resolve().name}/{subset}{at}"
 
