@@ -119,10 +119,12 @@ def check_size(path: Path, size: tuple[int, ...], expected: tuple[int, int], mod
 
 def files(place: Path, endings: Iterable[str]) -> dict[str, Path]:
     """Name without ending to file, in the order of the frames: by number where all names are numbers."""
+    try:
+        entries = list(place.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot look into {shown(place)}/: {error.strerror}.") from None
     found = {
-        entry.stem: entry
-        for entry in place.iterdir()
-        if entry.suffix.lower() in endings and not entry.name.startswith(".")
+        entry.stem: entry for entry in entries if entry.suffix.lower() in endings and not entry.name.startswith(".")
     }
     numbers = all(name.isdecimal() for name in found)
     return dict(sorted(found.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
@@ -174,7 +176,14 @@ def _name(root: Path, subset: str, resolution: str, sequences: tuple[DavisSequen
 
 def _fingerprint(sequences: tuple[DavisSequence, ...]) -> str:
     listed = [
-        [sequence.name, [[path.name, path.stat().st_size] for path in (*sequence.frames, *sequence.masks)]]
+        [sequence.name, [[path.name, _bytes(path)] for path in (*sequence.frames, *sequence.masks)]]
         for sequence in sequences
     ]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:  # a link to nowhere
+        raise UserError(f"cannot read {shown(path)}: {error.strerror}. Put the file there again.") from None
