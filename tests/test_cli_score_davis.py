@@ -92,7 +92,7 @@ def test_part_of_the_sequences_by_a_list_of_ones_own(score: Any, masks: Path, da
 
 
 def test_without_a_path_the_embedded_clips(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two small clips instead of ten, drawn by the same code; their truth against itself."""
+    """One small clip instead of ten, drawn by the same code; their truth against itself."""
     from ssl_bench.datasets import shapes_layouts
 
     clips = shapes_layouts.embedded_davis(clips=1, frames=3)
@@ -101,6 +101,17 @@ def test_without_a_path_the_embedded_clips(score: Any, monkeypatch: pytest.Monke
     assert status == 0
     assert out.startswith("shapes-clips, semi-supervised")
     assert [line[1] for line in list(rows(out).values())[1:]] == ["1.000"] * (len(rows(out)) - 1)
+
+
+def test_masks_of_another_set_without_a_path(score: Any, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssl_bench.datasets import shapes_layouts
+
+    clips = shapes_layouts.embedded_davis(clips=1, frames=3)
+    monkeypatch.setattr(shapes_layouts, "embedded_davis", lambda: clips)
+    status, _, err = score(masks)
+    assert status == 2
+    assert "shapes-00/ is missing" in err
+    assert "Without --davis DIR" in err
 
 
 def test_neither_torch_nor_plugins_are_imported(masks: Path, davis: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ssl_bench.datasets.davis import OFFICIAL_VAL, open_davis
-from ssl_bench.datasets.indexed_png import write_mask
+from ssl_bench.datasets.indexed_png import PALETTE, write_mask
 from ssl_bench.datasets.shapes_layouts import embedded_davis
 from ssl_bench.datasets.shapes_render import render_clip
 from ssl_bench.errors import UserError
@@ -296,3 +296,5 @@ def test_real_sequences() -> None:
         ("libby", 49, 1, (480, 854)),
     ]
     assert [(one.name, len(one), one.objects()) for one in multi.sequences] == [("schoolgirls", 80, 7)]
+    with Image.open(single.sequences[0].masks[0]) as official:
+        assert official.getpalette() == PALETTE.ravel().tolist()
