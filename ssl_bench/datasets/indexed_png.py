@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ssl_bench.datasets.reading import shown
 from ssl_bench.errors import UserError
@@ -38,6 +38,7 @@ PALETTE = _palette()
 
 def write_mask(path: Path, mask: Mask) -> None:
     """Write a mask so that other tools read the same values, atomically. Raises `UserError` where it cannot."""
+    assert mask.dtype == np.uint8, mask.dtype  # Pillow would take wider numbers apart
     image = Image.fromarray(mask, mode="P")
     image.putpalette(PALETTE.tobytes())
     content = io.BytesIO()
@@ -48,7 +49,12 @@ def write_mask(path: Path, mask: Mask) -> None:
 def read_mask(path: Path) -> Mask:
     """The values of an indexed or grey PNG. Raises `UserError` naming the file for anything else."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.mode.startswith("I"):
+                raise UserError(
+                    f"{shown(path)} has 16 bits a pixel, not 8: an indexed PNG has {len(PALETTE)} values, and 255 is "
+                    "void, so that a mask shows at most 254 classes or objects. Save it with a palette (PIL mode P)."
+                )
             if image.mode not in ("P", "L", "1"):
                 raise UserError(
                     f"{shown(path)} is {image.mode}, not an indexed PNG: a mask holds the number of the class or "
@@ -59,5 +65,8 @@ def read_mask(path: Path) -> Mask:
         raise
     except FileNotFoundError:
         raise UserError(f"{shown(path)} is missing: every frame or image that is scored needs its mask.") from None
+    except UnidentifiedImageError:
+        reason = "it is no PNG" if path.stat().st_size else "it is empty (0 bytes)"
+        raise UserError(f"cannot read the mask {shown(path)}: {reason}. Replace it.") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise UserError(f"cannot read the mask {shown(path)}: {error}. Replace it.") from None
