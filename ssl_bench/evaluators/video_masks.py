@@ -27,6 +27,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.228, 0.224, 0.225)
 """Of the released script, which has 0.228 where ImageNet's is 0.229."""
 LONG_SIDE_MULTIPLE_PX = 64
+VERSION = 1
+"""Of the steps: raised when the same options would give other masks."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,25 @@ class Propagation:
     temperature: float = 0.1
 
 
-def frame_size(width: int, height: int, short_side_px: int, patch_px: int | None) -> tuple[int, int]:
-    """(height, width) at which the network sees a frame: the shorter side exact, the longer side floored.
+def sides(short_side_px: int, patch_px: int | None) -> tuple[int, int]:
+    """The shorter side, and what the longer side is a multiple of, in px: 64, or a patch where it does not divide 64.
 
-    To a multiple of 64 px, in proportion (read_frame), so that 854 x 480 becomes 832 x 480; a square is taken for a
-    landscape. Where patches do not divide 64 px, the longer side is floored to whole patches instead, and the shorter
-    one too if it needs to be. Raises `UserError` where that leaves less than a patch.
+    Where patches do not divide the shorter side either, it is floored. Raises `UserError` where no patch is left.
     """
-    short, step = short_side_px, LONG_SIDE_MULTIPLE_PX
-    if patch_px and step % patch_px:
-        step = patch_px
-    if patch_px:
-        short = short // patch_px * patch_px
-    if not short:
-        raise UserError(
-            f"frames of {short_side_px} px on the shorter side have no patch of {patch_px} px: enlarge them"
-        )
+    step = LONG_SIDE_MULTIPLE_PX if not patch_px or LONG_SIDE_MULTIPLE_PX % patch_px == 0 else patch_px
+    short = short_side_px // patch_px * patch_px if patch_px else short_side_px
+    if short:
+        return short, step
+    raise UserError(f"frames of {short_side_px} px on the shorter side have no patch of {patch_px} px: enlarge them")
+
+
+def frame_size(width: int, height: int, short_side_px: int, patch_px: int | None) -> tuple[int, int]:
+    """(height, width) at which the network sees a frame: the shorter side as asked for, the longer in proportion.
+
+    Floored to a multiple of 64 px, so that 854 x 480 becomes 832 x 480; a square is taken for a landscape (read_frame).
+    Raises `UserError` where nothing is left of it.
+    """
+    short, step = sides(short_side_px, patch_px)
     long = int(short * max(width, height) / min(width, height) // step) * step
     if not long:
         raise UserError(f"frames of {width} x {height} px have no {step} px at {short} px on the shorter side: enlarge")
