@@ -7,7 +7,7 @@ transparent over the frame, with an outline.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,71 +16,85 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ssl_bench.datasets.davis import DavisSequence
 from ssl_bench.datasets.indexed_png import PALETTE, VOID, Mask
+from ssl_bench.errors import UserError
 from ssl_bench.evaluators.davis_results import read_result
 from ssl_bench.evaluators.davis_scores import ObjectScores, mean_measures
 from ssl_bench.record import write_atomically
 
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-STRIP_FRAMES = 5
+Colour = tuple[int, int, int]
+OPACITY = 0.5
 STRIP_TILE_PX = 400
-"""Longer side of each picture of a strip."""
+"""Longer side of each picture of a strip; of an animation 360."""
 GIF_TILE_PX = 360
 GIF_FRAMES = 40
 """At most; frames are left out evenly."""
 GIF_SECONDS = 4.0
 COLOURS = np.minimum(2 * PALETTE.astype(np.int16), 255)
-OPACITY = 0.5
+LEGEND = 8
+"""At most so many objects have a legend of their own; the others are in the mean alone."""
 
 
 def write_pictures(
-    folder: Path, sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], frames: int = STRIP_FRAMES
+    folder: Path, sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], by: str = "", frames: int = 5
 ) -> tuple[Path, Path]:
     """Write `folder`/SEQUENCE.png, a strip, and SEQUENCE.gif; `masks`/SEQUENCE/FRAME.png are the predictions.
 
-    `scores` are those of the sequence's objects. Raises `UserError` where a file cannot be read or written.
+    `scores` are those of the sequence's objects, `by` names who made the masks. Raises `UserError` where a file cannot
+    be read or written.
     """
     strip_path, gif_path = folder / f"{sequence.name}.png", folder / f"{sequence.name}.gif"
-    reached = mean_measures(scores)
-    objects = f"{len(scores)} object{'s' * (len(scores) > 1)}"
-    title = f"{sequence.name}, {objects}: " + ", ".join(
-        f"{name} {100 * reached[f'{name}-Mean']:.1f}" for name in ("J&F", "J", "F")
-    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
     content = io.BytesIO()
-    strip(sequence, masks, scores, title, frames).save(content, format="PNG", optimize=True)
+    strip(sequence, masks, scores, by, frames).save(content, format="PNG", optimize=True)
     write_atomically(strip_path, content.getvalue())
-    write_atomically(gif_path, animation(sequence, masks, title))
+    write_atomically(gif_path, animation(sequence, masks, scores, by))
     return strip_path, gif_path
 
 
 def strip(
-    sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], title: str, frames: int = STRIP_FRAMES
+    sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], by: str = "", frames: int = 5
 ) -> Image.Image:
     """Evenly spaced frames, a row each: the frame, the target and the prediction, with the frame's own J&F."""
     size = _fitted(sequence.size, STRIP_TILE_PX)
-    font, large = ImageFont.load_default(17), ImageFont.load_default(24)
-    gap, line, head = 10, 26, 82
+    font, gap, line, head = ImageFont.load_default(18), 12, 28, 110
     chosen = evenly(len(sequence) - 1, frames)  # the last frame is not scored
     sheet = Image.new("RGB", (gap + 3 * (size[0] + gap), head + len(chosen) * (size[1] + line + gap)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, gap), title, INK, large)
+    _heading(draw, gap, sequence, scores, by, text_px=24)
     lefts = [gap + column * (size[0] + gap) for column in range(3)]
     for left, caption in zip(lefts, ("image", "target", "prediction"), strict=True):
-        draw.text((left, head - line - 4), caption, INK, font)
+        draw.text((left, head - line), caption, INK, font)
     for row, index in enumerate(chosen):
         top = head + row * (size[1] + line + gap)
         frame, truth, found = _frame(sequence, masks, index, size)
         for left, picture in zip(lefts, (frame, overlay(frame, truth), overlay(frame, found)), strict=True):
             sheet.paste(picture, (left, top))
-        draw.text((lefts[0], top + size[1] + 3), f"frame {index}", FAINT, font)
-        draw.text((lefts[2], top + size[1] + 3), _words(scores, index), FAINT, font)
+        number = int(sequence.frame_names[index]) if sequence.frame_names[index].isdecimal() else index
+        draw.text((lefts[0], top + size[1] + 3), f"frame {number}", FAINT, font)
+        words = "given" if index == 0 else f"J&F {100 * _reached(scores, index):.1f}"
+        draw.text((lefts[2], top + size[1] + 3), words, FAINT, font)
     return sheet
 
 
-def animation(sequence: DavisSequence, masks: Path, title: str) -> bytes:
+def animation(sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], by: str = "") -> bytes:
     """An endless GIF of target and prediction side by side."""
-    size = _fitted(sequence.size, GIF_TILE_PX)
-    chosen = evenly(len(sequence), GIF_FRAMES)
-    pictures = list(_animated(sequence, masks, title, size, chosen))
+    size, chosen = _fitted(sequence.size, GIF_TILE_PX), evenly(len(sequence), GIF_FRAMES)
+    font, gap, head = ImageFont.load_default(15), 8, 78
+    pictures = []
+    for index in chosen:
+        frame, truth, found = _frame(sequence, masks, index, size)
+        sheet = Image.new("RGB", (3 * gap + 2 * size[0], head + size[1] + gap), PAPER)
+        draw = ImageDraw.Draw(sheet)
+        _heading(draw, gap, sequence, scores, by, text_px=17)
+        for column, (caption, mask) in enumerate((("target", truth), ("prediction", found))):
+            left = gap + column * (size[0] + gap)
+            draw.text((left, head - 20), caption, INK, font)
+            sheet.paste(overlay(frame, mask), (left, head))
+        pictures.append(sheet.quantize(128, dither=Image.Dither.NONE))
     content = io.BytesIO()
     pictures[0].save(
         content, format="GIF", save_all=True, append_images=pictures[1:], loop=0,
@@ -119,20 +133,28 @@ def evenly(count: int, wanted: int) -> list[int]:
     return [round(index * (count - 1) / max(1, wanted - 1)) for index in range(wanted)]
 
 
-def _animated(
-    sequence: DavisSequence, masks: Path, title: str, size: tuple[int, int], chosen: Sequence[int]
-) -> Iterator[Image.Image]:
-    font, gap, head = ImageFont.load_default(15), 6, 50
-    for index in chosen:
-        frame, truth, found = _frame(sequence, masks, index, size)
-        sheet = Image.new("RGB", (3 * gap + 2 * size[0], head + size[1] + gap), PAPER)
-        draw = ImageDraw.Draw(sheet)
-        draw.text((gap, 4), title, INK, font)
-        for column, (caption, mask) in enumerate((("target", truth), ("prediction", found))):
-            left = gap + column * (size[0] + gap)
-            draw.text((left, 26), caption, FAINT, font)
-            sheet.paste(overlay(frame, mask), (left, head))
-        yield sheet.quantize(128, dither=Image.Dither.NONE)
+def _heading(
+    draw: ImageDraw.ImageDraw, gap: int, sequence: DavisSequence, scores: Sequence[ObjectScores], by: str, text_px: int
+) -> None:
+    """The sequence with its scores and who made the masks, and under it each object's colour and score."""
+    means = mean_measures(scores)
+    words = ", ".join(f"{name} {100 * means[f'{name}-Mean']:.1f}" for name in ("J&F", "J", "F"))
+    title, small = ImageFont.load_default(text_px), ImageFont.load_default(round(0.75 * text_px))
+    draw.text((gap, gap), f"{sequence.name}: {words}", INK, title)
+    if by:
+        right = draw.im.size[0] - gap - draw.textlength(by, small)
+        after = gap + draw.textlength(f"{sequence.name}: {words}   ", title)
+        draw.text((max(after, right), gap + text_px // 4), by, FAINT, small)
+    if len(scores) == 1:
+        return
+    side, top, words = round(0.7 * text_px), gap + round(1.5 * text_px), "J&F of each object"
+    draw.text((gap, top), words, FAINT, small)
+    left = gap + side + draw.textlength(words, small)
+    for number, one in enumerate(scores[:LEGEND], start=1):
+        draw.rectangle((left, top + 2, left + side, top + 2 + side), _colour(number), INK)
+        label = f"{100 * one.measures()['J&F-Mean']:.1f}"
+        draw.text((left + 1.3 * side, top), label, FAINT, small)
+        left += 2.4 * side + draw.textlength(label, small)
 
 
 def _frame(sequence: DavisSequence, masks: Path, index: int, size: tuple[int, int]) -> tuple[Image.Image, Mask, Mask]:
@@ -145,10 +167,14 @@ def _frame(sequence: DavisSequence, masks: Path, index: int, size: tuple[int, in
     return sequence.frame(index).resize(size, Image.Resampling.LANCZOS), small[0], small[1]
 
 
-def _words(scores: Sequence[ObjectScores], index: int) -> str:
-    if index == 0:
-        return "given"
-    return f"J&F {100 * float(np.mean([(one.j[index - 1] + one.f[index - 1]) / 2 for one in scores])):.1f}"
+def _reached(scores: Sequence[ObjectScores], index: int) -> float:
+    """Mean J&F over the objects in one scored frame."""
+    return float(np.mean([(one.j[index - 1] + one.f[index - 1]) / 2 for one in scores]))
+
+
+def _colour(value: int) -> Colour:
+    red, green, blue = COLOURS[value]
+    return int(red), int(green), int(blue)
 
 
 def _fitted(size: tuple[int, int], side_px: int) -> tuple[int, int]:
