@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+<<<<<<< HEAD
+PARTS = ("views", "knn", "propagation", "dino_step")
+=======
 PARTS = ("views", "knn", "davis_scoring", "dino_step")
+>>>>>>> scoring
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for verb in ("run", "eval", "list", "show", "table", "check", "new_plugin", "score_davis"):
+for verb in ("run", "eval", "list", "show", "table", "check", "new_plugin", "score_davis", "davis_video"):
     import_module(f"ssl_bench.cli.{verb}").register(app)
 
 
