@@ -16,20 +16,20 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.patches import nearest_whole
 from ssl_bench.views import IMAGENET_MEAN, IMAGENET_STD
 
-Resize = Literal["square", "short-side"]
+Resize = Literal["square", "short-side", "native"]
 
 
-def seen_size(size: tuple[int, int], size_px: int | None, resize: Resize, patch_px: int | None) -> tuple[int, int]:
+def seen_size(size: tuple[int, int], size_px: int, resize: Resize, patch_px: int | None) -> tuple[int, int]:
     """(height, width) at which a network sees an image of `size` (height, width), in whole patches.
 
     "square": both sides `size_px`, whatever the aspect (visualize_attention.py's default); "short-side": the shorter
-    side `size_px`, the aspect kept; None: the image's own size. Each side goes to the nearest number of whole patches,
-    so that the patches cover the image. (The authors' script cuts the last pixels off.)
+    side `size_px`, the aspect kept; "native": the image's own size. Each side goes to the nearest number of whole
+    patches, so that the patches cover the image. (The authors' script cuts the last pixels off.)
     """
     height, width = map(float, size)
-    if size_px is not None and resize == "square":
+    if resize == "square":
         height = width = size_px
-    elif size_px is not None:
+    elif resize == "short-side":
         height, width = (side * size_px / min(size) for side in size)
     return nearest_whole(height, patch_px or 1), nearest_whole(width, patch_px or 1)
 

@@ -125,7 +125,7 @@ def test_aspect_and_own_size(voc: Path, tmp_path: Path) -> None:
     def own(size: tuple[int, int]) -> tuple[int, int]:
         return tuple(round(side / 8) * 8 for side in size[::-1])  # type: ignore[return-value]
 
-    for settings, seen in (({"resize": "short-side"}, short), ({"size_px": None}, own)):
+    for settings, seen in (({"resize": "short-side"}, short), ({"resize": "native"}, own)):
         expected = slowly(voc, seen, lambda item: item.class_mask, "class")
         found = measure(voc, tmp_path, **settings)["best_head"]  # type: ignore[arg-type]
         assert found.value == pytest.approx(100 * np.mean([one.max(axis=1).mean() for one in expected]), abs=1e-9)
@@ -137,8 +137,8 @@ def test_aspect_and_own_size(voc: Path, tmp_path: Path) -> None:
         ((375, 500), 480, "square", 16, (480, 480)),
         ((375, 500), 480, "square", 14, (476, 476)),  # 34 patches of 14
         ((375, 500), 480, "short-side", 16, (480, 640)),
-        ((375, 500), None, "square", 16, (368, 496)),  # 23.4 and 31.25 patches
-        ((3, 500), None, "square", 16, (16, 496)),
+        ((375, 500), 480, "native", 16, (368, 496)),  # 23.4 and 31.25 patches
+        ((3, 500), 480, "native", 16, (16, 496)),
     ],
 )
 def test_sizes_by_hand(size: Any, size_px: Any, resize: Any, patch_px: int, expected: tuple[int, int]) -> None:
@@ -153,7 +153,7 @@ def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
     )
     assert [one.metric for one in first.values() if one.primary] == ["best_head"]
     for changed in (
-        {"images": 2}, {"masks": "foreground"}, {"keep_mass": 0.5}, {"size_px": 40}, {"size_px": None},
+        {"images": 2}, {"masks": "foreground"}, {"keep_mass": 0.5}, {"size_px": 40}, {"resize": "native"},
         {"resize": "short-side"}, {"best_head": "image"},
     ):  # fmt: skip
         other = measure(voc, tmp_path, **changed)
@@ -184,15 +184,16 @@ def test_what_is_read_is_recorded(voc: Path) -> None:
     given = VocJaccard(VocJaccardConfig(path=str(voc))).data(ToyDataset())
     assert (given.name, given.synthetic, given.image_px) == ("voc12-val-4", False, 480)
     assert given.fingerprint == open_voc(voc).fingerprint
-    assert VocJaccard(VocJaccardConfig(path=str(voc), size_px=None)).data(ToyDataset()).image_px == 30
+    assert VocJaccard(VocJaccardConfig(path=str(voc), resize="native")).data(ToyDataset()).image_px == 30
 
 
 def test_without_a_path_the_embedded_masks_are_read(tmp_path: Path) -> None:
-    read = VocJaccard(VocJaccardConfig()).data(ToyDataset())
-    assert (read.name, read.synthetic) == ("shapes-masks", True)
-    found = measure(None, tmp_path, images=4, masks="object", pictures=0)
+    read = VocJaccard(VocJaccardConfig(images=4)).data(ToyDataset())
+    assert (read.name, read.synthetic, read.image_px) == ("shapes-masks", True, ToyDataset().image_px)
+    found = measure(None, tmp_path, images=4, masks="object", pictures=0, size_px=None)
     assert found["best_head"].n == 4
     assert "first 4 of list val" in found["best_head"].protocol
+    assert "images square 32 px" in found["best_head"].protocol  # what the network is meant for
 
 
 def test_messages(voc: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for verb in ("run", "eval", "list", "show", "table", "check", "new_plugin"):
+for verb in ("run", "eval", "list", "show", "table", "attention", "check", "new_plugin"):
     import_module(f"ssl_bench.cli.{verb}").register(app)
 
 

@@ -35,6 +35,7 @@ from ssl_bench.settings import Settings, setting
 
 VERSION = 1
 """Of the protocol: raised when the same settings would give other numbers."""
+VOC_PX = 480
 AT_ONCE = 8
 """Images of one size per forward pass."""
 TILE_PX = 240
@@ -50,11 +51,13 @@ class VocJaccardConfig(Settings):
     list: str = setting("val", "a list in ImageSets/Segmentation, or a list file", source="DINO, Fig. 4: validation")
     images: int | None = setting(None, "only the first so many of the list; null: all", unit="images", ge=1)
     size_px: int | None = setting(
-        480, "side at which the network sees an image; null: its own", unit="px",
-        source="visualize_attention.py --image_size", ge=8,
+        None, "side at which the network sees an image; null: 480, or for the masks of shapes the side it is meant for",
+        unit="px", source="visualize_attention.py --image_size", ge=8,
     )  # fmt: skip
     resize: Resize = setting(
-        "square", "both sides size_px, or the shorter one with the aspect kept", source="visualize_attention.py"
+        "square",
+        "square: both sides size_px; short-side: the shorter one, the aspect kept; native: the image's own size",
+        source="visualize_attention.py",
     )
     keep_mass: float = setting(
         0.6, "share of a head's attention that its mask holds", source="DINO, section 4.2.2: 60 %", gt=0, lt=1
@@ -78,7 +81,8 @@ class VocJaccard(Evaluator):
     def data(self, dataset: Dataset) -> DataRead:
         """VOC, or the embedded masks. Raises `UserError` for a folder or list that is not as expected."""
         opened = self._open()
-        side = self.config.size_px or min(opened.images.size(0))
+        native = self.config.resize == "native"
+        side = min(opened.images.size(0)) if native else self._side(dataset.image_px)
         return DataRead(opened.name, opened.fingerprint, opened.synthetic, side)
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
@@ -104,8 +108,10 @@ class VocJaccard(Evaluator):
         return self._measurements(scores, total, evaluation.backbone)
 
     def _draw(self, folder: Path, item: MaskedImage, mask: Mask, maps: Floats, scores: ImageScores) -> None:
-        judged = Judged(mask, scores.heads.mean(axis=0))
-        title = f"{item.name}: {self.config.keep_mass:.0%} of the attention of each head"
+        judged = Judged(mask, scores.heads.mean(axis=0), float(scores.mean_map.mean()))
+        count = f", mean over {len(scores.heads)} masks" if len(scores.heads) > 1 else ""
+        share = f"{self.config.keep_mass:.0%} of the attention"
+        title = f"{item.name}: Jaccard (J) of {share} with {self.config.masks} masks{count}"
         folder.mkdir(parents=True, exist_ok=True)
         attention_sheet(item.image, maps, self.config.keep_mass, title=title, tile_px=TILE_PX, judged=judged).save(
             folder / f"{item.name}.png"
@@ -138,7 +144,10 @@ class VocJaccard(Evaluator):
                 sizes.append(size)
 
     def _seen(self, size: tuple[int, int], backbone: Backbone) -> tuple[int, int]:
-        return seen_size(size, self.config.size_px, self.config.resize, backbone.patch_px)
+        return seen_size(size, self._side(backbone.image_px), self.config.resize, backbone.patch_px)
+
+    def _side(self, own_px: int) -> int:
+        return self.config.size_px or (own_px if self.config.path is None else VOC_PX)
 
     def _measurements(self, scores: list[ImageScores], total: int, backbone: Backbone) -> list[Measurement]:
         config, found = self.config, score_set(scores, self.config.best_head)
@@ -147,7 +156,9 @@ class VocJaccard(Evaluator):
             f"attention Jaccard v{VERSION}, {first}list {Path(config.list).stem}, {config.masks} masks without void, "
             "at the image's own size, mean over masks, then images"
         )
-        seen = "own size" if config.size_px is None else f"{config.resize} {min(self._seen((1, 1), backbone))} px"
+        seen = "of native size"
+        if config.resize != "native":
+            seen = f"{config.resize} {min(self._seen((1, 1), backbone))} px"
         mapped = f"{compared}; CLS attention of the last block, images {seen}, {config.keep_mass:.6g} of the mass"
         masks, heads = sum(len(one.heads) for one in scores), scores[0].heads.shape[1]
         counted = f"{masks:,} masks" + (f"; {total - len(scores):,} images without any" if total > len(scores) else "")

@@ -6,6 +6,7 @@ does (its captions say how high that is); masks lie over the image in a colour o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,11 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl_bench.datasets.indexed_png import PALETTE, VOID, Mask
 from ssl_bench.evaluators.attention_masks import Floats, keep_mass, upsampled
 
-INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-GOOD = (0, 130, 60)
+INK, PAPER, BEST = (20, 20, 20), (255, 255, 255), (0, 130, 60)
+MEAN = (0, 160, 215)
+"""Colour of the mean map's mask."""
+SHAPE = 1.6
+"""Width to height that a sheet comes near to."""
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
 
@@ -29,15 +33,17 @@ class Judged:
 
     truth: Mask
     """(height, width) of the image: 0 background, 255 void."""
-    jaccards: Floats
-    """(heads,): mean over the true masks, in 0..1."""
+    heads: Floats
+    """(heads,): Jaccard of each head's mask, mean over the true masks, in 0..1."""
+    mean_map: float
+    """The same of the mask of the mean map."""
 
 
 @dataclass(frozen=True)
 class _Tile:
     caption: str
     pixels: Pixels
-    colour: Colour = INK
+    best: bool = False
 
 
 def attention_sheet(
@@ -53,30 +59,28 @@ def attention_sheet(
     heads = len(maps)
     kept = keep_mass(maps.reshape(heads, -1), share).reshape(maps.shape)
     mean = maps.mean(axis=0)
+    kept_of_mean = keep_mass(mean.reshape(1, -1), share).reshape(mean.shape)
     colours = _colours(heads)
-    top = [_Tile("image", plain)]
-    best = None if judged is None else int(judged.jaccards.argmax())
-    if judged is not None:
-        top.append(_Tile("ground truth", _with_truth(plain, judged.truth)))
-    top.append(_Tile("mean of the heads", _heat(mean, (height, width))))
-    if best is None:
-        mask = keep_mass(mean.reshape(1, -1), share).reshape(mean.shape)
-        top.append(_Tile(f"mean: {share:.0%} of its mass", _with_mask(plain, mask, GOOD)))
-    else:
-        words = f"best head: {best + 1}, Jaccard {100 * judged.jaccards[best]:.1f} %" if judged else ""
-        top.append(_Tile(words, _with_mask(plain, kept[best], colours[best]), GOOD))
+
+    known = [] if judged is None else [_Tile("ground truth", _with_truth(plain, judged.truth))]
+    score = "" if judged is None else f", J {100 * judged.mean_map:.1f} %"
+    overview = [
+        _Tile("image", plain),
+        *known,
+        _Tile("mean of the heads", _heat(mean, (height, width))),
+        _Tile(f"mean, {share:.0%} of it{score}", _with_mask(plain, kept_of_mean, MEAN)),
+    ]
     seen, masked = [], []
-    for head in range(heads):
-        peak = maps[head].max() / maps[head].sum()
-        seen.append(_Tile(f"head {head + 1}, peak {100 * peak:.1f} %", _heat(maps[head], (height, width))))
-        words = f"head {head + 1}" if judged is None else f"head {head + 1}, J {100 * judged.jaccards[head]:.1f} %"
-        overlaid = _with_mask(plain, kept[head], colours[head])
-        masked.append(_Tile(words, overlaid, GOOD if head == best else INK))
-    columns = next((count for count in (6, 8, 5, 7, 4, 3) if heads % count == 0), min(heads, 6))
-    rows = [top]
-    for tiles in (seen, masked):
-        rows += [tiles[first : first + columns] for first in range(0, heads, columns)]
-    return _lay_out(rows, title)
+    best = None if judged is None else int(judged.heads.argmax())
+    for head, colour in enumerate(colours):
+        peak = maps[head].max() / maps[head].mean()
+        seen.append(_Tile(f"head {head + 1}, peak {peak:.1f} x mean", _heat(maps[head], (height, width))))
+        score = "" if judged is None else f", J {100 * judged.heads[head]:.1f} %"
+        overlaid = _with_mask(plain, kept[head], colour)
+        masked.append(_Tile(f"head {head + 1}, {share:.0%}{score}", overlaid, best=head == best))
+        if head == best:
+            overview.append(_Tile(f"best head: {head + 1}{score}", overlaid, best=True))
+    return _lay_out([overview, seen, masked], title)
 
 
 def _heat(values: Floats, size: tuple[int, int]) -> Pixels:
@@ -120,22 +124,36 @@ def _colours(count: int) -> list[Colour]:
     return [(int(red), int(green), int(blue)) for red, green, blue in found]
 
 
-def _lay_out(rows: Sequence[Sequence[_Tile]], title: str) -> Image.Image:
-    """Tiles in rows under their captions, all of one size, on white."""
-    height, width = rows[0][0].pixels.shape[:2]
-    text = max(11, round(width / 17))
+def _lay_out(groups: Sequence[Sequence[_Tile]], title: str) -> Image.Image:
+    """Groups of tiles under each other, each from a new row; captions above tiles of one size, on white."""
+    height, width = groups[0][0].pixels.shape[:2]
+    text = min(28, max(11, round((width * height) ** 0.5 / 15)))
     font, large = ImageFont.load_default(text), ImageFont.load_default(round(1.3 * text))
-    gap, line = max(4, width // 40), round(1.5 * text)
-    columns = max(len(row) for row in rows)
+    gap, line = max(6, text // 2), round(1.5 * text)
+    captions = max(math.ceil(font.getlength(tile.caption)) for group in groups for tile in group)
+    step, fall = max(width, captions) + gap, line + height + gap
+    columns = _columns([len(group) for group in groups], step / fall)
+    rows = [group[first : first + columns] for group in groups for first in range(0, len(group), columns)]
     top = gap + round(2.2 * text)
-    sheet = Image.new("RGB", (gap + columns * (width + gap), top + len(rows) * (line + height + gap)), PAPER)
+    across = max(columns * step, math.ceil(large.getlength(title)) + gap)
+    sheet = Image.new("RGB", (gap + across, top + len(rows) * fall), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((gap, gap), title, INK, large)
     for row, tiles in enumerate(rows):
         for column, tile in enumerate(tiles):
-            left, above = gap + column * (width + gap), top + row * (line + height + gap)
-            draw.text((left, above), tile.caption, tile.colour, font)
+            left, above = gap + column * step, top + row * fall
+            draw.text((left, above), tile.caption, BEST if tile.best else INK, font)
+            if tile.best:
+                draw.rectangle((left - 3, above + line - 3, left + width + 2, above + line + height + 2), BEST)
             sheet.paste(Image.fromarray(tile.pixels), (left, above + line))
-            if tile.colour == GOOD:
-                draw.rectangle((left - 2, above + line - 2, left + width + 1, above + line + height + 1), None, GOOD, 2)
     return sheet
+
+
+def _columns(groups: Sequence[int], aspect: float) -> int:
+    """How many tiles of `aspect` stand in a row, so that the sheet is near `SHAPE` and few places stay empty."""
+
+    def badness(columns: int) -> float:
+        rows = sum(-(-count // columns) for count in groups)
+        return abs(math.log(columns * aspect / rows / SHAPE)) + 0.5 * (columns * rows - sum(groups)) / sum(groups)
+
+    return min(range(1, max(groups) + 1), key=badness)
