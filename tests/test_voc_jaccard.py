@@ -148,10 +148,12 @@ def test_sizes_by_hand(size: Any, size_px: Any, resize: Any, patch_px: int, expe
 def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
     first = measure(voc, tmp_path)
     assert first["best_head"].protocol == (
-        "attention Jaccard v1, list val, class masks without void, at the image's own size, mean over masks, then "
-        "images; CLS attention of the last block, images square 32 px, 0.6 of the mass, best head for each mask"
+        "attention Jaccard v1: list val, images square 32 px, CLS attention of the last block, 60 % of the mass, "
+        "class masks at their own size without void, best head for each mask, mean over masks then images, "
+        "centre box 50 %"
     )
     assert [one.metric for one in first.values() if one.primary] == ["best_head"]
+    assert len({one.protocol for one in first.values()}) == 1
     for changed in (
         {"images": 2}, {"masks": "foreground"}, {"keep_mass": 0.5}, {"size_px": 40}, {"resize": "native"},
         {"resize": "short-side"}, {"best_head": "image"},
@@ -160,7 +162,7 @@ def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
         assert other["best_head"].protocol != first["best_head"].protocol, changed
     baselines = measure(voc, tmp_path, size_px=40)
     for name in ("whole_image", "centre_box"):  # no network takes part in them
-        assert baselines[name] == first[name]
+        assert baselines[name].value == first[name].value
 
 
 def test_a_batch_changes_nothing(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

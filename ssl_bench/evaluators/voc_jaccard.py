@@ -151,19 +151,17 @@ class VocJaccard(Evaluator):
 
     def _measurements(self, scores: list[ImageScores], total: int, backbone: Backbone) -> list[Measurement]:
         config, found = self.config, score_set(scores, self.config.best_head)
-        first = f"first {config.images:,} of " if config.images else ""
-        compared = (
-            f"attention Jaccard v{VERSION}, {first}list {Path(config.list).stem}, {config.masks} masks without void, "
-            "at the image's own size, mean over masks, then images"
-        )
         seen = "of native size"
         if config.resize != "native":
             seen = f"{config.resize} {min(self._seen((1, 1), backbone))} px"
-        mapped = f"{compared}; CLS attention of the last block, images {seen}, {config.keep_mass:.6g} of the mass"
+        first = f"first {config.images:,} of " if config.images else ""
+        protocol = (
+            f"attention Jaccard v{VERSION}: {first}list {Path(config.list).stem}, images {seen}, CLS attention of "
+            f"the last block, {100 * config.keep_mass:g} % of the mass, {config.masks} masks at their own size without "
+            f"void, best head for each {config.best_head}, mean over masks then images, centre box {100 * BOX_AREA:g} %"
+        )
         masks, heads = sum(len(one.heads) for one in scores), scores[0].heads.shape[1]
         counted = f"{masks:,} masks" + (f"; {total - len(scores):,} images without any" if total > len(scores) else "")
-        best = f"{mapped}, best head for each {config.best_head}"
-        single = f"{counted}; head {found.single_head + 1} of {heads}"
         return [
             Measurement(
                 metric=metric,
@@ -173,15 +171,15 @@ class VocJaccard(Evaluator):
                 n=len(scores),
                 protocol=protocol,
                 primary=metric == "best_head",
-                details=details,
+                details=counted + more,
             )
-            for metric, value, protocol, details in (
-                ("best_head", found.best_head, best, counted),
-                ("best_single_head", found.best_single_head, f"{mapped}, one head for the set, the best", single),
-                ("average_head", found.average_head, f"{mapped}, mean over heads", counted),
-                ("mean_map", found.mean_map, f"{mapped}, of the mean of the heads' maps", counted),
-                ("whole_image", found.whole_image, f"{compared}; the whole image, no network", counted),
-                ("centre_box", found.centre_box, f"{compared}; a centred box, {BOX_AREA:g} of the area", counted),
+            for metric, value, more in (
+                ("best_head", found.best_head, ""),
+                ("best_single_head", found.best_single_head, f"; head {found.single_head + 1} of {heads}"),
+                ("average_head", found.average_head, "; what a head drawn at random is expected to score"),
+                ("mean_map", found.mean_map, "; the mean of the heads' maps"),
+                ("whole_image", found.whole_image, "; no network"),
+                ("centre_box", found.centre_box, "; no network"),
             )
         ]
 
