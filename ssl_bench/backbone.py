@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class Backbone(nn.Module):
     """Length of one feature vector."""
     supports: frozenset[str] = frozenset()
     """Of "patch_tokens", "attention"."""
+    why_not: Mapping[Capability, str] = {}
+    """Why it has not what `supports` leaves out, for messages: {"attention": "it is a convolutional network"}."""
 
     def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__()

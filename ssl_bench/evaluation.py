@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -38,9 +38,15 @@ def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple
         missing = evaluator.requires - backbone.supports
         if missing:
             raise UserError(
-                f"the evaluator {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have. "
-                f"Leave it out with --with, or choose a ViT such as deit_s16."
+                f"the evaluator {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have"
+                f"{why_missing(backbone, missing)}. Leave it out with --with, or choose a ViT such as deit_s16."
             )
+
+
+def why_missing(backbone: Backbone, missing: Iterable[str]) -> str:
+    """The reasons that the architecture gives, e.g. ": swin_tiny has no CLS token"; empty where it gives none."""
+    reasons = dict.fromkeys(reason for name, reason in sorted(backbone.why_not.items()) if name in missing)
+    return f": {'; '.join(reasons)}" if reasons else ""
 
 
 def evaluate_network(

@@ -1,9 +1,10 @@
-"""The network that a finished run left behind, built without its method or its data."""
+"""The network that a finished run left behind, and the same before its first step, both built without its data."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import torch
 
@@ -34,6 +35,21 @@ def trained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
     backbone = kind(config, image_px=recipe.data.image_px)
     backbone.load_state_dict(kept_weights(run_dir))
     return backbone.eval(), record
+
+
+def untrained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
+    """The run's network before its first step, drawn again from its seed, in eval mode on the CPU, and the record."""
+    record = read_record(run_dir / "record.json")
+    recipe = Recipe.model_validate(record.recipe)
+    kind, method = registry.backbone(recipe.backbone.name), registry.method(recipe.method.name)
+    config = parse_settings(kind.Config, recipe.backbone.settings, "backbone", recipe.backbone.name)
+    method_config = parse_settings(method.Config, recipe.method.settings, "method", recipe.method.name)
+
+    def make_backbone(*, drop_path: float = 0.0) -> Backbone:
+        return kind(config, image_px=recipe.data.image_px, drop_path=drop_path)
+
+    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    return method(method_config, make_backbone).evaluation_backbone().eval(), record
 
 
 def kept_weights(run_dir: Path) -> dict[str, torch.Tensor]:

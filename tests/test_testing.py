@@ -821,3 +821,9 @@ def test_official_plugins_pass(kind: registry.Kind) -> None:
     }
     for name in small & set(registry.names(kind)):
         assert_sound(kind, registry.find(kind, name).load())
+
+
+def test_the_evaluator_of_attention_passes_on_a_few_embedded_masks() -> None:
+    plugin = registry.find("evaluator", "voc-jaccard").load()
+    outcomes = assert_sound("evaluator", plugin, settings={"images": 4, "size_px": 64, "pictures": 1})
+    assert set(outcomes.values()) <= {"ok", "skipped"}

@@ -42,6 +42,9 @@ class ResNet(Backbone):
 
     Config = ResNetSettings
     kind: ClassVar[Literal["vit", "convnet"]] = "convnet"
+    why_not = dict.fromkeys(
+        ("attention", "patch_tokens"), "it is a convolutional network, without patches or CLS token"
+    )
     block: ClassVar[Any] = Bottleneck
     layers: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     own_width: ClassVar[float] = 1.0

@@ -1,7 +1,8 @@
 """Any network that timm knows by name, untrained: `--arch timm:convnext_tiny`.
 
-Features are what timm pools for its classifier. A VisionTransformer with a CLS token also shows its patch tokens and
-attention and takes any image size that its patches divide.
+Features are what timm pools for its classifier. Transformers of patches take any image size that their patches divide,
+and show their patch tokens; those whose features are a CLS token show its attention. What a network does not show, it
+says why (`timm_attention`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Any, ClassVar, Literal
 
 import timm
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
 
-from . import vit_tokens
+from . import timm_attention, vit_tokens
 
 
 class TimmSettings(Settings):
@@ -46,11 +47,15 @@ class TimmAny(Backbone):
         self.image_px = image_px
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         self.patch_px = None
-        if isinstance(network, VisionTransformer):
+        if timm_attention.has_patches(network):
             self.patch_px = vit_tokens.patch_px(network)
             check_whole_patches("an image", image_px, self.patch_px)
-            if vit_tokens.shows_attention(network):
-                self.supports = frozenset({"patch_tokens", "attention"})
+        self.why_not = timm_attention.why_not(network, config.name)
+        self.supports = frozenset({"patch_tokens", "attention"}) - self.why_not.keys()
+        # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
+        self._cls_only = (
+            type(network) is VisionTransformer and "attention" in self.supports and type(network.fc_norm) is nn.Identity
+        )
 
     @classmethod
     def patch_px_for(cls, config: TimmSettings, image_px: int) -> int | None:
@@ -60,17 +65,21 @@ class TimmAny(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim): the features that timm's classifier would read."""
-        if self.supports and self.network.global_pool == "token":
+        if self._cls_only:
             return vit_tokens.cls_token(self.network, images)
         return self.network(images)  # type: ignore[no-any-return]
 
     def patch_tokens(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), after the final norm."""
-        return vit_tokens.patch_tokens(self.network, images) if self.supports else super().patch_tokens(images)
+        """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), as the network's last norm leaves them."""
+        if "patch_tokens" in self.why_not:
+            raise NotImplementedError(self.why_not["patch_tokens"])
+        return timm_attention.patch_tokens(self.network, images)
 
     def attention(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, heads, rows, columns): the last block's CLS query on the patches."""
-        return vit_tokens.cls_attention(self.network, images) if self.supports else super().attention(images)
+        """(batch, 3, height, width) -> (batch, heads, rows, columns): the last CLS query on the patches."""
+        if "attention" in self.why_not:
+            raise NotImplementedError(self.why_not["attention"])
+        return timm_attention.cls_attention(self.network, images)
 
 
 def _create(name: str, image_px: int, drop_path: float) -> Any:

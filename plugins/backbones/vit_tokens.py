@@ -21,6 +21,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_bench.patches import check_whole_patches
+
 
 def embed(vit: Any, images: Tensor) -> Tensor:
     """(batch, 3, height, width) -> (batch, tokens, dim): patches with their positions, CLS first, before any block.
@@ -47,34 +49,50 @@ def cls_token(vit: Any, images: Tensor) -> Tensor:
 
 
 def patch_tokens(vit: Any, images: Tensor) -> Tensor:
-    """(batch, 3, height, width) -> (batch, dim, rows, columns): patches after the last block and the final norm."""
+    """(batch, 3, height, width) -> (batch, dim, rows, columns): patches after the last block and the final norm.
+
+    Raises `UserError` for sizes that patches do not divide.
+    """
+    shape = grid(vit, images)
     *_, tokens = block_outputs(vit, images)
     patches = vit.norm(tokens)[:, vit.num_prefix_tokens :]
-    return patches.transpose(1, 2).unflatten(2, _grid(vit, images))  # type: ignore[no-any-return]
+    return patches.transpose(1, 2).unflatten(2, shape)  # type: ignore[no-any-return]
 
 
 def cls_attention(vit: Any, images: Tensor) -> Tensor:
     """(batch, 3, height, width) -> (batch, heads, rows, columns): last block's CLS query on the patches.
 
     A softmax over all tokens, of which the patches' share is returned. Only this block's weights are written out.
+    Raises `UserError` for sizes that patches do not divide.
     """
+    shape = grid(vit, images)
     attention = vit.blocks[-1].attn
     normed = vit.blocks[-1].norm1(_before_last_block(vit, images))
     query, key, _ = _query_key_value(attention, normed, cls_only=True)
     products = query @ key.transpose(-2, -1) * attention.scale
     weights = products.to(torch.promote_types(products.dtype, torch.float32)).softmax(dim=-1)
     patches: Tensor = weights[:, :, 0, vit.num_prefix_tokens :]
-    return patches.reshape(*patches.shape[:2], *_grid(vit, images))
+    return patches.reshape(*patches.shape[:2], *shape)
 
 
 def patch_px(vit: Any) -> int:
     """Side of a patch; they are square in all networks that timm names."""
-    return int(vit.patch_embed.patch_size[0])
+    size = vit.patch_embed.patch_size
+    return int(size if isinstance(size, int) else size[0])
+
+
+def grid(vit: Any, images: Tensor) -> tuple[int, int]:
+    """(rows, columns) of patches in images (.., height, width). Raises `UserError` unless patches divide both."""
+    side = patch_px(vit)
+    height, width = images.shape[-2:]
+    check_whole_patches("an image side", height, side)
+    check_whole_patches("an image side", width, side)
+    return height // side, width // side
 
 
 def shows_attention(vit: Any) -> bool:
-    """Whether there is a CLS token, and a last block from which its attention can be read."""
-    return bool(vit.has_class_token) and _is_plain(vit.blocks[-1])
+    """Whether the last block is one from which the CLS token's attention can be read."""
+    return _is_plain(vit.blocks[-1])
 
 
 @torch.no_grad()
@@ -88,11 +106,6 @@ def _before_last_block(vit: Any, images: Tensor) -> Tensor:
     for block in vit.blocks[:-1]:
         tokens = _run(block, tokens)
     return tokens
-
-
-def _grid(vit: Any, images: Tensor) -> tuple[int, int]:
-    height, width = vit.patch_embed.patch_size
-    return images.shape[-2] // height, images.shape[-1] // width
 
 
 def _is_plain(block: Any) -> bool:

@@ -19,7 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for verb in ("run", "eval", "list", "show", "table", "check", "new_plugin", "score_davis", "davis_video"):
+VERBS = "run eval list show table attention davis_video score_davis check new_plugin".split()
+for verb in VERBS:
     import_module(f"ssl_bench.cli.{verb}").register(app)
 
 

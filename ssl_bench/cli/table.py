@@ -1,4 +1,4 @@
-"""`sslbench table`: fold the records under results/ into a table, on screen and as files."""
+"""`sslbench table`: fold the records under results/ into tables, on screen and as files."""
 
 from __future__ import annotations
 
@@ -25,52 +25,62 @@ def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: sslbench table comparison")
     def table(
         name: Annotated[
-            str,
+            str | None,
             typer.Argument(
-                metavar="NAME|FILE", help="a table of sslbench's (--list), or a description of your own (.toml)"
+                metavar="NAME|FILE",
+                help="a table of sslbench's (--list), or a description of your own (.toml) "
+                "[default: each of sslbench's that there are records for]",
             ),
-        ] = "comparison",
+        ] = None,
         results: Annotated[
             Path, typer.Option(metavar="DIR", help="where runs/ is read and tables/ is written")
         ] = RESULTS,
         list_tables: Annotated[bool, typer.Option("--list", help="show which tables there are and stop")] = False,
     ) -> None:
-        """Fold the records under results/ into a table.
+        """Fold the records under results/ into tables.
 
         Prints Markdown and writes DIR/tables/ID.md and ID.csv. Mean and standard deviation are over seeds; published
         figures stand in columns of their own. Exit status 1 when a record could not be read; the others are tabulated.
         """
-        from ssl_bench.record import read_all, write_atomically
+        from ssl_bench.record import read_all
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
-        from ssl_bench.tables.render import to_csv, to_markdown
 
         if list_tables:
             for known, title in built_in_tables().items():
                 typer.echo(f"{known}  {title}")
             return
-        source = load_table(name)
-        records, problems = read_all(results)
-        folded = fold(source.description, (record for _, record in records), source.published)
-        # what is printed in papers is long and always the same: on screen only while there is nothing else to show
-        typer.echo(_for_screen(folded, published_lists=not folded.blocks))
-        if folded.blocks:
-            folder = results / "tables"
-            _make(folder)
-            markdown, csv = folder / f"{source.description.id}.md", folder / f"{source.description.id}.csv"
-            write_atomically(markdown, to_markdown(folded).encode())
-            write_atomically(csv, to_csv(folded).encode())
-            for published in folded.published:
-                typer.echo(f"published: {len(published.rows)} printed rows ({published.data}) stand in {markdown}")
-            typer.echo(f"written: {markdown}, {csv}")
-        elif records:
-            typer.echo(f"none of the {len(records)} records under {results / 'runs'} passes the filter of this table")
-        else:
+        sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
+        found, problems = read_all(results)
+        records = [record for _, record in found]
+        tables = [fold(source.description, records, source.published) for source in sources]
+        filled = [table for table in tables if table.blocks]
+        for table in filled or tables[:1]:
+            # what is printed in papers is long and always the same: on screen only while there is nothing else to show
+            typer.echo(_for_screen(table, published_lists=not table.blocks))
+        for table in filled:
+            _write(table, results / "tables")
+        if records and not filled:
+            typer.echo(f"none of the {len(records)} records under {results / 'runs'} counts for this table")
+        elif not records:
             typer.echo(f"no record under {results / 'runs'} yet, nothing written. Make the first: {FIRST_RUN}")
         for problem in problems:
             typer.echo(f"warning: left out: {problem}", err=True)
         if problems:
             raise typer.Exit(1)
+
+
+def _write(table: Table, folder: Path) -> None:
+    from ssl_bench.record import write_atomically
+    from ssl_bench.tables.render import to_csv, to_markdown
+
+    _make(folder)
+    markdown, csv = folder / f"{table.description.id}.md", folder / f"{table.description.id}.csv"
+    write_atomically(markdown, to_markdown(table).encode())
+    write_atomically(csv, to_csv(table).encode())
+    for published in table.published:
+        typer.echo(f"published: {len(published.rows)} printed rows ({published.data}) stand in {markdown}")
+    typer.echo(f"written: {markdown}, {csv}")
 
 
 def _make(folder: Path) -> None:

@@ -126,6 +126,8 @@ class TableDescription(_Part):
     """One block per training data set, or one block with the data set as a column. It is always named."""
     filter: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Dotted path -> the value or values that a record must have to count."""
+    judged_by: str = ""
+    """Name of an evaluator: only records that hold an evaluation by it count; empty: all."""
     row: tuple[Key, ...] = Field(min_length=1)
     distinguish: tuple[Key, ...] = ()
     """Shown in words where rows differ in it, in the block's heading where they agree. What else differs between

@@ -25,7 +25,9 @@ def fold(description: TableDescription, records: Iterable[RunRecord], published:
     keys = description.row
     if description.data == "column":
         keys = (*keys, Key.model_validate({"id": "data", "title": "data", "from": "data.name"}))
-    runs = [run for run in (as_run(record, description) for record in records) if wanted(run, description.filter)]
+    judged = description.judged_by
+    counted = (r for r in records if not judged or any(one.evaluator == judged for one in r.evaluations))
+    runs = [run for run in (as_run(record, description) for record in counted) if wanted(run, description.filter)]
     by_data: dict[tuple[bool, str, str], list[Run]] = {}
     for run in runs:
         data = run.record.data
@@ -94,24 +96,33 @@ def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, publ
 
 
 def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Letters where the protocols of one column differ, with their footnotes; one plain note where they agree."""
-    marks: dict[tuple[int, str], str] = {}
-    notes: list[str] = []
+    """Letters where the protocols of one column differ, with their footnotes; one plain note where they agree.
+
+    Columns that share a protocol share its note.
+    """
+    titles: dict[tuple[str, bool], list[str]] = {}
+    differing = set()
     for index, column in enumerate(description.column):
         met = list(dict.fromkeys(row.cells[index].protocol for row in rows if row.cells[index].protocol))
-        if len(met) == 1:
-            notes.append(f"{column.title}: {met[0]}")
-        for protocol in met if len(met) > 1 else []:
-            marks[index, protocol] = letter(len(marks))
-            notes.append(f"[{marks[index, protocol]}] {column.title}: {protocol}")
-    marked = [
+        differing |= {index} if len(met) > 1 else set()
+        for protocol in met:
+            titles.setdefault((protocol, len(met) > 1), []).append(column.title)
+    letters = {protocol: letter(n) for n, (protocol, _) in enumerate(key for key in titles if key[1])}
+    notes = [
+        (f"[{letters[protocol]}] " if marked else "") + f"{', '.join(named)}: {protocol}"
+        for (protocol, marked), named in titles.items()
+    ]
+    lettered = [
         replace(
             row,
-            cells=tuple(replace(cell, mark=marks.get((i, cell.protocol), "")) for i, cell in enumerate(row.cells)),
+            cells=tuple(
+                replace(cell, mark=letters.get(cell.protocol, "") if index in differing else "")
+                for index, cell in enumerate(row.cells)
+            ),
         )
         for row in rows
     ]
-    return marked, notes
+    return lettered, notes
 
 
 def _notes(own: Group) -> list[str]:
