@@ -26,7 +26,7 @@ the crop (theirs: 2 px; the demo: none); any transformer is trained as MoCo v3 t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ from ssl_bench.method import (
 )
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import ALIKE, Sign, uniform
 from ssl_bench.views import Crop, MultiCrop
 
 Range = tuple[float, float]
@@ -232,6 +233,12 @@ class MoCoV2(Method):
         self.queue[rows] = keys.to(self.queue.dtype)
         self.queue_position.add_(len(keys)).remainder_(len(self.queue))
         ema.move_towards(self.key, self.query, self.config.key_momentum)
+
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """Where all embeddings are alike, the key is as likely as every row of the queue."""
+        near = {"loss": uniform(1 + len(self.queue)), "positive_cosine": ALIKE}
+        change = "a lower optimizer.base_lr, a method.key_momentum nearer to 1"
+        return [Sign(near, "queries and keys are alike for all images", change)]
 
     def evaluation_backbone(self) -> Backbone:
         """The query encoder's, as in main_lincls.py."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 15.0
 """Time between two lines where the output is not a terminal."""
-SHOWN_LOGS = ("loss", "teacher_entropy", "kl")
+SHOWN_LOGS = ("loss", "teacher_entropy", "kl", "target_spread", "prototypes_used", "feature_spread")
 
 
 class TerminalDisplay:
@@ -57,6 +57,8 @@ class TerminalDisplay:
 
     def step(self, report: StepReport) -> None:
         """A training step is done."""
+        if report.warning:
+            self.line("warning", report.warning)
         done = report.step == report.total_steps
         epoch = f"{report.epoch + 1}/{report.epochs}"
         if self._live:

@@ -1,0 +1,145 @@
+"""Whether a run is still learning: signs of a collapse while it trains, and what to change.
+
+A sign is a set of logged values that stay within a hair of what a collapse gives, at every single step. What still
+learns is noisy and leaves them again; so a sign counts only where it lasts, and only after the warm-up. The doctor
+itself logs two values of the judged network's features, whatever the method; the rest are the method's own
+(`Method.signs`). It looks only: no state and no random number moves, so a run with it is bitwise the run without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.features import eval_mode
+from ssl_bench.method import Method
+from ssl_bench.signs import Sign, entropy
+
+PROBED_IMAGES = 64
+"""At most so many images of a batch are looked at: the cost of a probe stays below a tenth of a step."""
+LEAST_IMAGES = 2
+"""One image has no spread."""
+PATIENCE_STEPS = (50, 1000)
+"""A sign must last for a twentieth of the run, between these bounds."""
+PROBES_WITHIN_PATIENCE = 4
+FEATURES_ALIKE = Sign(
+    {"feature_spread": (0.0, 1e-3)},
+    "the judged network gives the same features for every image",
+    "a lower rate (--set optimizer.base_lr=...), or what the method has against collapse (sslbench run METHOD --help)",
+)
+
+
+class RunFailed(Exception):
+    """The run cannot go on: its loss or its weights are not finite ("failed"), or a sign has lasted ("collapsed")."""
+
+    def __init__(self, message: str, status: Literal["failed", "collapsed"] = "failed") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def feature_spread(features: Tensor) -> Tensor:
+    """(batch, dim) -> (): standard deviation of l2-normalised features over the batch, averaged, times sqrt(dim).
+
+    About 1 where directions are isotropic, smaller where features share a mean, 0 where all are alike (Chen and He
+    2020, arXiv 2011.10566, section 4.1: "std of the l2-normalized output", there to be compared with 1 / sqrt(dim)).
+    """
+    deviations: Tensor = functional.normalize(features, dim=-1).std(dim=0)
+    return deviations.mean() * math.sqrt(features.shape[-1])
+
+
+def effective_rank(features: Tensor) -> Tensor:
+    """(batch, dim) -> (): exp of the entropy of the singular values over their sum, between 1 and min(batch, dim).
+
+    RankMe (Garrido et al. 2023, arXiv 2210.02885, equations 1 and 2; its epsilon is left out, 0 log 0 being 0 here).
+    """
+    values = torch.linalg.svdvals(features)
+    shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return entropy(shares).exp()
+
+
+def probe(backbone: Backbone, images: Tensor) -> dict[str, float]:
+    """The two values of the features of (batch, 3, height, width), in eval mode and fp32; every mode is put back.
+
+    Raises `RunFailed` for features that are not finite.
+    """
+    with eval_mode(backbone), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        features = backbone(images[:PROBED_IMAGES]).double().cpu()
+    if not bool(torch.isfinite(features).all()):
+        raise RunFailed(f"the features of the judged network are not finite. {DIVERGED}")
+    return {"feature_spread": float(feature_spread(features)), "effective_rank": float(effective_rank(features))}
+
+
+DIVERGED = (
+    "Likely causes: a learning rate that is too high (--set optimizer.base_lr=...) or too little precision "
+    "(--set training.precision=fp32)"
+)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """When to look, and how long a sign must last before the run ends as collapsed."""
+
+    signs: Sequence[Sign]
+    first_step: int
+    """Nothing is judged before; at the start losses near ln K are healthy."""
+    patience: int
+    """Steps in a row for which a sign must be there."""
+
+    @classmethod
+    def of(cls, method: Method, batch_size: int, total_steps: int, warmup_steps: int) -> Doctor:
+        """The doctor of a run: judges after the warm-up and as many steps more as it then waits."""
+        least, most = PATIENCE_STEPS
+        patience = min(most, max(least, total_steps // 20))
+        return cls((*method.signs(batch_size), FEATURES_ALIKE), warmup_steps + patience, patience)
+
+    def probes_at(self, step: int) -> bool:
+        """Whether the features are looked at after `step` steps."""
+        return step % max(1, self.patience // PROBES_WITHIN_PATIENCE) == 0
+
+    def probe(self, method: Method, images: Tensor) -> dict[str, float]:
+        """What is logged of the features; nothing for views that are no images and for a batch of one."""
+        if images.ndim != 4 or len(images) < LEAST_IMAGES:
+            return {}
+        return probe(method.evaluation_backbone(), images)
+
+    def look(self, step: int, values: Mapping[str, float], lasting: dict[str, int]) -> str:
+        """Count for how many steps each sign has been there, in `lasting` by its cause; returns a warning, or "".
+
+        `values` are what was logged last after `step` steps. Raises `RunFailed` when a sign has lasted.
+        """
+        here = [sign for sign in self.signs if step > self.first_step and _is_there(sign, values)]
+        counts = {sign.cause: lasting.get(sign.cause, 0) + 1 for sign in here}
+        lasting.clear()
+        lasting.update(counts)
+        longest = max(counts.values(), default=0)
+        words = "; ".join(f"{_shown(sign, values)}: {sign.cause}. To change: {sign.change}" for sign in here)
+        if longest >= self.patience:
+            raise RunFailed(f"for {longest} steps, up to step {step}, {words}.", "collapsed")
+        if longest == self.patience // 2:
+            return f"signs of a collapse: {words}. The run ends if this lasts {self.patience - longest} steps more"
+        return ""
+
+
+def refuse_nan(method: Method, step: int) -> None:
+    """Raises `RunFailed` where a weight or a buffer holds NaN, so that no checkpoint is made of it."""
+    for name, tensor in method.state_dict().items():
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise RunFailed(f"{name} holds NaN after step {step}, though the loss was finite. {DIVERGED}")
+
+
+def _is_there(sign: Sign, values: Mapping[str, float]) -> bool:
+    return all(name in values and abs(values[name] - value) <= hair for name, (value, hair) in sign.near.items())
+
+
+def _shown(sign: Sign, values: Mapping[str, float]) -> str:
+    """E.g. "kl 0.0003 (within 0.03 of 0)"."""
+    return " and ".join(
+        f"{name} {values[name]:.4g} (within {hair:.2g} of {value:.4g})" for name, (value, hair) in sign.near.items()
+    )
