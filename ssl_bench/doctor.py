@@ -2,25 +2,24 @@
 
 A sign is a set of logged values that stay within a hair of what a collapse gives, at every single step. What still
 learns is noisy and leaves them again; so a sign counts only where it lasts, and only after the warm-up. The doctor
-itself logs two values of the judged network's features, whatever the method; the rest are the method's own
-(`Method.signs`). It looks only: no state and no random number moves, so a run with it is bitwise the run without.
+itself logs two values of the judged network's features, whatever the method: their spread, a sign where it vanishes,
+and their effective rank, which is shown and not judged (a healthy network of few classes has a low one). The rest are
+the method's own (`Method.signs`). Looking moves no state and no random number: a run with it is bitwise one without.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.features import eval_mode
 from ssl_bench.method import Method
-from ssl_bench.signs import Sign, entropy
+from ssl_bench.signs import Sign, entropy, spread
 
 PROBED_IMAGES = 64
 """At most so many images of a batch are looked at: the cost of a probe stays below a tenth of a step."""
@@ -29,6 +28,8 @@ LEAST_IMAGES = 2
 PATIENCE_STEPS = (50, 1000)
 """A sign must last for a twentieth of the run, between these bounds."""
 PROBES_WITHIN_PATIENCE = 4
+LEAST_STEPS_FROM_START = 500
+"""A sign that was there from the first step on must last for half of the run, and for so many steps at least."""
 FEATURES_ALIKE = Sign(
     {"feature_spread": (0.0, 1e-3)},
     "the judged network gives the same features for every image",
@@ -42,16 +43,6 @@ class RunFailed(Exception):
     def __init__(self, message: str, status: Literal["failed", "collapsed"] = "failed") -> None:
         super().__init__(message)
         self.status = status
-
-
-def feature_spread(features: Tensor) -> Tensor:
-    """(batch, dim) -> (): standard deviation of l2-normalised features over the batch, averaged, times sqrt(dim).
-
-    About 1 where directions are isotropic, smaller where features share a mean, 0 where all are alike (Chen and He
-    2020, arXiv 2011.10566, section 4.1: "std of the l2-normalized output", there to be compared with 1 / sqrt(dim)).
-    """
-    deviations: Tensor = functional.normalize(features, dim=-1).std(dim=0)
-    return deviations.mean() * math.sqrt(features.shape[-1])
 
 
 def effective_rank(features: Tensor) -> Tensor:
@@ -73,7 +64,7 @@ def probe(backbone: Backbone, images: Tensor) -> dict[str, float]:
         features = backbone(images[:PROBED_IMAGES]).double().cpu()
     if not bool(torch.isfinite(features).all()):
         raise RunFailed(f"the features of the judged network are not finite. {DIVERGED}")
-    return {"feature_spread": float(feature_spread(features)), "effective_rank": float(effective_rank(features))}
+    return {"feature_spread": float(spread(features)), "effective_rank": float(effective_rank(features))}
 
 
 DIVERGED = (
@@ -91,17 +82,20 @@ class Doctor:
     """Nothing is judged before; at the start losses near ln K are healthy."""
     patience: int
     """Steps in a row for which a sign must be there."""
+    patience_from_start: int
+    """The same for a sign that was there from the first step on: what has not learned yet may still learn."""
 
     @classmethod
     def of(cls, method: Method, batch_size: int, total_steps: int, warmup_steps: int) -> Doctor:
         """The doctor of a run: judges after the warm-up and as many steps more as it then waits."""
         least, most = PATIENCE_STEPS
         patience = min(most, max(least, total_steps // 20))
-        return cls((*method.signs(batch_size), FEATURES_ALIKE), warmup_steps + patience, patience)
+        from_start = max(LEAST_STEPS_FROM_START, total_steps // 2)
+        return cls((*method.signs(batch_size), FEATURES_ALIKE), warmup_steps + patience, patience, from_start)
 
     def probes_at(self, step: int) -> bool:
         """Whether the features are looked at after `step` steps."""
-        return step % max(1, self.patience // PROBES_WITHIN_PATIENCE) == 0
+        return step == 1 or step % max(1, self.patience // PROBES_WITHIN_PATIENCE) == 0
 
     def probe(self, method: Method, images: Tensor) -> dict[str, float]:
         """What is logged of the features; nothing for views that are no images and for a batch of one."""
@@ -109,22 +103,32 @@ class Doctor:
             return {}
         return probe(method.evaluation_backbone(), images)
 
+    def suspects(self, step: int, lasting: Mapping[str, int]) -> bool:
+        """Whether there is a sign after `step` steps, of those counted in `lasting`."""
+        return step > self.first_step and bool(lasting)
+
     def look(self, step: int, values: Mapping[str, float], lasting: dict[str, int]) -> str:
         """Count for how many steps each sign has been there, in `lasting` by its cause; returns a warning, or "".
 
         `values` are what was logged last after `step` steps. Raises `RunFailed` when a sign has lasted.
         """
-        here = [sign for sign in self.signs if step > self.first_step and _is_there(sign, values)]
+        here = [sign for sign in self.signs if is_there(sign, values)]
         counts = {sign.cause: lasting.get(sign.cause, 0) + 1 for sign in here}
         lasting.clear()
         lasting.update(counts)
-        longest = max(counts.values(), default=0)
-        words = "; ".join(f"{_shown(sign, values)}: {sign.cause}. To change: {sign.change}" for sign in here)
-        if longest >= self.patience:
-            raise RunFailed(f"for {longest} steps, up to step {step}, {words}.", "collapsed")
-        if longest == self.patience // 2:
-            return f"signs of a collapse: {words}. The run ends if this lasts {self.patience - longest} steps more"
-        return ""
+        left = min((self._left(step, count) for count in counts.values()), default=self.patience)
+        words = "; ".join(
+            f"{_shown(sign, values)} for {counts[sign.cause]} steps: {sign.cause}. To change: {sign.change}"
+            for sign in here
+        )
+        if left <= 0:
+            raise RunFailed(f"signs of a collapse up to step {step}: {words}.", "collapsed")
+        return f"signs of a collapse: {words}. The run ends in {left} steps" if left == self.patience // 2 else ""
+
+    def _left(self, step: int, count: int) -> int:
+        """Steps until a sign that has been there for `count` steps ends the run."""
+        patience = self.patience if count < step else self.patience_from_start
+        return patience - max(0, min(count, step - self.first_step))
 
 
 def refuse_nan(method: Method, step: int) -> None:
@@ -134,7 +138,8 @@ def refuse_nan(method: Method, step: int) -> None:
             raise RunFailed(f"{name} holds NaN after step {step}, though the loss was finite. {DIVERGED}")
 
 
-def _is_there(sign: Sign, values: Mapping[str, float]) -> bool:
+def is_there(sign: Sign, values: Mapping[str, float]) -> bool:
+    """Whether every value that the sign looks for is logged, and within its hair."""
     return all(name in values and abs(values[name] - value) <= hair for name, (value, hair) in sign.near.items())
 
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Near = tuple[float, float]
 """(value, hair): a log is there while it is within a hair of the value. Below: what healthy runs stay far from."""
 NO_SPREAD: Near = (0.0, 0.1)
-"""Of l2-normalised vectors times sqrt(dim), with mean cosines above 0.99; 0.7 and more in healthy runs of BYOL."""
+"""Of `spread`, where cosines are above 0.99 on average; 0.7 and more in healthy runs of BYOL."""
 NO_DIVERGENCE: Near = (0.0, 0.03)
 """KL in nats; 0.6 and more in healthy runs of DINO."""
-ALIKE: Near = (1.0, 0.01)
-"""Cosine of two views."""
 ONE_USED: Near = (1.0, 0.2)
 """exp of the entropy of how often each of K choices is taken: K where all are used alike."""
 
@@ -36,9 +35,19 @@ class Sign:
     """The settings to change, as they are typed."""
 
 
-def uniform(choices: int) -> Near:
-    """ln K, in nats: the entropy of equal probabilities of so many choices, and their loss; to one in a hundred."""
-    return math.log(choices), 0.01 * math.log(choices)
+def uniform(choices: int, hair: float = 0.01) -> Near:
+    """ln K, in nats: the entropy of equal probabilities of so many choices, and their loss; `hair` is a share of it."""
+    return math.log(choices), hair * math.log(choices)
+
+
+def spread(vectors: Tensor) -> Tensor:
+    """(batch, dim) -> (): standard deviation over the batch of l2-normalised vectors, averaged, times sqrt(dim).
+
+    About 1 where directions are isotropic, less where vectors share a mean, 0 where all are alike (Chen and He 2020,
+    arXiv 2011.10566, section 4.1: "std of the l2-normalized output", there compared with 1 / sqrt(dim)).
+    """
+    deviations: Tensor = functional.normalize(vectors, dim=-1).std(dim=0)
+    return deviations.mean() * math.sqrt(vectors.shape[-1])
 
 
 def entropy(probabilities: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def train(
             refuse_nan(method, state.step)
             return save_checkpoint(
                 checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state),
-                suspect=bool(state.lasting),
+                suspect=doctor.suspects(state.step, state.lasting),
             )  # fmt: skip
 
         try:

@@ -24,7 +24,6 @@ Synchronising batch norm over several processes, as the authors do, is left to a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +38,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import NO_SPREAD, Sign
+from ssl_bench.signs import NO_SPREAD, Sign, spread
 from ssl_bench.views import Crop, MultiCrop
 
 Range = tuple[float, float]
@@ -116,12 +115,6 @@ def regression_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of |q/|q| - z/|z||^2 = 2 - 2 cos(q, z), of (batch, dim) each (equation 2)."""
     cosines: Tensor = (functional.normalize(predictions, dim=-1) * functional.normalize(targets, dim=-1)).sum(dim=-1)
     return 2 - 2 * cosines.mean()
-
-
-def spread(projections: Tensor) -> Tensor:
-    """Standard deviation over the batch of l2-normalised (batch, dim), times sqrt(dim): about 1, 0 in collapse."""
-    deviations = functional.normalize(projections, dim=-1).std(dim=0)
-    return deviations.mean() * math.sqrt(projections.shape[-1])
 
 
 class BYOL(Method):

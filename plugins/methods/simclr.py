@@ -34,7 +34,7 @@ from ssl_bench.heads import mlp
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import ALIKE, Sign, uniform
+from ssl_bench.signs import NO_SPREAD, Sign, spread, uniform
 from ssl_bench.views import Crop, MultiCrop
 
 Range = tuple[float, float]
@@ -158,15 +158,12 @@ class SimCLR(Method):
         with torch.autocast(images.device.type, enabled=False):  # a similarity of 0.99 / 0.1 in bf16 is off by 0.03
             projections = projections.to(next(self.projector.parameters()).dtype)
             loss = nt_xent(projections, self.config.temperature)
-            cosines, positive = similarities(projections.detach(), 1.0), positives(projections)
-        found = (cosines.argmax(dim=-1) == positive).float().mean()
-        return StepOutput(
-            loss, {"positives_found": found, "positive_cosine": cosines.gather(1, positive[:, None]).mean()}
-        )
+            found = similarities(projections.detach(), 1.0).argmax(dim=-1) == positives(projections)
+        return StepOutput(loss, {"positives_found": found.float().mean(), "spread": spread(projections.detach())})
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
         """Where all projections are alike, each of the 2N - 1 candidates is as likely, and nothing has a gradient."""
-        near = {"loss": uniform(2 * batch_size - 1), "positive_cosine": ALIKE}
+        near = {"loss": uniform(2 * batch_size - 1), "spread": NO_SPREAD}
         return [Sign(near, "all projections are alike", "a lower optimizer.base_lr, a larger --batch-size")]
 
     def evaluation_backbone(self) -> Backbone:

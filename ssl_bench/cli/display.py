@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 15.0
 """Time between two lines where the output is not a terminal."""
-SHOWN_LOGS = ("loss", "teacher_entropy", "kl", "target_spread", "prototypes_used", "feature_spread")
+SPREADS = ("spread", "target_spread", "key_spread", "feature_spread")
+SHOWN_LOGS = ("loss", "teacher_entropy", "kl", "prototypes_used", *SPREADS)
 
 
 class TerminalDisplay:
