@@ -22,12 +22,13 @@ from ssl_bench.method import Method
 from ssl_bench.signs import Sign, entropy, spread
 
 PROBED_IMAGES = 64
-"""At most so many images of a batch are looked at: the cost of a probe stays below a tenth of a step."""
+"""At most so many images of a batch are looked at; a probe then costs about a tenth of a step."""
 LEAST_IMAGES = 2
 """One image has no spread."""
 PATIENCE_STEPS = (50, 1000)
 """A sign must last for a twentieth of the run, between these bounds."""
-PROBES_WITHIN_PATIENCE = 4
+PROBES_WITHIN_PATIENCE = 3
+"""A sign in the features is seen so often before it ends a run; looking costs 1 % of the time of a short run."""
 LEAST_STEPS_FROM_START = 500
 """A sign that was there from the first step on must last for half of the run, and for so many steps at least."""
 FEATURES_ALIKE = Sign(
