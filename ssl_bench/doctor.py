@@ -36,6 +36,10 @@ FEATURES_ALIKE = Sign(
     "the judged network gives the same features for every image",
     "a lower rate (--set optimizer.base_lr=...), or what the method has against collapse (sslbench run METHOD --help)",
 )
+DIVERGED = (
+    "Likely causes: a learning rate that is too high (--set optimizer.base_lr=...) or too little precision "
+    "(--set training.precision=fp32)."
+)
 
 
 class RunFailed(Exception):
@@ -62,16 +66,10 @@ def probe(backbone: Backbone, images: Tensor) -> dict[str, float]:
     Raises `RunFailed` for features that are not finite.
     """
     with eval_mode(backbone), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        features = backbone(images[:PROBED_IMAGES]).double().cpu()
+        features = backbone(images[:PROBED_IMAGES]).cpu().double()
     if not bool(torch.isfinite(features).all()):
         raise RunFailed(f"the features of the judged network are not finite. {DIVERGED}")
     return {"feature_spread": float(spread(features)), "effective_rank": float(effective_rank(features))}
-
-
-DIVERGED = (
-    "Likely causes: a learning rate that is too high (--set optimizer.base_lr=...) or too little precision "
-    "(--set training.precision=fp32)"
-)
 
 
 @dataclass(frozen=True)

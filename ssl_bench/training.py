@@ -186,7 +186,7 @@ def training_step(
         output = method.step(batch, progress)
     if not torch.isfinite(output.loss):
         raise RunFailed(
-            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}."
+            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
         )
     optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
