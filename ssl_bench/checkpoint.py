@@ -3,7 +3,8 @@
 A checkpoint is a folder `step-00001480/` with the method's state, the optimizer's tensors (both safetensors, no
 pickle), `state.json` and a manifest of SHA-256 digests, because a flipped byte in a weights file loads silently with
 wrong values. It is written under another name and renamed when complete; the last two are kept, and a damaged one is
-answered with the one before.
+answered with the one before. One made while a sign of a collapse was there ends in `-suspect` and never replaces the
+last good one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.record import sync_folder
 
 MANIFEST = "manifest.json"
-KEPT = 2
+KEPT, SUSPECT = 2, "-suspect"
 
 
 class DamagedCheckpoint(UserError):
@@ -31,11 +32,17 @@ class DamagedCheckpoint(UserError):
 
 
 def save_checkpoint(
-    folder: Path, step: int, method: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    method: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    suspect: bool = False,
 ) -> Path:
-    """Write `folder/step-XXXXXXXX`, verify it, drop all but the last two. Raises `UserError` when the disk is full;
-    earlier checkpoints are untouched then."""
-    final = folder / f"step-{step:08d}"
+    """Write `folder/step-XXXXXXXX`, verify it, drop all but the last two and the last good one. Raises `UserError`
+    when the disk is full; earlier checkpoints are untouched then."""
+    final = folder / f"step-{step:08d}{SUSPECT * suspect}"
     part = folder / f".{final.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -62,14 +69,21 @@ def save_checkpoint(
         if type(error).__module__.startswith("safetensors"):
             raise _cannot_save(final, error) from error
         raise
+    good = last_good(folder)
     for old in checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old)
+        if old != good:
+            shutil.rmtree(old)
     return final
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoint folders, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint that was made while there was no sign of a collapse."""
+    return next((path for path in reversed(checkpoints(folder)) if not path.name.endswith(SUSPECT)), None)
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any], list[str]]:

@@ -80,7 +80,7 @@ class FeatureStore:
         images: Split = getattr(self.dataset, split)
         begun, vectors, filled = time.perf_counter(), torch.empty(0), 0
         network: Callable[[Tensor], Tensor] = self.backbone if kind == "features" else self.backbone.probe_features
-        with _eval_mode(self.backbone), torch.inference_mode(), self._autocast():
+        with eval_mode(self.backbone), torch.inference_mode(), self._autocast():
             for batch in self._batches(images):
                 output = network(batch.to(self.device, non_blocking=True))
                 if not filled:
@@ -156,7 +156,7 @@ def _check(vectors: Tensor, split: str) -> None:
 
 
 @contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode inside, each module's own mode again outside."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

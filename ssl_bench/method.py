@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.settings import Settings
+from ssl_bench.signs import Sign
 
 Views = tuple[Tensor, ...]
 MakeViews = Callable[[Image.Image, Random], Views]
@@ -157,6 +158,10 @@ class Method(nn.Module):
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Optional: move teacher, queue, centre or prototypes; once per optimizer step, after it, without gradient."""
+
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """Optional: how a collapse shows in this method's logs, e.g. a loss that stays at ln K; batches of a run."""
+        return ()
 
     @abstractmethod
     def evaluation_backbone(self) -> Backbone:

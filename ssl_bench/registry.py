@@ -1,24 +1,21 @@
 """Names to plugins: entry points, found without importing anything, loaded one at a time when asked for.
 
 The group name carries the API's major version (`ssl_bench.methods.v1`), so that a plugin written for another major
-is not seen as a broken one of this.
+is never loaded. What an outsider registers spoils nothing but itself: names of sslbench's own plugins stay theirs.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.machinery
 import re
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_bench.errors import UserError, unknown_name
+from ssl_bench.outsiders import IMPORT_SECONDS, BrokenPlugin, foreign_code
+from ssl_bench.source_text import describe, why_unreadable
 
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
@@ -29,10 +26,8 @@ if TYPE_CHECKING:
 API_VERSION = 1
 Kind = Literal["method", "backbone", "evaluator", "dataset"]
 KINDS: tuple[Kind, ...] = ("method", "backbone", "evaluator", "dataset")
-
-
-class BrokenPlugin(UserError):
-    """A plugin is registered but cannot be used; the message names its distribution and the reason."""
+HOME = "sslbench"
+"""The distribution of this package and of its own plugins."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +40,25 @@ class Plugin:
     """`module:attribute`."""
     distribution: str
     version: str
+    misfit: str = ""
+    """Why its entry point alone rules it out, e.g. another major version of the API."""
 
     @property
     def origin(self) -> str:
         """Distribution and version, e.g. "sslbench 0.1.0"."""
         return f"{self.distribution} {self.version}"
 
-    def load(self) -> Any:
-        """Import the module and return the class. Raises `BrokenPlugin` whatever goes wrong in there."""
-        try:
+    def load(self, seconds: float | None = None) -> Any:
+        """Import the module and return the class. Raises `BrokenPlugin` whatever goes wrong in there, and for an
+        import that takes longer than `seconds`."""
+        before = f"the {self.kind} {self.name!r} of {self.origin} cannot be loaded from {self.target}"
+        contract = _contract(self.kind)  # with torch, whose time is not the outsider's
+        with foreign_code(before, f"Mend or uninstall {self.distribution}; everything else works.", seconds):
             loaded = EntryPoint(self.name, self.target, group_of(self.kind)).load()
-        except Exception as error:  # an outsider's code may raise anything while it is imported
+        if not isinstance(loaded, type) or not issubclass(loaded, contract):
             raise BrokenPlugin(
-                f"the {self.kind} {self.name!r} of {self.origin} cannot be loaded from {self.target}: "
-                f"{type(error).__name__}: {error}. Mend or uninstall {self.distribution}; everything else works."
-            ) from error
-        if not isinstance(loaded, type) or not issubclass(loaded, _contract(self.kind)):
-            raise BrokenPlugin(
-                f"the {self.kind} {self.name!r} of {self.origin} is not a {_contract(self.kind).__name__}: "
-                f"{self.target} is {loaded!r}; it must be a subclass of {_contract(self.kind).__module__}."
-                f"{_contract(self.kind).__name__}"
+                f"the {self.kind} {self.name!r} of {self.origin} is not a {contract.__name__}: {self.target} is "
+                f"{loaded!r}; it must be a subclass of {contract.__module__}.{contract.__name__}"
             )
         if not isinstance(getattr(loaded, "Config", None), type):
             raise BrokenPlugin(
@@ -75,22 +69,7 @@ class Plugin:
 
     def describe(self) -> tuple[str, str]:
         """(first line of the class docstring, paper cited in the module docstring), read as text, not imported."""
-        module_name, _, attribute = self.target.partition(":")
-        path = _source_path(module_name)
-        if path is None:
-            return "", ""
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):
-            return "", ""
-        words = ast.get_docstring(tree) or ""
-        paper = re.search(r"arXiv[: ]*(\d{4}\.\d{4,5})", words)
-        summary = words.partition("\n")[0]
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == attribute:
-                summary = (ast.get_docstring(node) or summary).partition("\n")[0]
-                paper = re.search(r"arXiv[: ]*(\d{4}\.\d{4,5})", ast.get_docstring(node) or "") or paper
-        return summary, f"arXiv {paper.group(1)}" if paper else ""
+        return describe(self.target)
 
 
 def group_of(kind: Kind) -> str:
@@ -101,19 +80,35 @@ def group_of(kind: Kind) -> str:
 @cache
 def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
     found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in KINDS}
-    kinds = {group_of(kind): kind for kind in KINDS}
     seen: set[str] = set()
     for distribution in distributions():
-        name = distribution.name
+        try:
+            name, version, entries = distribution.name, distribution.version, list(distribution.entry_points)
+        except Exception:  # metadata that cannot be read; pip says what to do about them
+            continue
         key = re.sub(r"[-_.]+", "-", name or "").lower()
         if not key or key in seen:  # an older copy of one distribution further down sys.path
             continue
         seen.add(key)
-        for entry in distribution.entry_points:
-            if entry.group in kinds:
-                plugin = Plugin(kinds[entry.group], entry.name, entry.value, name, distribution.version)
-                found[plugin.kind].setdefault(entry.name, []).append(plugin)
+        for entry in entries:
+            kind, misfit = _kind_of_group(entry.group)
+            if kind is not None:
+                plugin = Plugin(kind, entry.name, entry.value, name, version, misfit)
+                found[kind].setdefault(entry.name, []).append(plugin)
     return found
+
+
+def _kind_of_group(group: str) -> tuple[Kind | None, str]:
+    """(kind, why it is not this API's) of an entry-point group; None for a group that is not ours."""
+    matched = re.fullmatch(r"ssl_bench\.(method|backbone|evaluator|dataset)(s?)\.v(\d+)", group)
+    if matched is None:
+        return None, ""
+    kind: Any = matched[1]
+    if group == group_of(kind):
+        return kind, ""
+    update = f"; update {HOME}" if int(matched[3]) > API_VERSION else "; ask its author for a newer version"
+    advice = update if matched[2] else ""
+    return kind, f"it is registered for {group}, and this {HOME} reads {group_of(kind)}{advice}"
 
 
 def refresh() -> None:
@@ -122,19 +117,39 @@ def refresh() -> None:
 
 
 def names(kind: Kind) -> list[str]:
-    """All registered names of a kind, sorted; imports nothing."""
-    return sorted(_plugins()[kind])
+    """All names of a kind that can be meant, sorted; imports nothing."""
+    return sorted(name for name, registered in _plugins()[kind].items() if any(not one.misfit for one in registered))
 
 
 def plugins(kind: Kind) -> Iterator[Plugin]:
-    """Every registration of a kind, two of one name included, sorted by name; imports nothing."""
-    for name in names(kind):
-        yield from _plugins()[kind][name]
+    """Every registration of a kind, two of one name and misfits included, sorted by name; imports nothing."""
+    for name in sorted(_plugins()[kind]):
+        yield from sorted(_plugins()[kind][name], key=lambda plugin: plugin.distribution.lower())
+
+
+def fault(plugin: Plugin) -> str:
+    """Why a plugin cannot be used, as far as metadata and source text tell it without an import; "" if they do not."""
+    if plugin.misfit:
+        return plugin.misfit
+    others = [one for one in _plugins()[plugin.kind][plugin.name] if one != plugin and not one.misfit]
+    if plugin.distribution != HOME and others:
+        taken = next((one.origin for one in others if one.distribution == HOME), "")
+        rename = f"uninstall {plugin.distribution}, or rename its entry point"
+        return f"the name is {HOME}'s own: {rename}" if taken else f"{others[0].origin} has this name, too: {rename}"
+    module, _, attribute = plugin.target.partition(":")
+    if not attribute:
+        return f"its entry point names no class: {plugin.target!r} must be module:Class"
+    return why_unreadable(module)
 
 
 def find(kind: Kind, name: str) -> Plugin:
-    """The plugin called `name`. Raises `UserError` for an unknown name or one that two distributions claim."""
-    registered = _plugins()[kind].get(name)
+    """The plugin called `name`; sslbench's own keeps its name. Raises `UserError` for an unknown name, one of another
+    version of the API, or one that two outsiders claim."""
+    everything = _plugins()[kind].get(name, [])
+    registered = [one for one in everything if not one.misfit]
+    registered = [one for one in registered if one.distribution == HOME] or registered
+    if everything and not registered:
+        raise BrokenPlugin(f"the {kind} {name!r} of {everything[0].origin} cannot be used: {everything[0].misfit}.")
     if not registered:
         raise unknown_name(kind, name, names(kind), "sslbench list")
     if len(registered) > 1:
@@ -164,19 +179,8 @@ def evaluator(name: str) -> type[Evaluator]:
 
 
 def dataset(name: str) -> type[Dataset]:
-    """The dataset class called `name`."""
-    loaded: type[Dataset] = find("dataset", name).load()
-    return loaded
-
-
-def usable(kind: Kind) -> dict[str, Any]:
-    """Name to class for every plugin of a kind that can be loaded; a warning names each that cannot."""
-    loaded = {}
-    for name in names(kind):
-        try:
-            loaded[name] = find(kind, name).load()
-        except UserError as error:
-            warnings.warn(str(error), stacklevel=2)
+    """The dataset class called `name`. What hangs is given up: every data set is asked for a folder it may know."""
+    loaded: type[Dataset] = find("dataset", name).load(IMPORT_SECONDS)
     return loaded
 
 
@@ -196,27 +200,3 @@ def _contract(kind: Kind) -> type:
     from ssl_bench.dataset import Dataset
 
     return Dataset
-
-
-def _source_path(module_name: str) -> Path | None:
-    """Where a module's source lies, found as the import system would but importing no parent package."""
-    search: list[str] | None = None
-    parts = module_name.split(".")
-    for depth in range(len(parts)):
-        name = ".".join(parts[: depth + 1])
-        spec: importlib.machinery.ModuleSpec | None = None
-        for finder in sys.meta_path:
-            try:
-                spec = finder.find_spec(name, search)
-            except Exception:  # an editable-install finder of an outsider
-                spec = None
-            if spec is not None:
-                break
-        if spec is None:
-            return None
-        search = list(spec.submodule_search_locations) if spec.submodule_search_locations is not None else None
-        if depth == len(parts) - 1:
-            return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-        if search is None:
-            return None
-    return None

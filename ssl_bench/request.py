@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,7 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
 
 
 def _dataset_loaders() -> dict[str, Any]:
-    return {name: registry.find("dataset", name).load for name in registry.names("dataset")}
+    return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 
 def _choose_preset(name: str, method: type[Method], given: str | None, train_images: int) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from ssl_bench import machine, registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.checkpoint import load_latest, save_weights
 from ssl_bench.datasets.checking import require_readable
+from ssl_bench.doctor import RunFailed
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import (
     THROUGHPUT_BATCH,
@@ -40,7 +41,7 @@ from ssl_bench.record import (
 from ssl_bench.request import Resolved
 from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
-from ssl_bench.training import Plan, RunFailed, StepReport, TrainingState, train
+from ssl_bench.training import Plan, StepReport, TrainingState, train
 
 
 class Display(Protocol):
@@ -60,8 +61,8 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     """Do one run from a complete recipe to its record, which is also written to `run_dir/record.json`.
 
     Raises `UserError` before anything is trained for all that can be known by then, `training.Stopped` after a stop
-    with everything saved. A run whose loss is not finite is recorded as failed, one whose features are constant as
-    collapsed.
+    with everything saved. A run whose loss is not finite is recorded as failed, one that the doctor ended or whose
+    features are constant as collapsed.
     """
     with hold(start.run_dir):
         return _run(resolved, start, display)
@@ -126,7 +127,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     try:
         train(method, make_views, optimizer, plan, state, display.step)
     except RunFailed as failure:
-        status, status_reason = "failed", str(failure)
+        status, status_reason = failure.status, str(failure)
     trained = []
     if status == "finished" and plan.total_steps:
         try:

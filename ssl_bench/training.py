@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from ssl_bench.checkpoint import save_checkpoint
+from ssl_bench.checkpoint import last_good, save_checkpoint
 from ssl_bench.dataset import Split
+from ssl_bench.doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.errors import UserError
 from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.method import Batch, MakeViews, Method, Progress
@@ -36,10 +37,6 @@ class Stopped(Exception):
         self.step, self.total_steps, self.checkpoint = step, total_steps, checkpoint
 
 
-class RunFailed(Exception):
-    """The run cannot go on, e.g. the loss is not finite; the last good checkpoint is kept."""
-
-
 @dataclass
 class TrainingState:
     """What a resumed run needs beside the tensors."""
@@ -51,7 +48,11 @@ class TrainingState:
     """Sums of the logged values over the current epoch."""
     counted: int = 0
     final_logs: dict[str, float] = field(default_factory=dict)
-    """Means over the last complete epoch."""
+    """Means over the last complete epoch, and the features' last values."""
+    probed: dict[str, float] = field(default_factory=dict)
+    """What the doctor saw of the features when it last looked."""
+    lasting: dict[str, int] = field(default_factory=dict)
+    """Signs of a collapse that are there now, by their cause, and for how many steps."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class StepReport:
     logs: dict[str, float]
     images_per_second: float
     seconds_left: float
+    warning: str = ""
+    """What the doctor has to say, once, of a sign that begins to last."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,10 @@ def train(
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> TrainingState:
     """Train from `state.step` to the end of the plan; raises `Stopped` after Ctrl-C or SIGTERM, with all saved, and
-    `RunFailed` when the loss is not finite."""
+    `RunFailed` when the loss is not finite or the run collapses, with the last good checkpoint kept."""
     checkpoints = plan.run_dir / "checkpoints"
+    warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
+    doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
     last_saved = begun = time.monotonic()
     seconds_before, first_step = state.seconds, state.step
     method.train()
@@ -123,7 +128,11 @@ def train(
 
         def save() -> Path:
             metrics.flush()
-            return save_checkpoint(checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state))
+            refuse_nan(method, state.step)
+            return save_checkpoint(
+                checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state),
+                suspect=doctor.suspects(state.step, state.lasting),
+            )  # fmt: skip
 
         try:
             for batch in plan.batches(method, make_views, state.step):
@@ -131,13 +140,17 @@ def train(
                 logs = training_step(method, optimizer, batch, progress, plan)
                 state.step += 1
                 state.seconds = seconds_before + time.monotonic() - begun
-                metrics.write({"step": progress.step, "epoch": progress.epoch, **logs})
+                seen = doctor.probe(method, batch.views[0]) if doctor.probes_at(state.step) else {}
+                state.probed |= seen
+                metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
                 _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
+                logs |= state.probed
+                warning = doctor.look(state.step, logs, state.lasting)
                 rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
                 report(
                     StepReport(
                         state.step, plan.total_steps, progress.epoch, plan.epochs, logs,
-                        rate * plan.batch_size, (plan.total_steps - state.step) / rate,
+                        rate * plan.batch_size, (plan.total_steps - state.step) / rate, warning,
                     )
                 )  # fmt: skip
                 if stop_requested() and state.step < plan.total_steps:
@@ -145,6 +158,10 @@ def train(
                 if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
                     save()
                     last_saved = time.monotonic()
+        except RunFailed as failure:
+            good = last_good(checkpoints)
+            kept = f"Last good checkpoint: checkpoints/{good.name}." if good else "There is no good checkpoint yet."
+            raise RunFailed(f"{failure} {kept}", failure.status) from None
         except UserError as error:  # an image that cannot be read, a full disk: keep what was learned
             if state.step == first_step:
                 raise
@@ -169,9 +186,7 @@ def training_step(
         output = method.step(batch, progress)
     if not torch.isfinite(output.loss):
         raise RunFailed(
-            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). Likely causes: a "
-            "learning rate that is too high (--set optimizer.base_lr=...) or too little precision "
-            "(--set training.precision=fp32)"
+            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
         )
     optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
@@ -195,7 +210,7 @@ def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: boo
         sums[name] += value
     state.sums, state.counted = dict(sums), state.counted + 1
     if epoch_done:
-        state.final_logs = {name: value / state.counted for name, value in state.sums.items()}
+        state.final_logs = {name: value / state.counted for name, value in state.sums.items()} | state.probed
         state.sums, state.counted = {}, 0
 
 

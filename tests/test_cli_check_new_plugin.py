@@ -194,7 +194,7 @@ def test_check_of_registered_names(sslbench: Command, tmp_path: Path, monkeypatc
     ("arguments", "words"),
     [
         ("check dinno", "Did you mean 'dino'"),
-        ("check no_such_module:Class", "module:Class, from the module's folder"),
+        ("check no_such_module:Class", "FILE.py, or module:Class from its folder"),
         ("check dino --kind metod", "Did you mean 'method'"),
         ("check dino --kind backbone", "no backbone is called 'dino'"),
         ("check cifar10", "add --data PATH"),

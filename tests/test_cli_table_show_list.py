@@ -261,13 +261,15 @@ def test_list_an_unknown_kind(sslbench: Any) -> None:
 def test_list_shows_conflicts_and_check_finds_what_is_broken(sslbench: Any, outsiders: Path) -> None:
     status, out, err = sslbench("list", "methods")
     assert (status, err) == (0, "")
-    assert len([line for line in out.splitlines() if line.startswith("  dense ") and "CONFLICT" in line]) == 2
+    clashing = [line for line in out.splitlines() if line.startswith("  dense ") and "BROKEN" in line]
+    assert ["bob-bench 1.0 has this name, too" in line for line in clashing] == [True, False]
+    assert "alice-bench 1.0 has this name, too: uninstall bob-bench, or rename its entry point" in clashing[1]
     status, out, err = sslbench("list", "methods", "--check")
     assert status == 1
     assert "  dino " in out
-    assert "alice-bench 1.0" in err
-    assert "bob-bench 1.0" in err
-    assert "RuntimeError: imported" in err
+    assert "method dense of alice-bench 1.0, method dense of bob-bench 1.0" in err
+    (line,) = [line for line in out.splitlines() if line.startswith("  broken_dense ")]
+    assert "RuntimeError: imported" in line
 
 
 def test_list_table_and_show_import_neither_plugins_nor_torch_nor_pandas(results: Path, outsiders: Path) -> None:

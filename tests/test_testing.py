@@ -24,6 +24,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
 from ssl_bench.method import Batch, MakeViews, Method, ParameterGroup, Preset, Progress, StepOutput
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import Sign
 from ssl_bench.testing import CheckFailed, CheckSkipped, checks_of, kind_of, parametrize_with_checks, run_checks
 from ssl_bench.testing.subjects import Pictures, SmallData
 from ssl_bench.views import Crop, MultiCrop
@@ -76,12 +77,15 @@ class SoundMethod(Method):
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         target = self.target(batch.views[1])
         loss = (self.head(self.student(batch.views[0])) - (target - self.centre) - 1).square().mean()
-        return StepOutput(loss, {"spread": target.std()}, {"target": target})
+        return StepOutput(loss, {"spread": target.std(dim=0).mean()}, {"target": target})
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         self.centre.lerp_(carry["target"].mean(dim=0), 0.1)
         ema.move_towards(self.teacher[0], self.student, 0.9)
         ema.move_towards(self.teacher[1], self.head, 0.9)
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return (Sign({"spread": (0.0, 0.01)}, "the teacher says the same of every image", "--set ..."),)
 
     def evaluation_backbone(self) -> Backbone:
         return self.teacher[0]
@@ -90,7 +94,7 @@ class SoundMethod(Method):
 def test_a_sound_method_passes_every_check() -> None:
     outcomes = assert_sound("method", SoundMethod)
     assert set(outcomes.values()) == {"ok"}
-    assert len(outcomes) == 27
+    assert len(outcomes) == 28
 
 
 class Wordless(SoundMethod):
@@ -318,6 +322,27 @@ class ReadsValue(SoundMethod):
         return replace(output, loss=output.loss * 2 if output.loss.item() > 0 else output.loss)
 
 
+class BlindSign(SoundMethod):
+    """Unpublished."""
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return (Sign({"spread": (1.0, 0.01)}, "", ""),)
+
+
+class SignOfNothing(SoundMethod):
+    """Unpublished."""
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return (Sign({"spread_of_teacher": (0.0, 0.01)}, "", ""),)
+
+
+class WithoutSigns(SoundMethod):
+    """Unpublished."""
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return ()
+
+
 class LogsVector(SoundMethod):
     """Unpublished."""
 
@@ -431,10 +456,18 @@ class Slow(SoundMethod):
         (JudgesCopy, "evaluation backbone is part of the method", "not a copy"),
         (ConstantTeacher, "evaluation features are finite and not constant", "the same for every image"),
         (HidesCollapse, "collapse is detected when forced", "would go unseen"),
+        (BlindSign, "signs show a forced collapse", "none of the signs is there: step() logs loss "),
+        (SignOfNothing, "signs show a forced collapse", "'spread_of_teacher', which step() does not log: it logs loss"),
     ],
 )
 def test_a_method_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
     assert words in failure("method", plugin, name)
+
+
+def test_a_method_without_signs_is_told_what_they_are_for() -> None:
+    (outcome,) = [one for one in run_checks("method", WithoutSigns) if one.name == "signs show a forced collapse"]
+    assert outcome.outcome == "skipped"
+    assert "name what your logs come to in a collapse" in outcome.message
 
 
 def test_a_method_whose_paper_is_not_cited_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,7 @@ Synchronising batch norm over several processes, as the authors do, is left to a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +38,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import NO_SPREAD, Sign, spread
 from ssl_bench.views import Crop, MultiCrop
 
 Range = tuple[float, float]
@@ -117,12 +117,6 @@ def regression_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     return 2 - 2 * cosines.mean()
 
 
-def spread(projections: Tensor) -> Tensor:
-    """Standard deviation over the batch of l2-normalised (batch, dim), times sqrt(dim): about 1, 0 in collapse."""
-    deviations = functional.normalize(projections, dim=-1).std(dim=0)
-    return deviations.mean() * math.sqrt(projections.shape[-1])
-
-
 class BYOL(Method):
     """BYOL: an online network predicts the projections of its own moving average, without negative pairs."""
 
@@ -173,6 +167,11 @@ class BYOL(Method):
         """Move the target's parameters; the running statistics of its batch norms are its own."""
         momentum = ema.momentum_at(progress.step, progress.total_steps, self.config.target_momentum)
         ema.move_towards(self.target, self.online, momentum)
+
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """The solution that equation 2 allows and the predictor and a slow target keep away (section 3.2)."""
+        change = "a method.target_momentum nearer to 1, a lower optimizer.base_lr"
+        return [Sign({"target_spread": NO_SPREAD}, "the target says the same of every image", change)]
 
     def evaluation_backbone(self) -> Backbone:
         """The online network's: "at the end of training, we only keep the encoder" f (section 3.1)."""

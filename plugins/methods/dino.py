@@ -36,6 +36,7 @@ from ssl_bench.optimizers import clip_each
 from ssl_bench.patches import check_whole_patches, nearest_whole
 from ssl_bench.schedules import linear_ramp
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import Sign, distillation_signs, entropy
 from ssl_bench.sinkhorn import sinkhorn
 from ssl_bench.views import Crop, MultiCrop
 
@@ -156,11 +157,6 @@ def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
     return 2 - 2 * mean_over_pairs(functional.normalize(teacher, dim=-1), functional.normalize(student, dim=-1))
 
 
-def entropy(probabilities: Tensor) -> Tensor:
-    """Mean over the leading dimensions of h(P) = -sum P log P, in nats, of (..., K)."""
-    return torch.special.entr(probabilities).sum(dim=-1).mean()  # type: ignore[no-any-return]
-
-
 class DINO(Method):
     """DINO: a student predicts the centred and sharpened output of its own moving average."""
 
@@ -221,6 +217,7 @@ class DINO(Method):
         cross = cross_entropy(probabilities, scored, config.student_temperature)
         loss = cross if config.loss == "ce" else squared_error(centered, student)
         logs = {"loss": loss.detach(), "teacher_entropy": (h := entropy(probabilities)), "kl": cross.detach() - h}
+        logs["scores_used"] = entropy(probabilities.mean(dim=(0, 1))).exp()  # from 1 to K
         return StepOutput(loss, logs, {"teacher_mean": scores.mean(dim=(0, 1))[None]})
 
     def before_optimizer(self, progress: Progress) -> None:
@@ -237,14 +234,17 @@ class DINO(Method):
         if self.config.assignment == "centering":
             self.center.lerp_(carry["teacher_mean"].mean(dim=0), 1 - self.config.center_momentum)
         if self.config.teacher == "momentum":
-            ema.move_towards(self.teacher, self.student, self._momentum(progress))
+            momentum = ema.momentum_at(progress.step, progress.total_steps, self.config.teacher_momentum)
+            ema.move_towards(self.teacher, self.student, momentum)
         epoch_ends = (progress.step + 1) % progress.steps_per_epoch == 0
         if self.config.teacher == "student_copy" or (self.config.teacher == "previous_epoch" and epoch_ends):
             ema.copy_weights(self.teacher, self.student)
 
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """The two collapses of figure 7."""
+        sharpen = "a method.teacher_temperature and teacher_temperature_start below student_temperature"
+        return distillation_signs(self.config.out_dim, "--set method.assignment=centering", sharpen)
+
     def evaluation_backbone(self) -> Backbone:
         """The teacher's, which is better than the student's throughout training (figure 6)."""
         return self.teacher.backbone
-
-    def _momentum(self, progress: Progress) -> float:
-        return ema.momentum_at(progress.step, progress.total_steps, self.config.teacher_momentum)

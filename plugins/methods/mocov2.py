@@ -26,7 +26,7 @@ the crop (theirs: 2 px; the demo: none); any transformer is trained as MoCo v3 t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ from ssl_bench.method import (
 )
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import NO_SPREAD, Sign, spread
 from ssl_bench.views import Crop, MultiCrop
 
 Range = tuple[float, float]
@@ -210,7 +211,7 @@ class MoCoV2(Method):
         loss = info_nce(candidates)
         found = (candidates.detach().argmax(dim=-1) == 0).float().mean()
         positive = (queries.detach() * keys).sum(dim=-1).mean()
-        logs = {"loss": loss.detach(), "keys_found": found, "positive_cosine": positive}
+        logs = {"loss": loss.detach(), "keys_found": found, "positive_cosine": positive, "key_spread": spread(keys)}
         return StepOutput(loss, logs, {"keys": keys})
 
     @torch.no_grad()
@@ -232,6 +233,11 @@ class MoCoV2(Method):
         self.queue[rows] = keys.to(self.queue.dtype)
         self.queue_position.add_(len(keys)).remainder_(len(self.queue))
         ema.move_towards(self.key, self.query, self.config.key_momentum)
+
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """Where all keys are alike, the right one is as likely as every row of the queue: the loss is ln(1 + K)."""
+        change = "a lower optimizer.base_lr, a method.key_momentum nearer to 1"
+        return [Sign({"key_spread": NO_SPREAD}, "keys are alike for all images", change)]
 
     def evaluation_backbone(self) -> Backbone:
         """The query encoder's, as in main_lincls.py."""

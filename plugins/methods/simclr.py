@@ -21,6 +21,7 @@ authors do, is left to a launcher that has them. Micro-batches have fewer negati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from ssl_bench.heads import mlp
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import NO_SPREAD, Sign, spread, uniform
 from ssl_bench.views import Crop, MultiCrop
 
 Range = tuple[float, float]
@@ -157,7 +159,12 @@ class SimCLR(Method):
             projections = projections.to(next(self.projector.parameters()).dtype)
             loss = nt_xent(projections, self.config.temperature)
             found = similarities(projections.detach(), 1.0).argmax(dim=-1) == positives(projections)
-        return StepOutput(loss, {"positives_found": found.float().mean()})
+        return StepOutput(loss, {"positives_found": found.float().mean(), "spread": spread(projections.detach())})
+
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """Where all projections are alike, each of the 2N - 1 candidates is as likely, and nothing has a gradient."""
+        near = {"loss": uniform(2 * batch_size - 1), "spread": NO_SPREAD}
+        return [Sign(near, "all projections are alike", "a lower optimizer.base_lr, a larger --batch-size")]
 
     def evaluation_backbone(self) -> Backbone:
         """f, without the projector: h is the better representation (section 4.2)."""

@@ -16,13 +16,13 @@ refused are more prototypes than images, which leaves nothing to cluster, and a 
 The authors normalise the stored prototypes before each forward pass, outside of the gradient. Here `step` moves
 nothing: they are normalised at the start and by `update`, after each optimizer step: the same numbers in every pass.
 
-Authors' code: github.com/facebookresearch/swav (main_swav.py, src/, scripts/). As there: the projector and its batch
-norm see all views at once; LARS adapts and decays every parameter, also biases and norms; the rate is not scaled with
-the batch. What differs: LARS divides by |g + decay w|, apex's LARC by |g| + decay |w|; warm-up from 0 (theirs in the
-scripts of batch 4096: 0.3); prototypes rest for exactly 1 epoch (theirs: one step more); a queue need not be a multiple
-of the batch (theirs is cut); images are divided by 0.229 in red (theirs: 0.228); below 96 px the largest blur shrinks
-with the crop; transformers, which the paper lacks, are trained as by DINO (AdamW, biases and norms not decayed). For
-resnet50w2 and wider the authors take method.hidden_dim=8192 and 4 local views.
+Authors' code: github.com/facebookresearch/swav (main_swav.py, src/, scripts/). As there: the projector's batch norm
+sees all views at once; LARS adapts and decays every parameter; the rate is not scaled with the batch. What differs:
+LARS divides by |g + decay w|, apex's LARC by |g| + decay |w|; warm-up from 0 (theirs at batch 4096: 0.3); prototypes
+rest for exactly 1 epoch (theirs: one step more); a queue need not be a multiple of the batch (theirs is cut); images
+are divided by 0.229 in red (theirs: 0.228); below 96 px the largest blur shrinks with the crop; transformers, which the
+paper lacks, are trained as by DINO (AdamW, biases and norms not decayed). For resnet50w2 and wider the authors take
+method.hidden_dim=8192 and 4 local views.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from ssl_bench.method import (
 )
 from ssl_bench.patches import check_whole_patches, nearest_whole
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import ONE_USED, Sign, entropy, uniform
 from ssl_bench.sinkhorn import sinkhorn
 from ssl_bench.views import Crop, MultiCrop
 
@@ -182,8 +183,7 @@ class SwAV(Method):
         colour: Any = {"brightness": strength, "contrast": strength, "saturation": strength}
         colour |= {"hue": 0.2 * config.colour_strength, "jitter_probability": 0.8}
         colour |= {"grey_probability": config.grey_probability, "blur_probability": config.blur_probability}
-        if config.blur_sigma_px:
-            colour["blur_sigma_px"] = config.blur_sigma_px
+        colour["blur_sigma_px"] = config.blur_sigma_px or (0.1, 2.0)
         colour["interpolation"] = "bilinear"  # RandomResizedCrop's default
         large = Crop(config.global_crop_px or 224, config.global_scale, **colour)
         small = replace(large, crop_px=config.local_crop_px or 96, scale=config.local_scale)
@@ -203,13 +203,12 @@ class SwAV(Method):
         Scores of -inf leave a row out of the assignment: so nobody has to ask a device how full the queue is.
         """
         batch = scores.shape[1]
-        if self.queue_is_on(progress):
+        if self._queue_is_on(progress):
             earlier, is_full = functional.linear(self.queue, self.prototypes), self.queued >= self.config.queue_size
             scores = torch.cat([earlier.masked_fill(~is_full, -torch.inf), scores], dim=1)
         return sinkhorn(scores, self.config.epsilon, self.config.sinkhorn_iterations)[:, -batch:]
 
-    def queue_is_on(self, progress: Progress) -> bool:
-        """Whether there is a queue, and its epoch has come."""
+    def _queue_is_on(self, progress: Progress) -> bool:
         return self.config.queue_size > 0 and progress.epoch >= self.config.queue_from_epoch
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -218,18 +217,14 @@ class SwAV(Method):
         scores = functional.linear(embeddings, self.prototypes)
         codes = self.codes(scores[:2].detach(), progress)
         loss = swapped_prediction(codes, scores, self.config.temperature)
-        with torch.no_grad():
-            code_entropy = torch.special.entr(codes).sum(dim=-1).mean()
-            use = functional.softmax(scores[:2].float() / self.config.temperature, dim=-1).mean(dim=(0, 1))
-            used = torch.special.entr(use).sum().exp()  # K where all are predicted equally often, 1 where one is
-        logs = {"loss": loss.detach(), "code_entropy": code_entropy, "prototypes_used": used}
+        use = functional.softmax(scores[:2].detach().float() / self.config.temperature, dim=-1).mean(dim=(0, 1))
+        logs = {"loss": loss.detach(), "code_entropy": entropy(codes), "prototypes_used": entropy(use).exp()}  # 1 to K
         return StepOutput(loss, logs, {"embeddings": embeddings[:2].detach().transpose(0, 1)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All alike in a convolutional network, as the authors' LARC; by default without decay on 1-d parameters."""
-        if self.backbone.patch_px is not None:
-            return super().parameter_groups()
-        return [ParameterGroup("all", list(self.parameters()))]
+        alike = [ParameterGroup("all", list(self.parameters()))]
+        return alike if self.backbone.patch_px is None else super().parameter_groups()
 
     def before_optimizer(self, progress: Progress) -> None:
         """Let the prototypes rest at first."""
@@ -239,10 +234,16 @@ class SwAV(Method):
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Put the prototypes back to length 1 for the next forward pass; the newest embeddings enter the queue."""
         self.prototypes.data.copy_(functional.normalize(self.prototypes.data, dim=1))
-        if self.queue_is_on(progress):
+        if self._queue_is_on(progress):
             newest = carry["embeddings"].transpose(0, 1).to(self.queue.dtype)
             self.queue.copy_(torch.cat([newest, self.queue], dim=1)[:, : self.config.queue_size])
             self.queued.add_(newest.shape[1]).clamp_(max=self.config.queue_size)
+
+    def signs(self, batch_size: int) -> Sequence[Sign]:
+        """Embeddings that are alike get uniform codes; the loss then stays at ln K, as the authors' README warns."""
+        near = {"code_entropy": uniform(self.prototypes.shape[0], hair=0.0025)}  # cosines above 0.99, as NO_SPREAD
+        alike = Sign(near, "all embeddings are alike", change := "--set method.epsilon=0.03, a lower optimizer.base_lr")
+        return [alike, Sign({"prototypes_used": ONE_USED}, "one prototype is predicted for every image", change)]
 
     def evaluation_backbone(self) -> Backbone:
         """The backbone without projector and prototypes."""

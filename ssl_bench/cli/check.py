@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
     def check(
         name: Annotated[
             str,
-            typer.Argument(metavar="NAME", help="a plugin (sslbench list), or module:Class, importable from here"),
+            typer.Argument(
+                metavar="NAME", help="a plugin (sslbench list); before installing: FILE.py:Class or module:Class"
+            ),
         ],
         kind: Annotated[
             str | None, typer.Option(help="method, backbone, evaluator or dataset, where a name is in two of them")
@@ -75,6 +77,7 @@ def _kind(given: str | None) -> Kind | None:
 def _find(name: str, kind: Kind | None) -> tuple[Kind, Any, str]:
     """(kind, class, where it comes from) of a registered name, else of a class in a module that can be imported."""
     from ssl_bench import registry
+    from ssl_bench.outsiders import IMPORT_SECONDS
 
     kinds = [kind] if kind else list(registry.KINDS)
     for one in dict.fromkeys((name, name.replace("-", "_"))):  # a package's name for its plugin's
@@ -84,17 +87,30 @@ def _find(name: str, kind: Kind | None) -> tuple[Kind, Any, str]:
             raise UserError(f"{one!r} is the name of a {' and of a '.join(having)}: add {flags}")
         if having:
             registered = registry.find(having[0], one)
-            return having[0], registered.load(), registered.origin
+            return having[0], registered.load(IMPORT_SECONDS), registered.origin
     module, _, attribute = name.partition(":")
+    if module.endswith(".py"):
+        module = _beside(Path(module))
     if ":" not in name and "." in name and not _exists(name):
         module, _, attribute = name.rpartition(".")
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module) or not _exists(module):
         known = [n for k in kinds for n in registry.names(k)]
         raise unknown_name(
-            kind or "plugin", name, known, "sslbench list; before installing: module:Class, from the module's folder"
+            kind or "plugin", name, known, "sslbench list; before installing: FILE.py, or module:Class from its folder"
         )
     found, plugin = _of_module(module, attribute, kind)
     return found, plugin, f"not installed, {sys.modules[plugin.__module__].__file__}"
+
+
+def _beside(file: Path) -> str:
+    """The name of a module file, importable from here on, with what lies beside it."""
+    if not file.is_file():
+        raise UserError(f"{file} is not there: give the path of the plugin's file, e.g. my-plugin/my_plugin.py")
+    if not file.stem.isidentifier():
+        raise UserError(f"{file.name} cannot be imported: rename it to letters, digits and '_', e.g. my_plugin.py")
+    sys.path.insert(0, str(file.resolve().parent))
+    sys.modules.pop(file.stem, None)
+    return file.stem
 
 
 def _exists(module: str) -> bool:
@@ -114,12 +130,11 @@ def _of_module(module: str, attribute: str, kind: Kind | None) -> tuple[Kind, ty
     """The class `attribute` of a module, or its one plugin class where no attribute is given."""
     from importlib import import_module
 
+    from ssl_bench.outsiders import IMPORT_SECONDS, foreign_code
     from ssl_bench.testing import kind_of
 
-    try:
+    with foreign_code(f"{module} cannot be imported", seconds=IMPORT_SECONDS):
         loaded = import_module(module)
-    except Exception as error:  # an outsider's code may raise anything while it is imported
-        raise UserError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     own: dict[str, tuple[Kind, type]] = {}
     for name, value in vars(loaded).items():
         if isinstance(value, type) and (name == attribute or value.__module__ == module):

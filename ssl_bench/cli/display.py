@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 15.0
 """Time between two lines where the output is not a terminal."""
-SHOWN_LOGS = ("loss", "teacher_entropy", "kl")
+SPREADS = ("spread", "target_spread", "key_spread", "feature_spread")
+SHOWN_LOGS = ("loss", "teacher_entropy", "kl", "prototypes_used", *SPREADS)
 
 
 class TerminalDisplay:
@@ -57,6 +58,8 @@ class TerminalDisplay:
 
     def step(self, report: StepReport) -> None:
         """A training step is done."""
+        if report.warning:
+            self.line("warning", report.warning)
         done = report.step == report.total_steps
         epoch = f"{report.epoch + 1}/{report.epochs}"
         if self._live:

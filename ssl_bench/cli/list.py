@@ -9,7 +9,7 @@ import typer
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from ssl_bench.registry import Kind
+    from ssl_bench.registry import Kind, Plugin
 
 
 def register(app: typer.Typer) -> None:
@@ -22,22 +22,30 @@ def register(app: typer.Typer) -> None:
             typer.Argument(metavar="KIND", help="methods, backbones, evaluators or datasets [default: all]"),
         ] = None,
         check: Annotated[
-            bool, typer.Option("--check", help="load every plugin and say which cannot be used; exit status 1 if any")
+            bool,
+            typer.Option(
+                "--check",
+                help="import every plugin, outsiders' in processes of their own; exit status 1 if any is broken",
+            ),
         ] = False,
+        seconds: Annotated[float, typer.Option(help="with --check: an import that takes longer hangs")] = 60.0,
     ) -> None:
         """List methods, backbones, evaluators and datasets: what each is, its paper, and which package brought it."""
         from ssl_bench import registry
 
         shown = registry.KINDS if kind is None else (_kind(kind, registry.KINDS),)
-        broken = []
+        found = [plugin for one in shown for plugin in registry.plugins(one)]
+        faults = {plugin: registry.fault(plugin) for plugin in found}
+        if check:
+            faults |= _tried([plugin for plugin in found if not faults[plugin]], seconds)
         for one in shown:
             typer.echo(f"{one}s")
-            typer.echo("\n".join(_lines(one)) or "  none installed")
-            if check:
-                broken += _broken(one)
-        for problem in broken:
-            typer.echo(f"warning: {problem}", err=True)
-        if broken:
+            typer.echo(
+                "\n".join(_lines({p: words for p, words in faults.items() if p.kind == one})) or "  none installed"
+            )
+        broken = [f"{p.kind} {p.name} of {p.origin}" for p, words in faults.items() if words]
+        if check and broken:
+            typer.echo(f"broken: {', '.join(broken)}. Everything else works", err=True)
             raise typer.Exit(1)
         if check:
             typer.echo("every plugin loads")
@@ -50,28 +58,34 @@ def _kind(given: str, kinds: tuple[Kind, ...]) -> Kind:
     raise unknown_name("kind", given, [f"{kind}s" for kind in kinds], "sslbench list")
 
 
-def _lines(kind: Kind) -> list[str]:
-    from ssl_bench import registry
-
-    found = list(registry.plugins(kind))
-    names = [plugin.name for plugin in found]
-    rows = [(plugin.name, plugin.origin, *reversed(plugin.describe())) for plugin in found]
+def _lines(faults: dict[Plugin, str]) -> list[str]:
+    """One line a plugin; what is broken says why in the place of what it is."""
+    rows = []
+    for plugin, fault in faults.items():
+        summary, paper = plugin.describe()
+        rows.append((plugin.name, plugin.origin, paper, f"BROKEN: {fault}" if fault else summary))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
-    lines = []
-    for name, origin, paper, summary in rows:
-        clash = "  CONFLICT: two packages register this name; uninstall one" if names.count(name) > 1 else ""
-        cells = (name.ljust(widths[0]), origin.ljust(widths[1]), paper.ljust(widths[2]), summary + clash)
-        lines.append("  " + "  ".join(cell for cell, width in zip(cells, (*widths, 1), strict=True) if width).rstrip())
-    return lines
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 1), strict=True) if width).rstrip()
+        for row in rows
+    ]
 
 
-def _broken(kind: Kind) -> list[str]:
+def _tried(plugins: list[Plugin], seconds: float) -> dict[Plugin, str]:
+    """Why each cannot be loaded, "" where it can; outsiders' two at a time, each in a process of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from ssl_bench import registry
+    from ssl_bench.outsiders import why_broken
 
-    problems = []
-    for name in registry.names(kind):
-        try:
-            registry.find(kind, name).load()
-        except UserError as error:
-            problems.append(str(error))
-    return problems
+    outsiders = [plugin for plugin in plugins if plugin.distribution != registry.HOME]
+    with ThreadPoolExecutor(2) as pool:
+        faults = dict(zip(outsiders, pool.map(lambda plugin: why_broken(plugin, seconds), outsiders), strict=True))
+    for plugin in plugins:
+        if plugin.distribution == registry.HOME:
+            try:
+                plugin.load()
+                faults[plugin] = ""
+            except UserError as error:
+                faults[plugin] = str(error)
+    return faults

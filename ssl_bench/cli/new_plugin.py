@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z]([a-z0-9]|[-_](?=[a-z0-9]))*")
 """A PEP 503 name in lower case that is also an identifier when "-" is written "_"."""
 LONGEST_NAME = 50
-HOME = "sslbench"
-"""The distribution whose plugin package holds the template."""
 
 
 def register(app: typer.Typer) -> None:
@@ -107,7 +105,7 @@ def _template(kind: Kind) -> Iterator[tuple[tuple[str, ...], Traversable]]:
     """
     from ssl_bench import registry
 
-    home = next((plugin.target for plugin in registry.plugins("method") if plugin.distribution == HOME), None)
+    home = next((plugin.target for plugin in registry.plugins("method") if plugin.distribution == registry.HOME), None)
     folder = None if home is None else files(home.partition(".")[0]) / "template" / kind
     if folder is None or not folder.is_dir():
         raise UserError(f"the template of a {kind} is not installed: install sslbench again (pip install sslbench)")
@@ -134,9 +132,10 @@ def _warn_if_taken(kind: Kind, module: str) -> None:
 
     taken = next((plugin for plugin in registry.plugins(kind) if plugin.name == module), None)
     if taken is not None:
+        left = "this one cannot be" if taken.distribution == registry.HOME else "neither can be"
         typer.echo(
-            f"warning: {taken.origin} registers the {kind} {module!r} already. Installed beside it, neither can be "
-            "used: rename the entry point in pyproject.toml, or begin again with another name.",
+            f"warning: {taken.origin} registers the {kind} {module!r} already. Installed beside it, {left} used: "
+            "rename the entry point in pyproject.toml, or begin again with another name.",
             err=True,
         )
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.doctor import is_there
 from ssl_bench.features import FeatureStore, UnusableFeatures
 from ssl_bench.testing import subjects
 from ssl_bench.testing.method_bench import Subject, optimizer_of, some
-from ssl_bench.testing.outcomes import CheckFailed, require
+from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 
 
 def evaluation_backbone_is_part_of_the_method(subject: Subject) -> None:
@@ -76,6 +77,34 @@ def collapse_is_detected_when_forced(subject: Subject) -> None:
         raise CheckFailed(
             "with every weight of the method at 0 the evaluation features still differ from image to image, so a "
             "collapse would go unseen: evaluation_backbone() must be a part of the method itself and add nothing"
+        )
+
+
+def signs_show_a_forced_collapse(subject: Subject) -> None:
+    """What `signs` looks for is logged, and one of them is there when no backbone tells images apart."""
+    for bench in subject.working:
+        method = bench.build()
+        signs = method.signs(subjects.BATCH)
+        if not signs:
+            raise CheckSkipped(
+                "signs() names none, so a run ends as collapsed only where the features of all images are alike; name "
+                "what your logs come to in a collapse, e.g. Sign({'spread': NO_SPREAD}, cause, change)"
+            )
+        with torch.no_grad():
+            for parameter in (p for one in method.modules() if isinstance(one, Backbone) for p in one.parameters()):
+                parameter.zero_()
+        output = bench.step(method, bench.batch())
+        logs = {"loss": output.loss.item(), **{name: value.item() for name, value in output.logs.items()}}
+        for name in dict.fromkeys(name for sign in signs for name in sign.near):
+            require(
+                name in logs or name in ("feature_spread", "effective_rank"),
+                f"signs() looks for {name!r}, which step() does not log: it logs {', '.join(logs)}",
+            )
+        require(
+            any(is_there(sign, logs) for sign in signs),
+            "with every weight of the backbones at 0 none of the signs is there: step() logs "
+            f"{', '.join(f'{name} {value:.3g}' for name, value in logs.items())} on {bench.network.name}; name the "
+            "values that a collapse gives",
         )
 
 

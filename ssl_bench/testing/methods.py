@@ -39,5 +39,6 @@ CHECKS = (
     method_evaluation.evaluation_backbone_is_part_of_the_method,
     method_evaluation.evaluation_features_are_finite_and_not_constant,
     method_evaluation.collapse_is_detected_when_forced,
+    method_evaluation.signs_show_a_forced_collapse,
     method_steps.a_step_takes_seconds,
 )

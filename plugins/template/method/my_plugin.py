@@ -5,7 +5,6 @@ z = f(view)   p = h(z)   loss = D(p1, z2) / 2 + D(p2, z1) / 2,   D(p, z) = -cos(
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +12,7 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.heads import mlp
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.settings import Settings, setting
+from ssl_bench.signs import NO_SPREAD, Sign, spread
 from ssl_bench.views import Crop, MultiCrop
 
 
@@ -61,8 +61,11 @@ class MyPlugin(Method):
         """The loss of a batch; a method with a teacher or a queue moves it in `update`, never here."""
         first, second = (self.projector(self.backbone(view)) for view in batch.views)
         loss = (negative_cosine(self.predictor(first), second) + negative_cosine(self.predictor(second), first)) / 2
-        spread = functional.normalize(first.detach(), dim=-1).std(dim=0).mean()  # falls to 0 in a collapse
-        return StepOutput(loss, {"spread": spread * torch.tensor(first.shape[1]).sqrt()})
+        return StepOutput(loss, {"spread": spread(first.detach())})  # falls to 0 in a collapse
+
+    def signs(self, batch_size: int) -> list[Sign]:
+        """What the logs come to in a collapse: a run in which this lasts ends, in these words."""
+        return [Sign({"spread": NO_SPREAD}, "all projections are alike", "a lower optimizer.base_lr")]
 
     def evaluation_backbone(self) -> Backbone:
         """The network that is judged: without its heads."""

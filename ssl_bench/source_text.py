@@ -1,0 +1,72 @@
+"""What a plugin's source says, read as text: nothing is imported, neither the module nor a package around it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import re
+import sys
+from pathlib import Path
+
+
+def describe(target: str) -> tuple[str, str]:
+    """(first line of the docstring, paper cited in it or in the module's) of the class `module:Class`."""
+    module_name, _, attribute = target.partition(":")
+    path = _path(_find_spec(module_name))
+    if path is None:
+        return "", ""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return "", ""
+    words = ast.get_docstring(tree) or ""
+    paper = re.search(r"arXiv[: ]*(\d{4}\.\d{4,5})", words)
+    summary = words.partition("\n")[0]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            summary = (ast.get_docstring(node) or summary).partition("\n")[0]
+            paper = re.search(r"arXiv[: ]*(\d{4}\.\d{4,5})", ast.get_docstring(node) or "") or paper
+    return summary, f"arXiv {paper.group(1)}" if paper else ""
+
+
+def why_unreadable(module_name: str) -> str:
+    """That a module is not installed or its source is no Python; "" for what looks well, extension modules included."""
+    spec = _find_spec(module_name)
+    if spec is None:
+        return f"the module {module_name} is not installed"
+    path = _path(spec)
+    try:
+        ast.parse(path.read_text(encoding="utf-8") if path else "")
+    except SyntaxError as error:
+        return f"{path}, line {error.lineno}, is no Python: {error.msg}"
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}"
+    return ""
+
+
+def _path(spec: importlib.machinery.ModuleSpec | None) -> Path | None:
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _find_spec(module_name: str) -> importlib.machinery.ModuleSpec | None:
+    """A module's place, found as the import system would."""
+    search: list[str] | None = None
+    parts = module_name.split(".")
+    for depth in range(len(parts)):
+        name = ".".join(parts[: depth + 1])
+        spec: importlib.machinery.ModuleSpec | None = None
+        for finder in sys.meta_path:
+            try:
+                spec = finder.find_spec(name, search)
+            except Exception:  # an editable-install finder of an outsider
+                spec = None
+            if spec is not None:
+                break
+        if spec is None:
+            return None
+        search = list(spec.submodule_search_locations) if spec.submodule_search_locations is not None else None
+        if depth == len(parts) - 1:
+            return spec
+        if search is None:
+            return None
+    return None
