@@ -6,11 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-<<<<<<< HEAD
-PARTS = ("views", "knn", "propagation", "dino_step")
-=======
-PARTS = ("views", "knn", "davis_scoring", "dino_step")
->>>>>>> scoring
+PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step")
 
 
 def main() -> int:
