@@ -67,6 +67,9 @@ def register(app: typer.Typer) -> None:
             name = truth.name
         try:
             scores = score_results(masks, truth.sequences, say=_progress)
+        except UserError as error:
+            hint = "" if davis else " (Without --davis DIR, masks are scored on the embedded clips of shapes.)"
+            raise UserError(f"{error}{hint}") from None
         finally:
             _progress("")
         means = mean_measures(scores)

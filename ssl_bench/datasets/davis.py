@@ -158,8 +158,8 @@ def _sequence(name: str, images: Path, annotations: Path, source: Path) -> Davis
         )
     if len(frames) < FEWEST_FRAMES:
         raise UserError(
-            f"{shown(images / name)}/ holds {len(frames)} frames: the first and the last are not scored, "
-            f"so that a sequence needs {FEWEST_FRAMES} or more."
+            f"{shown(images / name)}/ holds {len(frames)} frame{'s' * (len(frames) > 1)}: the first and the last are "
+            f"not scored, so that a sequence needs {FEWEST_FRAMES} or more."
         )
     return DavisSequence(name, tuple(frames.values()), tuple(masks[frame] for frame in frames))
 

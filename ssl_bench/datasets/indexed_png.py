@@ -38,6 +38,7 @@ PALETTE = _palette()
 
 def write_mask(path: Path, mask: Mask) -> None:
     """Write a mask so that other tools read the same values, atomically. Raises `UserError` where it cannot."""
+    assert mask.dtype == np.uint8, mask.dtype  # Pillow would take wider numbers apart
     image = Image.fromarray(mask, mode="P")
     image.putpalette(PALETTE.tobytes())
     content = io.BytesIO()

@@ -77,9 +77,9 @@ def _missing_sequences(folder: Path, missing: list[str], names: list[str]) -> st
             f"{first}: {len(missing)} of {len(names)} sequences have no masks ({listed}).{near} "
             "Add them, or score those that are there with --subset LIST.txt, one name a line."
         )
-    inner = sorted(place.parent for depth in ("*", "*/*") for place in folder.glob(f"{depth}/{names[0]}"))
+    inner = sorted(place.parent for depth in ("*", "*/*") for name in names for place in folder.glob(f"{depth}/{name}"))
     if inner:
         return f"{first}. Did you mean {shown(inner[0])}?"
     if folder.name in names and files(folder, (".png",)):
         return f"{first}: {shown(folder)} is one sequence. Did you mean {shown(folder.parent)}?"
-    return f"{first}, and so are the other {len(names) - 1} sequences. Expected {FORM}"
+    return f"{first}, like every other sequence. Expected {FORM}"

@@ -25,9 +25,9 @@ INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 Colour = tuple[int, int, int]
 OPACITY = 0.5
 STRIP_TILE_PX = 400
-"""Longer side of each picture of a strip; of an animation 360."""
-GIF_TILE_PX = 360
-GIF_FRAMES = 40
+"""Longer side of each picture of a strip; of an animation 320."""
+GIF_TILE_PX = 320
+GIF_FRAMES = 30
 """At most; frames are left out evenly."""
 GIF_SECONDS = 4.0
 COLOURS = np.minimum(2 * PALETTE.astype(np.int16), 255)
@@ -60,7 +60,7 @@ def strip(
 ) -> Image.Image:
     """Evenly spaced frames, a row each: the frame, the target and the prediction, with the frame's own J&F."""
     size = _fitted(sequence.size, STRIP_TILE_PX)
-    font, gap, line, head = ImageFont.load_default(18), 12, 28, 110
+    font, gap, line, head = ImageFont.load_default(18), 12, 28, 110 if len(scores) > 1 else 80
     chosen = evenly(len(sequence) - 1, frames)  # the last frame is not scored
     sheet = Image.new("RGB", (gap + 3 * (size[0] + gap), head + len(chosen) * (size[1] + line + gap)), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -83,7 +83,7 @@ def strip(
 def animation(sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], by: str = "") -> bytes:
     """An endless GIF of target and prediction side by side."""
     size, chosen = _fitted(sequence.size, GIF_TILE_PX), evenly(len(sequence), GIF_FRAMES)
-    font, gap, head = ImageFont.load_default(15), 8, 78
+    font, gap, head = ImageFont.load_default(15), 8, 78 if len(scores) > 1 else 58
     pictures = []
     for index in chosen:
         frame, truth, found = _frame(sequence, masks, index, size)
