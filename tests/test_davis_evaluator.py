@@ -120,8 +120,11 @@ def test_finished_sequences_are_not_done_twice(network: Backbone, davis: Path, t
         (tmp_path / "shapes-01" / "made_by.json").unlink()  # as after a stop in the middle
         evaluate(network, tmp_path, **given)
         assert seen == [FRAMES]
+        (tmp_path / "shapes-00" / "00002.png").unlink()
+        assert [one.value for one in evaluate(network, tmp_path, **given)] == [one.value for one in first]
+        assert seen == [2 * FRAMES]
         evaluate(network, tmp_path, **given, temperature=0.2)
-        assert seen == [3 * FRAMES]
+        assert seen == [4 * FRAMES]
     with torch.no_grad():
         network.network.pos_embed[0, 1, 0] += 1e-3
     with counted(network) as seen:

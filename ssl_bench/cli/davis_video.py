@@ -87,7 +87,7 @@ def _masks(run_dir: Path, backbone: Backbone, sequence: DavisSequence, options: 
 
     digest = masks_digest(network_digest(backbone), sequence, options)
     for made in sorted(run_dir.rglob(f"{sequence.name}/{MADE_BY}")):
-        if kept_masks(made.parent, digest) is not None:
+        if kept_masks(made.parent, sequence, digest) is not None:
             typer.echo(f"masks of {made.parent}")
             return made.parent.parent
     masks = run_dir / "pictures" / "masks"

@@ -109,7 +109,7 @@ class Davis(Evaluator):
         for number, sequence in enumerate(clips.sequences, start=1):
             digest = masks_digest(network, sequence, options)
             place, objects = folder / sequence.name, sequence.objects()
-            took = kept_masks(place, digest)
+            took = kept_masks(place, sequence, digest)
             before = took is not None
             if took is None:
                 took = write_masks(place, evaluation.backbone, sequence, options, digest, evaluation.say)

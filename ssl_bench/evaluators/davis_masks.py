@@ -44,11 +44,12 @@ def masks_digest(network: str, sequence: DavisSequence, options: Propagation) ->
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def kept_masks(folder: Path, digest: str) -> float | None:
-    """Seconds a frame took when the masks of this digest were made into `folder`; None where it holds no such masks."""
+def kept_masks(folder: Path, sequence: DavisSequence, digest: str) -> float | None:
+    """Seconds a frame took when all masks of this digest were made into `folder`; None where it does not hold them."""
     try:
         made = json.loads((folder / MADE_BY).read_text())
-        return float(made["seconds_per_frame"]) if made["digest"] == digest else None
+        whole = all((folder / f"{name}.png").is_file() for name in sequence.frame_names)
+        return float(made["seconds_per_frame"]) if whole and made["digest"] == digest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
