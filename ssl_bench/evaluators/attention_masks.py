@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +68,10 @@ def pixels_in_patches(mask: Mask, grid: tuple[int, int]) -> Counts:
     return counts
 
 
-def upsampled(patches: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A patch mask (rows, columns) at `size` (height, width), each pixel as the patch that holds its centre."""
+def upsampled(patches: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Values of patches (rows, columns) at `size` (height, width), each pixel as the patch that holds its centre."""
     rows, columns = (_patch_of_pixel(px, parts) for px, parts in zip(size, patches.shape, strict=True))
-    found: NDArray[np.bool_] = patches[rows[:, None], columns]
-    return found
+    return patches[rows[:, None], columns]
 
 
 def jaccards(kept: NDArray[np.bool_], counts: Counts, values: list[int]) -> Floats:

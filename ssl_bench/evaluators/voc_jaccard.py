@@ -110,7 +110,7 @@ class VocJaccard(Evaluator):
     def _draw(self, folder: Path, item: MaskedImage, mask: Mask, maps: Floats, scores: ImageScores) -> None:
         judged = Judged(mask, scores.heads.mean(axis=0), float(scores.mean_map.mean()))
         count = f", mean over {len(scores.heads)} masks" if len(scores.heads) > 1 else ""
-        share = f"{self.config.keep_mass:.0%} of the attention"
+        share = f"{100 * self.config.keep_mass:g} % of the attention"
         title = f"{item.name}: Jaccard (J) of {share} with {self.config.masks} masks{count}"
         folder.mkdir(parents=True, exist_ok=True)
         attention_sheet(item.image, maps, self.config.keep_mass, title=title, tile_px=TILE_PX, judged=judged).save(

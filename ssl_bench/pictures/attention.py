@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,9 @@ def attention_sheet(
     kept = keep_mass(maps.reshape(heads, -1), share).reshape(maps.shape)
     mean = maps.mean(axis=0)
     kept_of_mean = keep_mass(mean.reshape(1, -1), share).reshape(mean.shape)
-    colours = _colours(heads)
+    shares = np.where(kept, maps / maps.sum(axis=(1, 2), keepdims=True), 0.0)
+    strongest = np.where(kept.any(axis=0), shares.argmax(axis=0), -1)
+    colours, percent = _colours(heads), f"{100 * share:g} %"
 
     known = [] if judged is None else [_Tile("ground truth", _with_truth(plain, judged.truth))]
     score = "" if judged is None else f", J {100 * judged.mean_map:.1f} %"
@@ -68,7 +71,8 @@ def attention_sheet(
         _Tile("image", plain),
         *known,
         _Tile("mean of the heads", _heat(mean, (height, width))),
-        _Tile(f"mean, {share:.0%} of it{score}", _with_mask(plain, kept_of_mean, MEAN)),
+        _Tile(f"mean, {percent} of it{score}", _tinted(plain, kept_of_mean - 1, [MEAN])),
+        _Tile("strongest head of each patch", _tinted(plain, strongest, colours)),
     ]
     seen, masked = [], []
     best = None if judged is None else int(judged.heads.argmax())
@@ -76,8 +80,8 @@ def attention_sheet(
         peak = maps[head].max() / maps[head].mean()
         seen.append(_Tile(f"head {head + 1}, peak {peak:.1f} x mean", _heat(maps[head], (height, width))))
         score = "" if judged is None else f", J {100 * judged.heads[head]:.1f} %"
-        overlaid = _with_mask(plain, kept[head], colour)
-        masked.append(_Tile(f"head {head + 1}, {share:.0%}{score}", overlaid, best=head == best))
+        overlaid = _tinted(plain, kept[head] - 1, [colour])
+        masked.append(_Tile(f"head {head + 1}, {percent}{score}", overlaid, best=head == best))
         if head == best:
             overview.append(_Tile(f"best head: {head + 1}{score}", overlaid, best=True))
     return _lay_out([overview, seen, masked], title)
@@ -90,14 +94,21 @@ def _heat(values: Floats, size: tuple[int, int]) -> Pixels:
     return np.asarray(Image.fromarray(np.ascontiguousarray(coloured)).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def _with_mask(plain: Pixels, patches: NDArray[np.bool_], colour: Colour) -> Pixels:
-    """The image with the kept patches tinted and outlined, the rest in dim grey."""
-    inside = upsampled(patches, plain.shape[:2])
-    grey = plain.mean(axis=2, keepdims=True)
-    outside = 0.55 * grey + 0.45 * 255
-    tinted = np.where(inside[..., None], 0.6 * plain + 0.4 * np.array(colour), outside)
-    tinted[_outline(inside)] = colour
-    return tinted.round().astype(np.uint8)
+def _tinted(plain: Pixels, owners: NDArray[np.int64], colours: Sequence[Colour]) -> Pixels:
+    """The image in dim grey, the patches of each owner tinted in its colour and outlined; -1 owns none."""
+    owner = upsampled(owners, plain.shape[:2])
+    colour = np.array([*colours, INK])[owner]
+    picture = np.where((owner >= 0)[..., None], 0.6 * plain + 0.4 * colour, _dimmed(plain))
+    padded = np.pad(owner, 1, mode="edge")
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    outline = (owner >= 0) & np.any([owner != other for other in around], axis=0)
+    picture[outline] = colour[outline]
+    return picture.round().astype(np.uint8)
+
+
+def _dimmed(plain: Pixels) -> Floats:
+    grey: Floats = 0.55 * plain.mean(axis=2, keepdims=True) + 0.45 * 255
+    return grey
 
 
 def _with_truth(plain: Pixels, truth: Mask) -> Pixels:
@@ -105,23 +116,18 @@ def _with_truth(plain: Pixels, truth: Mask) -> Pixels:
     size = (plain.shape[1], plain.shape[0])
     mask = np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST))
     alpha = np.select([mask == 0, mask == VOID], [0.0, 0.9], 0.6)[..., None]
-    grey = np.where((mask == 0)[..., None], 0.55 * plain.mean(axis=2, keepdims=True) + 0.45 * 255, plain)
+    grey = np.where((mask == 0)[..., None], _dimmed(plain), plain)
     mixed: Pixels = (grey * (1 - alpha) + PALETTE[mask] * alpha).round().astype(np.uint8)
     return mixed
 
 
-def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels inside that touch one outside."""
-    padded = np.pad(inside, 1, mode="edge")
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    edge: NDArray[np.bool_] = inside & ~core
-    return edge
-
-
 def _colours(count: int) -> list[Colour]:
-    table = colormaps["tab10" if count <= 10 else "tab20"]
-    found = (table(index % table.N, bytes=True)[:3] for index in range(count))
-    return [(int(red), int(green), int(blue)) for red, green, blue in found]
+    """matplotlib's tab10 without its grey, which would not stand out; hues around the circle for more heads."""
+    if count < 10:
+        picked = [colormaps["tab10"](index)[:3] for index in (0, 1, 2, 3, 4, 5, 6, 8, 9)[:count]]
+    else:
+        picked = [hsv_to_rgb(head / count, 0.9, 0.6 + 0.35 * (head % 2)) for head in range(count)]
+    return [(round(255 * one[0]), round(255 * one[1]), round(255 * one[2])) for one in picked]
 
 
 def _lay_out(groups: Sequence[Sequence[_Tile]], title: str) -> Image.Image:
