@@ -39,6 +39,8 @@ class Request:
     data: str | None = None
     preset: str | None = None
     evaluators: tuple[str, ...] | None = None
+    more_evaluators: tuple[str, ...] = ()
+    """Run beside those, whether they are named or the default."""
     values: Mapping[str, Any] = field(default_factory=dict)
     recipe_file: Path | None = None
 
@@ -75,7 +77,8 @@ def resolve(request: Request) -> Resolved:
     arch = request.arch or run.get("arch")
     if not arch:
         raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
-    evaluator_names = request.evaluators if request.evaluators is not None else run.get("with", DEFAULT_EVALUATORS)
+    asked = request.evaluators if request.evaluators is not None else run.get("with", DEFAULT_EVALUATORS)
+    evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
     if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
         file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
     own_values = {**file_values, **request.values}
@@ -118,7 +121,7 @@ def resolve(request: Request) -> Resolved:
     )
     method_config = method.fill(method_config, situation)
     evaluators = []
-    for name in dict.fromkeys(evaluator_names):
+    for name in evaluator_names:
         kind = registry.evaluator(name)
         config = parse_settings(kind.Config, _section(values, f"evaluators.{name}"), f"evaluators.{name}", name)
         read = kind(config).data(dataset).fingerprint

@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, the beginning of one, or its folder")],
     with_: Annotated[
-        str | None, typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's]")
+        str | None,
+        typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
@@ -41,10 +42,12 @@ def evaluate(
     from ssl_bench.run_folder import find_run
 
     folder = find_run(run, results)
+    more, values = mask_folders(voc, davis)
     names = None if with_ is None else [name.strip() for name in with_.split(",") if name.strip()]
     if names == []:
         raise UserError("--with names no evaluator; see: sslbench list evaluators")
-    values = {key: path for key, path in mask_folders(voc, davis).items() if path is not None}
+    if more:
+        names = list(dict.fromkeys((*(names or ()), *more)))
     values |= parse_assignments(set_ or [])
     paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
     width = max((len(one.metric) for record in records for one in record.measurements), default=0)

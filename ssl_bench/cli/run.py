@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ssl_bench.request import Request, Resolved
 
 RESULTS = Path(os.environ.get("SSLBENCH_RESULTS", "results"))
-VOC_HELP = "VOCdevkit of VOC 2012, for the evaluator voc-jaccard [default: the masks of shapes]"
-DAVIS_HELP = "DAVIS of 2017, for the evaluator davis [default: the clips of shapes]"
+VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
+DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
 EXAMPLES = """Examples:
 
   sslbench run dino --arch deit_s16                     on the embedded set, about ten minutes on two cores
@@ -76,14 +76,15 @@ def run(
     from ssl_bench import request as requests
 
     flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
-    flags |= mask_folders(voc, davis)
-    values = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
+    more_evaluators, paths = mask_folders(voc, davis)
+    values = {key: value for key, value in flags.items() if value is not None} | paths | parse_assignments(set_ or [])
     request = requests.Request(
         method=method,
         arch=arch,
         data=data,
         preset=preset,
         evaluators=None if with_ is None else tuple(name.strip() for name in with_.split(",") if name.strip()),
+        more_evaluators=more_evaluators,
         values=values,
         recipe_file=recipe,
     )
@@ -158,10 +159,10 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     print("next    sslbench table   ·   sslbench run ... --data PATH   ·   sslbench list")
 
 
-def mask_folders(voc: Path | None, davis: Path | None) -> dict[str, Any]:
-    """`--voc` and `--davis` as settings of the evaluators that read them; None where not given."""
-    given = {"evaluators.voc-jaccard.path": voc, "evaluators.davis.path": davis}
-    return {key: None if path is None else str(path) for key, path in given.items()}
+def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The evaluators that `--voc` and `--davis` ask for, and their folders as settings."""
+    given = {name: str(path) for name, path in (("voc-jaccard", voc), ("davis", davis)) if path is not None}
+    return tuple(given), {f"evaluators.{name}.path": path for name, path in given.items()}
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
