@@ -120,7 +120,7 @@ def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
         there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
         hint = '; masks = "class" does without' if missing == ["SegmentationObject"] else ""
         raise UserError(
-            f"{shown(root)}/ has no folder {missing[0]}/.{did_you_mean(missing[0], there)} It has "
+            f"{shown(root)}/ has no folder {missing[0]}/.{did_you_mean(missing[0], {*there} - {*folders})} It has "
             f"{', '.join(there)}. Expected {LAYOUT}{hint}."
         )
     held = [_sizes(root / folder) for folder in folders]
