@@ -86,14 +86,15 @@ def test_numbers_are_those_of_the_masks_on_the_disk(network: Backbone, davis: Pa
             write_mask(tmp_path / "copied" / sequence.name / f"{name}.png", sequence.mask(0))
     copied = mean_measures(score_results(tmp_path / "copied", sequences))
     for name, value in mean_measures(own).items():
+        name = {"J&F-Mean": "jf_mean"}.get(name, name.lower().replace("-", "_"))
         assert found[name].value == pytest.approx(100 * value, abs=1e-9)
         assert found[name].n == len(own)
-    for name in ("J&F-Mean", "J-Mean", "F-Mean"):
-        assert found[f"copied first mask: {name}"].value == pytest.approx(100 * copied[name], abs=1e-9)
+    for name, official in (("jf_mean", "J&F-Mean"), ("j_mean", "J-Mean"), ("f_mean", "F-Mean")):
+        assert found[f"copy_first_{name}"].value == pytest.approx(100 * copied[official], abs=1e-9)
     assert len(found) == 7 + 3
-    assert [one.metric for one in found.values() if one.primary] == ["J&F-Mean"]
-    assert not found["J-Decay"].higher_is_better
-    assert found["J-Recall"].higher_is_better
+    assert [one.metric for one in found.values() if one.primary] == ["jf_mean"]
+    assert not found["j_decay"].higher_is_better
+    assert found["j_recall"].higher_is_better
     assert len({one.protocol for one in found.values()}) == 2
 
 

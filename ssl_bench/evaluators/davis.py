@@ -128,7 +128,7 @@ class Davis(Evaluator):
         details = f"{fmean(seconds):.3g} s a frame, {sum(map(len, clips.sequences))} frames"
         return [
             *_measurements("", scores, protocol, details),
-            *_measurements("copied first mask: ", copied, f"{protocol.partition(':')[0]}: first mask copied", ""),
+            *_measurements("copy_first_", copied, f"{protocol.partition(':')[0]}: first mask copied", ""),
         ]
 
     def _protocol(self, clips: Clips, options: Propagation, patch_px: int | None) -> str:
@@ -143,6 +143,11 @@ class Davis(Evaluator):
         )
 
 
+def metric_name(measure: str) -> str:
+    """The official scorer's name as ours: "J&F-Mean" is "jf_mean"."""
+    return measure.replace("&", "").replace("-", "_").lower()
+
+
 def _first_mask(mask: Mask, index: int) -> Mask:
     """The first mask for any frame; the scorer takes no notice of void in it."""
     return mask
@@ -153,7 +158,7 @@ def _measurements(prefix: str, scores: list[ObjectScores], protocol: str, detail
     shown = [name for name in means if not prefix or name in ("J&F-Mean", "J-Mean", "F-Mean")]
     return [
         Measurement(
-            metric=f"{prefix}{name}",
+            metric=prefix + metric_name(name),
             value=100 * means[name],
             unit="%",
             higher_is_better=not name.endswith("Decay"),
