@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from ssl_bench.datasets.indexed_png import PALETTE
-from ssl_bench.pictures.attention import BEST, Judged, _colours, attention_sheet
+from ssl_bench.pictures.attention import BEST, Judged, _colours, _columns, attention_sheet
 
 
 def sheet(heads: int = 6, size: tuple[int, int] = (120, 90), **options: Any) -> np.ndarray:
@@ -76,3 +76,10 @@ def test_any_aspect(size: tuple[int, int]) -> None:
 def test_a_map_without_any_contrast() -> None:
     pixels = attention_sheet(Image.new("RGB", (40, 40)), np.full((2, 4, 4), 0.05), 0.6, title="", tile_px=40)
     assert np.isfinite(np.asarray(pixels)).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "aspect", "columns"), [((4, 8, 8), 1.3, 4), ((6, 6, 6), 1.3, 6), ((6, 12, 12), 1.3, 6)]
+)
+def test_heads_fill_their_rows(groups: tuple[int, ...], aspect: float, columns: int) -> None:
+    assert _columns(groups, aspect) == columns

@@ -160,6 +160,6 @@ def _columns(groups: Sequence[int], aspect: float) -> int:
 
     def badness(columns: int) -> float:
         rows = sum(-(-count // columns) for count in groups)
-        return abs(math.log(columns * aspect / rows / SHAPE)) + 0.5 * (columns * rows - sum(groups)) / sum(groups)
+        return abs(math.log(columns * aspect / rows / SHAPE)) + (columns * rows - sum(groups)) / sum(groups)
 
     return min(range(1, max(groups) + 1), key=badness)
