@@ -383,7 +383,7 @@ def test_ten_steps_follow_the_authors_order():
 
 def test_prototypes_follow_the_number_of_images():
     assert filled(images=1_281_167).prototypes == 3000
-    assert filled(images=12_000).prototypes == 600
+    assert filled(images=12_000).prototypes == 200
     assert filled(images=10).prototypes == 2
     assert filled(images=500, prototypes=500).prototypes == 500
     once = filled()
@@ -391,7 +391,7 @@ def test_prototypes_follow_the_number_of_images():
 
 
 def test_what_makes_no_sense_is_answered():
-    with pytest.raises(UserError, match=r"prototypes = 3000 is more than the 500 .*--set method\.prototypes=25"):
+    with pytest.raises(UserError, match=r"prototypes = 3000 is more than the 500 .*--set method\.prototypes=8"):
         filled(images=500, prototypes=3000)
     with pytest.raises(UserError, match=r"queue_size = 3840 is smaller than training\.batch_size = 4096"):
         filled(batch=4096, queue_size=3840)

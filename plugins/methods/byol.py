@@ -82,7 +82,7 @@ PRESETS = {
         {"method.hidden_dim": 1024, "method.out_dim": 128, "method.target_momentum": 0.99, "method.scale": (0.2, 1.0)}
         | {"method.blur_probability": (0.0, 0.0), "training.batch_size": 64, "optimizer.base_lr": 4e-3}
         | {"optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
-        {"optimizer.name": "sgd", "optimizer.base_lr": 0.03, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
+        {"optimizer.name": "sgd", "optimizer.base_lr": 0.12, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
         steps=750,
     ),
 }

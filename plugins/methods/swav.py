@@ -77,7 +77,7 @@ class SwAVSettings(Settings):
     hidden_dim: int = setting(2048, "Width of the projector's hidden layer.", source=HOW, ge=1)
     out_dim: int = setting(128, "Length of embeddings and prototypes.", source=HOW, ge=2)
     prototypes: int | None = setting(
-        None, "Number of prototypes, K; null: 3000, or a twentieth of the images if less.", source=HOW, ge=2
+        None, "Number of prototypes, K; null: 3000, or a sixtieth of the images if less.", source=HOW, ge=2
     )
     temperature: float = setting(0.1, "Temperature tau of predictions.", source=HOW, gt=0)
     epsilon: float = setting(0.05, "Sinkhorn's temperature; 0.03 where the loss stays at ln K.", source=HOW, gt=0)
@@ -104,11 +104,11 @@ PRESETS = {
         SMALL_BATCH,
     ),
     "small-data": Preset(
-        "small images by the thousand, minutes to hours: fewer prototypes, milder views, AdamW",
-        {"method.hidden_dim": 512, "method.local_views": 2, "method.colour_strength": 0.5}
-        | {"method.blur_probability": 0.0, "method.global_scale": (0.3, 1.0), "method.local_scale": (0.1, 0.4)}
-        | {"method.freeze_prototypes_epochs": 0.1, "training.batch_size": 64}
-        | {"optimizer.base_lr": 4e-3, "optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
+        "small images by the thousand, minutes to hours: fewer prototypes, sharper codes, milder views, AdamW",
+        {"method.hidden_dim": 512, "method.epsilon": 0.03, "method.local_views": 2, "method.colour_strength": 0.5}
+        | {"method.blur_probability": 0.0, "method.global_scale": (0.5, 1.0), "method.local_scale": (0.2, 0.5)}
+        | {"method.freeze_prototypes_epochs": 0.1, "training.batch_size": 32}
+        | {"optimizer.base_lr": 8e-3, "optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
         steps=750,
     ),
 }
@@ -157,7 +157,7 @@ class SwAV(Method):
         check_whole_patches("a global view (method.global_crop_px)", global_px, patch_px)
         check_whole_patches("a local view (method.local_crop_px)", local_px, patch_px)
         blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * global_px / 96)))
-        prototypes = config.prototypes or max(2, min(PAPERS_PROTOTYPES, images // 20))
+        prototypes = config.prototypes or max(2, min(PAPERS_PROTOTYPES, images // 60))
         if batch < 2:
             raise UserError(
                 "training.batch_size = 1: SwAV assigns a batch to prototypes that are used equally, and a single image "
@@ -166,7 +166,7 @@ class SwAV(Method):
         if config.prototypes and prototypes > images:
             raise UserError(
                 f"method.prototypes = {prototypes} is more than the {images} training images, so that they cannot all "
-                f"be filled. Give {images} or fewer, e.g. --set method.prototypes={max(2, images // 20)}"
+                f"be filled. Give {images} or fewer, e.g. --set method.prototypes={max(2, images // 60)}"
             )
         if 0 < config.queue_size < batch:
             raise UserError(
