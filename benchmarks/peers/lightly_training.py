@@ -130,7 +130,7 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
         state = train(method, make_views, optimizer, plan, TrainingState(), report)
         measured = evaluate_network(
             method.evaluation_backbone(), "trained", evaluators, dataset, seed=recipe.training.seed, device=device,
-            workers=plan.workers, output_dir=Path(folder),
+            workers=plan.workers, run_dir=Path(folder), places=[METRIC[0]],
         )  # fmt: skip
     return measured, state
 
