@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from ssl_bench.dataset import Split
+from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews
 
 Key = tuple[int, int]
@@ -77,6 +78,13 @@ def batches(
 
 
 def _collate(samples: Sequence[Any]) -> Any:
+    shapes = {tuple(tuple(view.shape) for view in views) for views, _, _ in samples}
+    if len(shapes) > 1:
+        one, other = sorted(shapes, key=str)[:2]
+        raise UserError(
+            f"views differ in shape from image to image, {one} and {other}: the method's make_views must crop or "
+            "resize to sizes from its settings (ssl_bench.views.Crop does)"
+        )
     return default_collate(list(samples))
 
 

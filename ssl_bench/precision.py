@@ -7,6 +7,8 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +16,7 @@ import torch
 
 from ssl_bench.cache import cache_folder
 from ssl_bench.errors import UserError
-from ssl_bench.method import Batch, Method, Progress
+from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.record import write_atomically
 from ssl_bench.training import Plan, autocast
 
@@ -92,24 +94,40 @@ def _remember(memory: Path, known: dict[str, dict[str, float]]) -> None:
         return  # measured anew next time
 
 
+def first_step(method: Method, batch: Batch, plan: Plan) -> StepOutput:
+    """What the first step gives, in fp32; buffers are left as they were."""
+    with _buffers_kept(method):
+        return method.train().step(batch, _start(plan))
+
+
 def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:
     trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
-    before = {key: value.clone() for key, value in method.named_buffers()}
-    progress = Progress(0, max(1, plan.total_steps), 0, max(1, plan.epochs))
     method.train()
     times = []
-    for _ in range(REPEATS + 1):
-        begun = time.perf_counter()
-        with autocast(trial):
-            loss = method.step(batch, progress).loss
-        loss.backward()  # type: ignore[no-untyped-call]
-        if plan.device.type == "cuda":
-            torch.cuda.synchronize(plan.device)
-        times.append(time.perf_counter() - begun)
-        method.zero_grad(set_to_none=True)
-        if times[-1] > 20:  # one look is enough for a step of this size
-            break
-    with torch.no_grad():
-        for key, value in method.named_buffers():  # running statistics of batch norm move in a forward pass
-            value.copy_(before[key])
+    with _buffers_kept(method):
+        for _ in range(REPEATS + 1):
+            begun = time.perf_counter()
+            with autocast(trial):
+                loss = method.step(batch, _start(plan)).loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            if plan.device.type == "cuda":
+                torch.cuda.synchronize(plan.device)
+            times.append(time.perf_counter() - begun)
+            method.zero_grad(set_to_none=True)
+            if times[-1] > 20:  # one look is enough for a step of this size
+                break
     return median(times[1:] or times)
+
+
+def _start(plan: Plan) -> Progress:
+    return Progress(0, max(1, plan.total_steps), 0, max(1, plan.epochs))
+
+
+@contextmanager
+def _buffers_kept(method: Method) -> Iterator[None]:
+    """Running statistics of batch norm move in a forward pass; afterwards they are as before."""
+    before = {key: value.clone() for key, value in method.named_buffers()}
+    yield
+    with torch.no_grad():
+        for key, value in method.named_buffers():
+            value.copy_(before[key])

@@ -7,10 +7,13 @@ is never loaded. What an outsider registers spoils nothing but itself: names of 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_bench.errors import UserError, unknown_name
@@ -52,18 +55,16 @@ class Plugin:
         """Import the module and return the class. Raises `BrokenPlugin` whatever goes wrong in there, and for an
         import that takes longer than `seconds`."""
         before = f"the {self.kind} {self.name!r} of {self.origin} cannot be loaded from {self.target}"
+        from ssl_bench.contract import why_no_plugin
+
         contract = _contract(self.kind)  # with torch, whose time is not the outsider's
         with foreign_code(before, f"Mend or uninstall {self.distribution}; everything else works.", seconds):
             loaded = EntryPoint(self.name, self.target, group_of(self.kind)).load()
-        if not isinstance(loaded, type) or not issubclass(loaded, contract):
+        broken = why_no_plugin(loaded, contract)
+        if broken:
             raise BrokenPlugin(
-                f"the {self.kind} {self.name!r} of {self.origin} is not a {contract.__name__}: {self.target} is "
-                f"{loaded!r}; it must be a subclass of {contract.__module__}.{contract.__name__}"
-            )
-        if not isinstance(getattr(loaded, "Config", None), type):
-            raise BrokenPlugin(
-                f"the {self.kind} {self.name!r} of {self.origin} has no Config: add a class attribute Config, "
-                "a subclass of ssl_bench.settings.Settings (empty if there is nothing to set)"
+                f"the {self.kind} {self.name!r} of {self.origin} ({self.target}) {broken}"
+                + (f" (sslbench check {self.name})" if self.kind != "dataset" else "")
             )
         return loaded
 
@@ -114,6 +115,25 @@ def _kind_of_group(group: str) -> tuple[Kind | None, str]:
 def refresh() -> None:
     """Forget what was found, e.g. after a package was installed in this process."""
     _plugins.cache_clear()
+
+
+def blame(error: BaseException) -> str:
+    """Whose code raised it, in words for the user; "" where no outsider's plugin was at work."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
+    for plugin in (one for kind in KINDS for one in plugins(kind) if one.distribution != HOME):
+        module = plugin.target.partition(":")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None:
+            continue
+        package = "." in module or Path(file).name == "__init__.py"
+        own = [frame for frame in frames if frame[0].is_relative_to(Path(file).parent if package else file)]
+        if own:
+            path, line = own[-1]
+            return (
+                f"a plugin of {plugin.origin} fails: {type(error).__name__}: {error} ({path.name}, line {line}). What it "
+                "breaks of its contract: sslbench check NAME. SSLBENCH_DEBUG=1 shows the traceback"
+            )
+    return ""
 
 
 def names(kind: Kind) -> list[str]:

@@ -65,6 +65,7 @@ SECTIONS = ("method", "backbone", "data", "optimizer", "training", "machine", "e
 
 def resolve(request: Request) -> Resolved:
     """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built."""
+    from ssl_bench.contract import require_filled
     from ssl_bench.datasets.opening import open_dataset
     from ssl_bench.method import Situation
     from ssl_bench.optimizers import OptimizerSettings
@@ -120,6 +121,7 @@ def resolve(request: Request) -> Resolved:
         classes=len(dataset.classes),
     )
     method_config = method.fill(method_config, situation)
+    require_filled(method_config, method.Config, method_name)
     evaluators = []
     for name in evaluator_names:
         kind = registry.evaluator(name)

@@ -18,6 +18,7 @@ import torch
 from ssl_bench import machine, registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.checkpoint import load_latest, save_weights
+from ssl_bench.contract import require_parts, require_step_output
 from ssl_bench.datasets.checking import require_readable
 from ssl_bench.doctor import RunFailed
 from ssl_bench.errors import UserError
@@ -31,7 +32,7 @@ from ssl_bench.evaluation import (
 from ssl_bench.features import UnusableFeatures
 from ssl_bench.method import Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
-from ssl_bench.precision import Precision, choose_precision
+from ssl_bench.precision import Precision, choose_precision, first_step
 from ssl_bench.record import (
     EvaluationRecord,
     RunRecord,
@@ -80,12 +81,12 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         display.line("images", str(require_readable(dataset)))
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     method = build_method(resolved).to(device)
-    judged = method.evaluation_backbone()
+    judged, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
+    require_parts(make_views, judged, recipe.method.name)
     refuse_unsupported(judged, recipe.backbone.name, evaluators)
     _require(method, judged, recipe.method.name, recipe.backbone.name)
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
-    make_views = method.make_views(resolved.method_config)
     plan = Plan(
         dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, optimizer_settings,
         device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
@@ -107,7 +108,8 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         torch.set_num_threads(decided["threads"])  # sums depend on how they are split
         rate = decided["inference_images_per_second"]
     else:
-        precision = _measure_precision(method, make_views, plan, recipe.training.precision, display)
+        asked = recipe.training.precision
+        precision = _measure_precision(method, make_views, plan, asked, display, recipe.method.name)
         rate = inference_rate(judged, dataset.image_px, device)
         untrained = judge("untrained")
         decided |= {
@@ -177,13 +179,16 @@ def build_method(resolved: Resolved) -> Method:
     return resolved.method(resolved.method_config, make_backbone)
 
 
-def _measure_precision(method: Method, make_views: Any, plan: Plan, asked: str, display: Display) -> Precision:
+def _measure_precision(
+    method: Method, make_views: Any, plan: Plan, asked: str, display: Display, name: str
+) -> Precision:
     """Choose the precision on the first real batch, which also tries the views and the step before long work."""
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
     display.say("trying one batch")
     batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
     try:
+        require_step_output(first_step(method, batch, plan), name)
         return choose_precision(asked, method, batch, plan)
     except torch.OutOfMemoryError as error:
         raise UserError(

@@ -9,6 +9,7 @@ from importlib import import_module
 import typer
 
 from ssl_bench.errors import UserError
+from ssl_bench.registry import blame
 
 app = typer.Typer(
     help="Benchmark self-supervised vision methods: train, evaluate, record, tabulate.",
@@ -39,6 +40,12 @@ def main() -> None:
     except BrokenPipeError:  # `sslbench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Exception as error:  # sslbench's own shows its traceback; an outsider's plugin is named
+        words = blame(error)
+        if not words or os.environ.get("SSLBENCH_DEBUG"):
+            raise
+        print(f"error: {words}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
