@@ -130,8 +130,8 @@ def blame(error: BaseException) -> str:
         if own:
             path, line = own[-1]
             return (
-                f"a plugin of {plugin.origin} fails: {type(error).__name__}: {error} ({path.name}, line {line}). What it "
-                "breaks of its contract: sslbench check NAME. SSLBENCH_DEBUG=1 shows the traceback"
+                f"a plugin of {plugin.origin} fails: {type(error).__name__}: {error} ({path.name}, line {line}). "
+                "What it breaks of its contract: sslbench check NAME. SSLBENCH_DEBUG=1 shows the traceback"
             )
     return ""
 

@@ -23,21 +23,22 @@ from ssl_bench.settings import Settings
 class Good(Method):
     """Good: does nothing wrong."""
     Config = Settings
-
-class Newer(Good):
-    """Newer."""
+    make_views = step = evaluation_backbone = None
 '''
 OUTSIDERS = {
-    "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
     "exits": ("import sys; sys.exit('bye')", "SystemExit: bye"),
-    "interrupts": ("class Stop(KeyboardInterrupt): pass\nraise Stop('now')", "Stop: now"),
     "hangs": ("import time\ntime.sleep(1000)", "it hangs, it is not imported after 3 s"),
     "dies": ("import os; os._exit(7)", "ends the process that imports it (7)"),
     "prints": (f"print('hello from outside')\n{GOOD}", ""),
-    "swallows": ("while True:\n    try:\n        import time; time.sleep(1)\n    except Exception: pass", "it hangs"),
+    "typo": ("def broken(:", "line 1, is no Python"),
+}
+"""What `list --check` tries, and what it says."""
+IN_PROCESS = {
+    "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+    "interrupts": ("class Stop(KeyboardInterrupt): pass\nraise Stop('now')", "Stop: now"),
+    "swallows": ("import time\nwhile True:\n    try: time.sleep(9)\n    except Exception: pass", "it hangs"),
     "unwritten": ("", "has no attribute 'Good'"),
     "shapeless": ("Good = 3", "is not a Method"),
-    "typo": ("def broken(:", "line 1, is no Python"),
 }
 
 
@@ -59,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lay(
         site,
         "thief",
-        "[ssl_bench.methods.v1]\ndino = outside_raises:Good\n[ssl_bench.datasets.v1]\nshapes = outside_hangs:Good\n",
+        "[ssl_bench.methods.v1]\ndino = outside_hangs:Good\n[ssl_bench.datasets.v1]\nshapes = outside_hangs:Good\n",
     )
     lay(site, "ancient", "[ssl_bench.methods.v0]\nancient = outside_hangs:Good\n")
     lay(site, "future", "[ssl_bench.methods.v2]\nfuture = outside_hangs:Good\n")
@@ -98,7 +99,6 @@ METADATA_TELLS = {
 
 
 def test_list_says_what_metadata_and_source_tell_and_imports_no_one(site: Path) -> None:
-    begun = time.monotonic()
     done = sslbench(site, "list", "methods")
     assert (done.returncode, done.stderr) == (0, "")
     lines = lines_of(done.stdout)
@@ -108,7 +108,6 @@ def test_list_says_what_metadata_and_source_tell_and_imports_no_one(site: Path) 
     assert "BROKEN" not in lines["dino", "sslbench"]
     assert ("hangs", "hangs-bench") in lines
     assert "hello" not in done.stdout
-    assert time.monotonic() - begun < 60
 
 
 def test_list_check_tries_each_outsider_in_a_process_of_its_own(site: Path) -> None:
@@ -149,7 +148,6 @@ def test_a_folder_is_recognised_whatever_other_data_sets_do(tmp_path: Path) -> N
 
 
 def test_what_an_outsider_prints_does_not_get_into_what_is_printed_for_machines(site: Path, tmp_path: Path) -> None:
-    write_image_folder(tmp_path / "tints")
     done = sslbench(site, "run", "prints", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "hello from outside" in done.stderr
@@ -160,13 +158,10 @@ def test_what_an_outsider_prints_does_not_get_into_what_is_printed_for_machines(
     ("name", "words"),
     [
         ("exits", "the method 'exits' of exits-bench 1.0 cannot be loaded from outside_exits:Good: SystemExit: bye."),
-        ("interrupts", "Stop: now"),
         (
             "ancient",
             "the method 'ancient' of ancient-bench 1.0 cannot be used: it is registered for ssl_bench.methods.v0",
         ),
-        ("missing", "No module named 'outside_not_there'"),
-        ("nameless", "is not a Method"),
     ],
 )
 def test_run_of_a_broken_method_is_one_message(site: Path, tmp_path: Path, name: str, words: str) -> None:
@@ -175,6 +170,16 @@ def test_run_of_a_broken_method_is_one_message(site: Path, tmp_path: Path, name:
     assert words in done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_whatever_an_import_does_is_a_broken_plugin(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, words = IN_PROCESS[name]
+    (tmp_path / f"outside_{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BrokenPlugin) as caught:
+        Plugin("method", name, f"outside_{name}:Good", f"{name}-bench", "1.0").load(0.5)
+    assert words in str(caught.value)
 
 
 def test_a_hanging_import_is_ended_and_says_where_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +199,7 @@ def test_a_child_that_no_signal_reaches_is_ended_from_outside(tmp_path: Path, mo
     deaf = Plugin("method", "deaf", "outside_deaf:Good", "deaf-bench", "1.0")
     begun = time.monotonic()
     assert why_broken(deaf, 6.0) == "outside_deaf:Good of deaf-bench 1.0 hangs: it is not imported after 6 s"
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60  # and not 1000
 
 
 def test_ctrl_c_stays_ctrl_c() -> None:

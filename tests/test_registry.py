@@ -30,6 +30,8 @@ class Dense(Method):
     class Config(Settings):
         pass
 
+    make_views = step = evaluation_backbone = None  # written, as far as a class shows it
+
 
 class Bare(Method):
     """Has no settings model."""
