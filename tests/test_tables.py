@@ -260,6 +260,28 @@ def test_an_evaluation_on_other_data_enters_only_where_asked_for_and_is_named() 
     assert table.blocks[0].notes == (f"k-NN: {KNN}; evaluated on birds, fingerprint b1d5b1d5",)
 
 
+def test_numbers_of_different_data_never_share_a_line() -> None:
+    """The second metric has its largest values elsewhere: sorted by itself, it would stand beside the wrong data."""
+    places = (("ants", "a" * 32, 10.0, 80.0), ("bees", "b" * 32, 90.0, 20.0))
+    record = make_record(
+        evaluations=tuple(
+            evaluation(
+                "knn", "trained", measured(one, protocol=f"{name} of size"),
+                measured(other, metric="copied", protocol="z" if name == "ants" else "a", primary=False),
+                data=name, data_fingerprint=digest, synthetic=False,
+            )
+            for name, digest, one, other in places
+        )
+    )  # fmt: skip
+    columns = [
+        {"id": metric, "title": metric, "from": f"measurement:knn.{metric}:trained", "unit": "%", "evaluated_on": "any"}
+        for metric in ("top1_k20", "copied")
+    ]
+    table = fold(describe(column=columns), [record])
+    shown = [(row.settings, *(one.value.mean for one in row.cells if one.value)) for row in rows(table)]
+    assert shown == [("on ants", 10.0, 80.0), ("on bees", 90.0, 20.0)]
+
+
 def test_another_unit_is_another_protocol() -> None:
     fraction = evaluation("knn", "trained", measured(0.4, unit="fraction"))
     table = comparison(make_record(seed=0), make_record(seed=1, evaluations=(fraction,)))

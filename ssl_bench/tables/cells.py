@@ -12,6 +12,7 @@ from ssl_bench.tables.grouping import Group
 from ssl_bench.tables.paths import fill_in, look_up
 from ssl_bench.tables.table import Cell, Statistic, data_title
 
+ELSEWHERE = "; evaluated on "
 ByProtocol = dict[str, list[float]]
 """Protocol -> the value of each run that has one."""
 
@@ -28,22 +29,35 @@ def statistic(values: Sequence[float]) -> Statistic:
     return Statistic(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
 
 
-def lines_of(columns: Sequence[Column], group: Group) -> list[tuple[Cell, ...]]:
-    """The cells of a group: one line, and a further one for every further protocol its numbers were measured under."""
+def lines_of(columns: Sequence[Column], group: Group) -> list[tuple[str, tuple[Cell, ...]]]:
+    """The cells of a group: one line, and a further one for every further protocol its numbers were measured under.
+
+    Numbers of different data never share a line. Each line comes with the data it was evaluated on, "" for the
+    training data's.
+    """
     values = [_values(column, column.path, group) for column in columns]
     baselines = [_values(column, column.baseline, group) if column.baseline else {} for column in columns]
     protocols = _protocols(columns, values, baselines)
-    lines = []
-    for line in range(max(1, *(len(met) for met in protocols))):
-        cells = []
-        for column, here, before, met in zip(columns, values, baselines, protocols, strict=True):
-            if line < len(met) or met == [""]:  # what has no protocol holds on every line
-                protocol = met[min(line, len(met) - 1)]
-                cells.append(_cell(column, here.get(protocol, []), before.get(protocol, []), protocol, group))
-            else:
-                cells.append(_cell(column, [], [], "", group) if line == 0 else Cell())
-        lines.append(tuple(cells))
+    measured = [(column.source is not None, met) for column, met in zip(columns, protocols, strict=True)]
+    places = {_place(protocol) for judged, met in measured if judged for protocol in met} or {""}
+    lines: list[tuple[str, tuple[Cell, ...]]] = []
+    for place in sorted(places):
+        own = [[p for p in met if _place(p) == place] if judged else met for judged, met in measured]
+        for line in range(max(1, *(len(met) for met in own))):
+            cells = []
+            for column, here, before, met in zip(columns, values, baselines, own, strict=True):
+                if line < len(met) or met == [""]:  # what has no protocol holds on every line
+                    protocol = met[min(line, len(met) - 1)]
+                    cells.append(_cell(column, here.get(protocol, []), before.get(protocol, []), protocol, group))
+                else:
+                    cells.append(_cell(column, [], [], "", group) if not lines else Cell())
+            lines.append((place.partition(", fingerprint ")[0], tuple(cells)))
     return lines
+
+
+def _place(protocol: str) -> str:
+    """The data that a protocol's numbers were evaluated on, with its fingerprint; "" for the training data."""
+    return protocol.partition(ELSEWHERE)[2]
 
 
 def _protocols(columns: Sequence[Column], values: list[ByProtocol], baselines: list[ByProtocol]) -> list[list[str]]:
@@ -94,7 +108,7 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[str, fl
                 if column.unit and measurement.unit != column.unit:
                     protocol += f" [in {measurement.unit or 'no unit'}]"
                 if elsewhere:
-                    protocol += f"; evaluated on {data_title(evaluation.data, evaluation.synthetic)}"
+                    protocol += f"{ELSEWHERE}{data_title(evaluation.data, evaluation.synthetic)}"
                     protocol += f", fingerprint {evaluation.data_fingerprint[:8]}"
                 found[protocol] = measurement.value
     return found

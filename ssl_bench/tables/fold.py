@@ -78,7 +78,7 @@ def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, publ
     return [
         Row(
             keys=tuple(texts.values()),
-            settings=own.settings,
+            settings=", ".join(words for words in (own.settings, place and f"on {place}") if words),
             data=data.name,
             fingerprint=data.fingerprint,
             synthetic=data.synthetic,
@@ -91,7 +91,7 @@ def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, publ
             ),
             runs=tuple(sorted(run.record.run_id for run in own.runs)),
         )
-        for cells in lines_of(description.column, own)
+        for place, cells in lines_of(description.column, own)
     ]
 
 
