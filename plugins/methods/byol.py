@@ -84,7 +84,8 @@ PRESETS = {
         | {"training.batch_size": 32, "optimizer.base_lr": 4e-3, "optimizer.warmup_epochs": 0.4}
         | {"optimizer.final_weight_decay": None},
         {"method.scale": (0.2, 1.0), "method.hue": 0.1, "method.grey_probability": 0.2, "training.batch_size": 64}
-        | {"optimizer.name": "sgd", "optimizer.base_lr": 0.12, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
+        | {"optimizer.name": "sgd", "optimizer.base_lr": 0.12, "optimizer.final_lr": 0.0}
+        | {"optimizer.weight_decay": 5e-4},
         steps=750,
     ),
 }
