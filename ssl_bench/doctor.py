@@ -60,7 +60,7 @@ def effective_rank(features: Tensor) -> Tensor:
     return entropy(shares).exp()
 
 
-def probe(backbone: Backbone, images: Tensor) -> dict[str, float]:
+def probe(backbone: Backbone, images: Tensor, step: int) -> dict[str, float]:
     """The two values of the features of (batch, 3, height, width), in eval mode and fp32; every mode is put back.
 
     Raises `RunFailed` for features that are not finite.
@@ -68,7 +68,7 @@ def probe(backbone: Backbone, images: Tensor) -> dict[str, float]:
     with eval_mode(backbone), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         features = backbone(images[:PROBED_IMAGES]).cpu().double()
     if not bool(torch.isfinite(features).all()):
-        raise RunFailed(f"the features of the judged network are not finite. {DIVERGED}")
+        raise RunFailed(f"the features of the judged network are not finite after step {step}. {DIVERGED}")
     return {"feature_spread": float(spread(features)), "effective_rank": float(effective_rank(features))}
 
 
@@ -96,11 +96,11 @@ class Doctor:
         """Whether the features are looked at after `step` steps."""
         return step == 1 or step % max(1, self.patience // PROBES_WITHIN_PATIENCE) == 0
 
-    def probe(self, method: Method, images: Tensor) -> dict[str, float]:
+    def probe(self, method: Method, images: Tensor, step: int) -> dict[str, float]:
         """What is logged of the features; nothing for views that are no images and for a batch of one."""
         if images.ndim != 4 or len(images) < LEAST_IMAGES:
             return {}
-        return probe(method.evaluation_backbone(), images)
+        return probe(method.evaluation_backbone(), images, step)
 
     def suspects(self, step: int, lasting: Mapping[str, int]) -> bool:
         """Whether there is a sign after `step` steps, of those counted in `lasting`."""

@@ -140,7 +140,7 @@ def train(
                 logs = training_step(method, optimizer, batch, progress, plan)
                 state.step += 1
                 state.seconds = seconds_before + time.monotonic() - begun
-                seen = doctor.probe(method, batch.views[0]) if doctor.probes_at(state.step) else {}
+                seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
                 _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)

@@ -152,6 +152,10 @@ def test_new_plugin_says_what_to_do_next(sslbench: Command, tmp_path: Path) -> N
 
 def test_check_of_a_folder_that_is_not_installed(sslbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     sslbench("new-plugin", "small-net", "--kind", "backbone")
+    for name in ("small-net/small_net.py", "small-net/small_net.py:SmallNet"):
+        status, out, err = sslbench("check", name)
+        assert status == 0, err
+        assert "(backbone SmallNet, not installed" in out
     monkeypatch.chdir("small-net")
     for name in ("small_net", "small_net:SmallNet", "small_net.SmallNet"):
         status, out, err = sslbench("check", name)
@@ -199,6 +203,8 @@ def test_check_of_registered_names(sslbench: Command, tmp_path: Path, monkeypatc
         ("check dino --kind backbone", "no backbone is called 'dino'"),
         ("check cifar10", "add --data PATH"),
         ("check knn --data .", "--data is for data sets"),
+        ("check nowhere.py:X", "nowhere.py is not there"),
+        ("check broken.py", "broken cannot be imported: RuntimeError: no licence"),
         ("check broken", "broken cannot be imported: RuntimeError: no licence"),
         ("check empty", "empty has 0 plugin classes"),
         ("check empty:Nothing", "no class of empty is called 'Nothing'"),

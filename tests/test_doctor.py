@@ -145,7 +145,7 @@ def test_a_probe_reads_eval_mode_features_and_moves_nothing() -> None:
     state = {name: value.clone() for name, value in backbone.state_dict().items()}
     modes = [module.training for module in backbone.modules()]
     random = torch.get_rng_state()
-    values = probe(backbone, images)
+    values = probe(backbone, images, 1)
     assert same(state, backbone.state_dict())
     assert [module.training for module in backbone.modules()] == modes
     assert torch.equal(random, torch.get_rng_state())
@@ -160,9 +160,9 @@ def test_a_probe_reads_eval_mode_features_and_moves_nothing() -> None:
 def test_one_image_or_no_image_is_not_probed() -> None:
     method = ToyMethod(ToyMethod.Config(), ToyBackbone)
     one = Doctor([], 0, 3, 9)
-    assert one.probe(method, torch.rand(1, 3, 8, 8)) == {}
-    assert one.probe(method, torch.rand(4, 10)) == {}
-    assert set(one.probe(method, torch.rand(2, 3, 8, 8))) == {"feature_spread", "effective_rank"}
+    assert one.probe(method, torch.rand(1, 3, 8, 8), 1) == {}
+    assert one.probe(method, torch.rand(4, 10), 1) == {}
+    assert set(one.probe(method, torch.rand(2, 3, 8, 8), 1)) == {"feature_spread", "effective_rank"}
 
 
 def test_features_and_weights_that_are_not_finite_fail_the_run() -> None:
@@ -173,8 +173,8 @@ def test_features_and_weights_that_are_not_finite_fail_the_run() -> None:
     with pytest.raises(RunFailed, match=r"teacher.layers.4.bias holds NaN after step 3.*base_lr") as failure:
         refuse_nan(method, 3)
     assert failure.value.status == "failed"
-    with pytest.raises(RunFailed, match="features of the judged network are not finite"):
-        probe(method.teacher, torch.rand(4, 3, 8, 8))
+    with pytest.raises(RunFailed, match="features of the judged network are not finite after step 5"):
+        probe(method.teacher, torch.rand(4, 3, 8, 8), 5)
 
 
 def test_a_run_with_the_doctor_is_bitwise_the_run_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

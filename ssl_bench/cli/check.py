@@ -91,7 +91,7 @@ def _find(name: str, kind: Kind | None) -> tuple[Kind, Any, str]:
     module, _, attribute = name.partition(":")
     if module.endswith(".py"):
         module = _beside(Path(module))
-    if ":" not in name and "." in name and not _exists(name):
+    elif ":" not in name and "." in name and not _exists(name):
         module, _, attribute = name.rpartition(".")
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module) or not _exists(module):
         known = [n for k in kinds for n in registry.names(k)]
