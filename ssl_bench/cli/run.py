@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Train a method, evaluate it beside its untrained self, and record the run."""
     if help_ or (method is None and recipe is None):
-        _help(context, method, arch)
+        _help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
     from ssl_bench import request as requests
 
@@ -219,7 +219,7 @@ def _discard(run_dir: Path) -> None:
     shutil.rmtree(run_dir)
 
 
-def _help(context: typer.Context, method: str | None, arch: str | None) -> None:
+def _help(context: typer.Context, method: str | None, arch: str | None, evaluators: Sequence[str]) -> None:
     if method is None:
         print(context.get_help())
         return
@@ -237,6 +237,7 @@ def _help(context: typer.Context, method: str | None, arch: str | None) -> None:
     sections: list[tuple[str, type[Settings]]] = [("method", kind.Config)]
     if arch:
         sections.append(("backbone", registry.backbone(arch.partition(":")[0]).Config))
+    sections += [(f"evaluators.{name}", registry.evaluator(name).Config) for name in evaluators]
     sections += [("optimizer", OptimizerSettings), ("training", TrainingSettings), ("machine", MachineSettings)]
     for section, model in sections:
         print(f"Settings '{section}.*' (--set {section}.NAME=VALUE)")
@@ -252,4 +253,6 @@ def _help(context: typer.Context, method: str | None, arch: str | None) -> None:
         for label, values in (("", preset.values), ("convnets: ", preset.convnet_values)):
             if values:
                 print(f"      {label}" + ", ".join(f"{key}={value}" for key, value in values.items()))
+    if not evaluators:
+        print("\nSettings of evaluators: add --with knn,linear-probe,voc-jaccard,davis to this command")
     print(f"\nAll options: sslbench run --help. Example: sslbench run {method} --arch deit_s16 --epochs 2")
