@@ -55,7 +55,11 @@ def register(app: typer.Typer) -> None:
         if settings or any(field.is_required() for field in plugin.Config.model_fields.values()):
             parse_settings(plugin.Config, settings, found, name)
         typer.echo(f"sslbench check {name}  ({found} {plugin.__name__}, {origin})")
+        import torch
+
         from ssl_bench.testing import run_checks
+
+        torch.set_num_threads(1)  # the checks' networks are tiny: more threads only wait for each other
 
         results = run_checks(found, plugin, settings=settings, path=data, report=_show)
         typer.echo(_summary(results, name))
