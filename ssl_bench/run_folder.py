@@ -122,6 +122,8 @@ def find_run(text: str, results: Path) -> Path:
         return path
     known = sorted(folder.name for folder in results.glob("runs/*") if folder.is_dir())
     matches = [name for name in known if name == text] or [name for name in known if name.startswith(text)]
+    if len(matches) > 1:  # records of others lie beside the runs made here: those have weights
+        matches = [name for name in matches if (results / "runs" / name / "weights.safetensors").exists()] or matches
     if len(matches) == 1:
         return results / "runs" / matches[0]
     if matches:

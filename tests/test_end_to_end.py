@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_bench.cli.main import main
+from ssl_bench.errors import UserError
 from ssl_bench.run_folder import hold
 from tests.toy import write_image_folder
 
@@ -315,3 +316,30 @@ def test_a_run_that_is_not_finished_is_not_replaced_by_another_recipe(
     assert status == 2
     assert "run.json is damaged" in err
     assert sslbench(*arguments, "--restart")[0] == 0
+
+
+def test_a_record_that_came_with_the_checkout_is_no_obstacle(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    """A fresh clone holds records of the very runs its README names, without weights and run.json."""
+    arguments = ("run", "random", "--arch", "resnet18", "--set", "backbone.width=0.125", "--data", str(data))
+    arguments += ("--batch-size", "8")
+    assert sslbench(*arguments, "--with", "knn")[0] == 0
+    run = only_run(tmp_path)
+    (run / "run.json").unlink()
+    status, _, err = sslbench(*arguments, "--with", "knn")
+    assert status == 0, err
+    again = run.with_name(f"{run.name}-again")
+    assert (again / "record.json").is_file()
+    status, _, err = sslbench(*arguments, "--with", "knn", "--run-id", again.name)
+    assert status == 2
+    assert "is finished" in err
+
+
+def test_the_beginning_of_a_name_means_the_run_made_here(tmp_path: Path) -> None:
+    from ssl_bench.run_folder import find_run
+
+    for name in ("dino-a-s0-1111", "dino-a-s0-1111-again", "dino-b-s0-2222"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="begins several runs"):
+        find_run("dino", tmp_path)
+    (tmp_path / "runs/dino-a-s0-1111-again/weights.safetensors").write_bytes(b"")
+    assert find_run("dino", tmp_path).name == "dino-a-s0-1111-again"

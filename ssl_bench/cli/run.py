@@ -100,6 +100,13 @@ def run(
         return
     if run_dir is None:
         run_dir = results / "runs" / _checked_run_id(run_id or resolved.recipe.run_id)
+        if (
+            run_id is None
+            and not restart
+            and (run_dir / "record.json").exists()
+            and not (run_dir / "run.json").exists()
+        ):
+            run_dir = run_dir.with_name(f"{run_dir.name}-again")  # that record came with the checkout
     if restart and run_dir.exists():
         if resume:
             raise UserError("--resume goes on with a run and --restart discards it: give one of them")
