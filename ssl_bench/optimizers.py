@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_bench.method import ParameterGroup, Progress
 from ssl_bench.schedules import LrScaling, cosine, scaled_lr
+from ssl_bench.setting_types import DecayRates
 from ssl_bench.settings import Settings, setting
 
 
@@ -34,7 +35,7 @@ class OptimizerSettings(Settings):
         0.4, "Weight decay at the end of its cosine; null keeps it constant.", source="DINO, section 3.2", ge=0
     )
     momentum: float = setting(0.9, "Momentum of SGD and LARS.", source="Goyal et al. 2017", ge=0, lt=1)
-    betas: tuple[float, float] = setting(
+    betas: DecayRates = setting(
         (0.9, 0.999), "Decay rates of AdamW's averages of the gradient and of its square.", source="torch.optim.AdamW"
     )
     trust_coefficient: float = setting(

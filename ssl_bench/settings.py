@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -19,6 +20,8 @@ class Settings(BaseModel):
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
+NONE = "none"
+"""How None is written where there is no word for it: in TOML, and on the command line beside `null`."""
 
 
 def setting(default: Any, meaning: str, *, unit: str = "", source: str = "", **bounds: Any) -> Any:
@@ -31,7 +34,10 @@ def setting(default: Any, meaning: str, *, unit: str = "", source: str = "", **b
 
 
 def parse_settings(model: type[AnySettings], values: Mapping[str, Any], section: str, owner: str) -> AnySettings:
-    """Build `model` from `values`; raises `UserError` naming `section.key`, what was given and what is allowed."""
+    """Build `model` from `values`; raises `UserError` naming `section.key`, what was given and what is allowed.
+
+    The text "none" stands for None wherever a setting may be left open: TOML has no null.
+    """
     for key in values:
         if key not in model.model_fields:
             known = [f"{section}.{name}" for name in model.model_fields]
@@ -39,18 +45,24 @@ def parse_settings(model: type[AnySettings], values: Mapping[str, Any], section:
             raise UserError(
                 f"'{section}.{key}' is not a setting of {owner}.{did_you_mean(f'{section}.{key}', known)}{listing}"
             )
+    given = {
+        key: None if value == NONE and _may_be_none(model.model_fields[key]) else value for key, value in values.items()
+    }
     try:
-        return model(**values)
+        return model(**given)
     except ValidationError as error:
-        problems = [_problem(model, section, problem) for problem in error.errors()]
+        problems = dict.fromkeys(_problem(model, section, problem) for problem in error.errors())
         raise UserError("; ".join(problems)) from None
+    except Exception as error:  # a plugin's own check that stumbles over a value
+        listing = ", ".join(f"{section}.{key} = {_short(value)}" for key, value in given.items())
+        raise UserError(f"{owner} cannot take {listing}: {type(error).__name__}: {error}") from error
 
 
 def parse_text(text: str) -> Any:
     """A value typed on the command line: JSON where it is JSON (numbers, true, null, lists), else the text itself."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits and lists in lists without end, too
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
@@ -71,10 +83,52 @@ def _plain(value: Any) -> Any:
 
 
 def _problem(model: type[Settings], section: str, problem: Any) -> str:
-    location = ".".join(str(part) for part in problem["loc"])
-    field = model.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    places = "".join(f"[{part}]" for part in problem["loc"][1:] if isinstance(part, int))
+    field = model.model_fields.get(name)
     said = problem["msg"].removeprefix("Value error, ")
-    meaning = f" It means: {field.description}" if isinstance(field, FieldInfo) and field.description else ""
-    where = f"'{section}.{location}'" if location else f"the settings of '{section}'"
-    given = "" if not location else f" = {problem['input']!r}"
-    return f"{where}{given}: {said[:1].lower()}{said[1:]}.{meaning}"
+    said = f"{said[:1].lower()}{said[1:]}".removesuffix(".")
+    if field is None:
+        return f"the settings of '{section}': {said}."
+    given = " is missing" if problem["type"] == "missing" else f" = {_short(problem['input'])}"
+    words = "it has no default" if problem["type"] == "missing" else said
+    allowed = f" Allowed: {_allowed(field)}." if problem["type"] in _WRONG_KIND else ""
+    meaning = f" It means: {field.description}" if field.description else ""
+    return f"'{section}.{name}{places}'{given}: {words}.{meaning}{allowed}"
+
+
+_WRONG_KIND = ("tuple_type", "list_type", "missing", "too_short", "too_long", "dict_type", "model_type")
+"""Problems whose words do not say what is allowed."""
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What a setting takes, e.g. "a list of 2 numbers, e.g. [0.1, 2.0], or none"."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+    words = [_kind_in_words(choice) for choice in choices if choice is not NoneType]
+    example = "" if field.is_required() or field.default is None else f", e.g. {json.dumps(_plain(field.default))}"
+    return " or ".join(words) + example + (", or none" if NoneType in choices else "")
+
+
+def _kind_in_words(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _kind_in_words(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) in (tuple, list):
+        inner = get_args(kind)
+        count = "" if get_origin(kind) is list or Ellipsis in inner else f"{len(inner)} "
+        return f"a list of {count}{'whole numbers' if inner and inner[0] is int else 'values'}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a value")
+
+
+def _may_be_none(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in (Union, UnionType) and NoneType in get_args(field.annotation)
+
+
+def _short(value: Any) -> str:
+    """The value as text of at most 60 characters, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        text = f"a value of type {type(value).__name__} too long to show"
+    return text if len(text) <= 60 else f"{text[:57]}..."

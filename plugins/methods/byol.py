@@ -37,11 +37,11 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
+from ssl_bench.setting_types import AreaRange, BlurRange, Probabilities
 from ssl_bench.settings import Settings, setting
 from ssl_bench.signs import NO_SPREAD, Sign, spread
 from ssl_bench.views import Crop, MultiCrop
 
-Range = tuple[float, float]
 TABLE = "appendix B, table 6"
 HOW = "section 3.3"
 
@@ -50,16 +50,16 @@ class BYOLSettings(Settings):
     """BYOL's settings; null is decided from the data before the run, and then stands in the recipe."""
 
     crop_px: int | None = setting(None, "Side of the 2 views; null: the image's.", unit="px", ge=1)
-    scale: Range = setting((0.08, 1.0), "Area of a view, of the image's.", source="appendix B")
+    scale: AreaRange = setting((0.08, 1.0), "Area of a view, of the image's.", source="appendix B")
     brightness: float = setting(0.4, "Largest change of brightness, as a factor from 1.", source=TABLE, ge=0)
     contrast: float = setting(0.4, "Largest change of contrast, as a factor from 1.", source=TABLE, ge=0)
     saturation: float = setting(0.2, "Largest change of saturation, as a factor from 1.", source=TABLE, ge=0)
     hue: float = setting(0.1, "Largest turn of the hue.", unit="turns", source=TABLE, ge=0, le=0.5)
     jitter_probability: float = setting(0.8, "Probability of these four changes.", source=TABLE, ge=0, le=1)
     grey_probability: float = setting(0.2, "Probability of a grey view.", source=TABLE, ge=0, le=1)
-    blur_probability: Range = setting((1.0, 0.1), "Probability of blur in view 1 and view 2.", source=TABLE)
-    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 from 96 px on.", unit="px", source=TABLE)
-    solarise_probability: Range = setting((0.0, 0.2), "Probability of solarising view 1 and view 2.", source=TABLE)
+    blur_probability: Probabilities = setting((1.0, 0.1), "Probability of blur in view 1 and view 2.", source=TABLE)
+    blur_sigma_px: BlurRange | None = setting(None, "Blur; null: 0.1 to 2 from 96 px on.", unit="px", source=TABLE)
+    solarise_probability: Probabilities = setting((0.0, 0.2), "Probability of solarising view 1 and 2.", source=TABLE)
     hidden_dim: int = setting(4096, "Width of projector's and predictor's hidden layer.", source=HOW, ge=1)
     out_dim: int = setting(256, "Width of projections and predictions.", source=HOW, ge=2)
     target_momentum: float = setting(0.996, "tau_base, at the start; ends at 1.", source=HOW, ge=0, le=1)

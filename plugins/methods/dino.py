@@ -35,6 +35,7 @@ from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Pro
 from ssl_bench.optimizers import clip_each
 from ssl_bench.patches import check_whole_patches, nearest_whole
 from ssl_bench.schedules import linear_ramp
+from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
 from ssl_bench.signs import Sign, distillation_signs, entropy
 from ssl_bench.sinkhorn import sinkhorn
@@ -42,7 +43,6 @@ from ssl_bench.views import Crop, MultiCrop
 
 Teacher = Literal["momentum", "student_copy", "previous_iteration", "previous_epoch"]
 Assignment = Literal["centering", "sinkhorn", "softmax"]
-Range = tuple[float, float]
 CODE, HOW = "main_dino.py", "section 3.2"
 
 
@@ -52,12 +52,12 @@ class DINOSettings(Settings):
     global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
     local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
     local_views: int = setting(8, "Local views an image; 0: no multi-crop.", unit="views", source=CODE, ge=0)
-    global_scale: Range | None = setting(None, "Area of a global view; null: 0.4 to 1, or 0.14 if alone.", source=CODE)
-    local_scale: Range = setting((0.05, 0.4), "Area of a local view, of the image's.", source=CODE)
+    global_scale: AreaRange | None = setting(None, "Area of a global view; null: 0.4 to 1, 0.14 if alone.", source=CODE)
+    local_scale: AreaRange = setting((0.05, 0.4), "Area of a local view, of the image's.", source=CODE)
     hue: float = setting(0.1, "Largest turn of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
     grey_probability: float = setting(0.2, "Probability of a grey view.", source=CODE, ge=0, le=1)
     blur: bool = setting(True, "Whether views are blurred, with probabilities 1, 0.1 and 0.5.", source=CODE)
-    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
+    blur_sigma_px: BlurRange | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
     out_dim: int = setting(65536, "Number of scores, K.", source=HOW, ge=2)
     hidden_dim: int = setting(2048, "Width of the head's hidden layers.", source="section 3.1", ge=1)
     bottleneck_dim: int = setting(256, "Width that is normalised before the last layer.", source="appendix C", ge=1)

@@ -48,11 +48,11 @@ from ssl_bench.method import (
     StepOutput,
 )
 from ssl_bench.patches import check_whole_patches
+from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
 from ssl_bench.signs import NO_SPREAD, Sign, spread
 from ssl_bench.views import Crop, MultiCrop
 
-Range = tuple[float, float]
 CODE, V1, V2, DEMO = "main_moco.py", "1911.05722, section 3", "2003.04297, table 1", "moco_cifar10_demo.ipynb"
 PAPERS_QUEUE, PAPERS_PARTS = 65536, 8
 LEAST_PART = 16
@@ -63,12 +63,12 @@ class MoCoV2Settings(Settings):
     """MoCo v2's settings; null is decided from the data before the run, and then stands in the recipe."""
 
     crop_px: int | None = setting(None, "Side of both views; null: the image's.", unit="px", ge=1)
-    crop_scale: Range = setting((0.2, 1.0), "Area of a view, of the image's.", source=CODE)
+    crop_scale: AreaRange = setting((0.2, 1.0), "Area of a view, of the image's.", source=CODE)
     jitter: float = setting(0.4, "Brightness, contrast and saturation vary by this, p 0.8.", source=CODE, ge=0)
     hue: float = setting(0.1, "Largest turn of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
     grey_probability: float = setting(0.2, "Probability of a grey view.", source=CODE, ge=0, le=1)
     blur_probability: float = setting(0.5, "Probability of a blurred view.", source=CODE, ge=0, le=1)
-    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
+    blur_sigma_px: BlurRange | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
     out_dim: int = setting(128, "Length of queries and keys.", source=CODE, ge=2)
     queue_size: int | None = setting(
         None, "Keys in the queue, K; null: 65536, or a third of the images if less.", unit="keys", source=V2, ge=1

@@ -33,11 +33,11 @@ from ssl_bench.errors import UserError
 from ssl_bench.heads import mlp
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
+from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
 from ssl_bench.signs import NO_SPREAD, Sign, spread, uniform
 from ssl_bench.views import Crop, MultiCrop
 
-Range = tuple[float, float]
 VIEWS, HEAD = "appendix A", "model_util.py"
 
 
@@ -45,14 +45,14 @@ class SimCLRSettings(Settings):
     """SimCLR's settings; null is decided from the data before the run, and then stands in the recipe."""
 
     crop_px: int | None = setting(None, "Side of the 2 views; null: the image's.", unit="px", ge=1)
-    scale: Range = setting((0.08, 1.0), "Area of a view, of the image's.", source=VIEWS)
+    scale: AreaRange = setting((0.08, 1.0), "Area of a view, of the image's.", source=VIEWS)
     colour_strength: float = setting(
         1.0, "Strength s of the colour jitter: 0.8 s, and 0.2 s for the hue; 0.5 on CIFAR.", source=VIEWS, ge=0, le=2.5
     )
     jitter_probability: float = setting(0.8, "Probability of the jitter.", source=VIEWS, ge=0, le=1)
     grey_probability: float = setting(0.2, "Probability of a grey view.", source=VIEWS, ge=0, le=1)
     blur_probability: float = setting(0.5, "Probability of blur; 0 on CIFAR.", source=VIEWS, ge=0, le=1)
-    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 from 96 px on.", unit="px", source=VIEWS)
+    blur_sigma_px: BlurRange | None = setting(None, "Blur; null: 0.1 to 2 from 96 px on.", unit="px", source=VIEWS)
     hidden_dim: int | None = setting(None, "Width of the hidden layer; null: the features'.", source=HEAD, ge=1)
     out_dim: int = setting(128, "Width of the projections.", source="section 2.3", ge=2)
     head_batch_norm: bool = setting(True, "Batch norm after both layers, in place of biases.", source=HEAD)

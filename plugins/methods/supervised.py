@@ -22,6 +22,7 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
 from ssl_bench.patches import check_whole_patches
+from ssl_bench.setting_types import AreaRange
 from ssl_bench.settings import Settings, setting
 from ssl_bench.views import Crop, MultiCrop
 
@@ -31,7 +32,7 @@ class SupervisedSettings(Settings):
 
     classes: int | None = setting(None, "Number of classes; null: the data set's.", unit="classes", ge=2)
     crop_px: int | None = setting(None, "Side of the view; null: the image's.", unit="px", ge=1)
-    scale: tuple[float, float] = setting((0.08, 1.0), "Area of the view, of the image's.", source="Goyal, section 5.1")
+    scale: AreaRange = setting((0.08, 1.0), "Area of the view, of the image's.", source="Goyal, section 5.1")
     label_smoothing: float = setting(
         0.0, "Share of the target spread over all classes.", source="DeiT, table 9", ge=0, lt=1
     )

@@ -50,12 +50,12 @@ from ssl_bench.method import (
     StepOutput,
 )
 from ssl_bench.patches import check_whole_patches, nearest_whole
+from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
 from ssl_bench.signs import ONE_USED, Sign, entropy, uniform
 from ssl_bench.sinkhorn import sinkhorn
 from ssl_bench.views import Crop, MultiCrop
 
-Range = tuple[float, float]
 CODE, VIEWS, HOW, SMALL = "main_swav.py", "multicropdataset.py", "appendix A.1", "section 4.2, appendix A.6"
 PAPERS_PROTOTYPES = 3000
 
@@ -66,14 +66,14 @@ class SwAVSettings(Settings):
     global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
     local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
     local_views: int = setting(6, "Local views an image; 0: no multi-crop.", unit="views", source=HOW, ge=0)
-    global_scale: Range = setting((0.14, 1.0), "Area of a global view, of the image's.", source=HOW)
-    local_scale: Range = setting((0.05, 0.14), "Area of a local view, of the image's.", source=HOW)
+    global_scale: AreaRange = setting((0.14, 1.0), "Area of a global view, of the image's.", source=HOW)
+    local_scale: AreaRange = setting((0.05, 0.14), "Area of a local view, of the image's.", source=HOW)
     colour_strength: float = setting(
         1.0, "Jitter of brightness, contrast, saturation (0.8) and hue (0.2) times this.", source=VIEWS, ge=0, le=2.5
     )
     grey_probability: float = setting(0.2, "Probability of a grey view.", source=VIEWS, ge=0, le=1)
     blur_probability: float = setting(0.5, "Probability of a blurred view.", source=VIEWS, ge=0, le=1)
-    blur_sigma_px: Range | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=VIEWS)
+    blur_sigma_px: BlurRange | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=VIEWS)
     hidden_dim: int = setting(2048, "Width of the projector's hidden layer.", source=HOW, ge=1)
     out_dim: int = setting(128, "Length of embeddings and prototypes.", source=HOW, ge=2)
     prototypes: int | None = setting(

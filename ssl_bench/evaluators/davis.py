@@ -25,6 +25,7 @@ from ssl_bench.evaluators.davis_results import read_result
 from ssl_bench.evaluators.davis_scores import ObjectScores, mean_measures, score_sequence
 from ssl_bench.evaluators.video_masks import VERSION, Propagation, sides
 from ssl_bench.pictures.video import write_pictures
+from ssl_bench.setting_types import GivenList, GivenPath
 from ssl_bench.settings import Settings, setting
 
 SCRIPT = "DINO eval_video_segmentation.py"
@@ -33,8 +34,8 @@ SCRIPT = "DINO eval_video_segmentation.py"
 class DavisConfig(Settings):
     """Settings of the mask propagation."""
 
-    path: str | None = setting(None, "folder of DAVIS 2017; null: the embedded clips of shapes")
-    subset: str = setting("val", "a list in ImageSets/2017, or a list file", source=f"{SCRIPT}: val")
+    path: GivenPath | None = setting(None, "folder of DAVIS 2017; null: the embedded clips of shapes")
+    subset: GivenList = setting("val", "a list in ImageSets/2017, or a list file", source=f"{SCRIPT}: val")
     short_side_px: int | None = setting(
         None, "shorter side at which the network sees a frame; null: 480 for DAVIS, 224 for the clips, their own",
         unit="px", source=f"{SCRIPT} read_frame", ge=8,

@@ -31,6 +31,7 @@ from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement
 from ssl_bench.evaluators.attention_masks import BOX_AREA, Floats, ImageScores, score_image, score_set, true_masks
 from ssl_bench.features import UnusableFeatures
 from ssl_bench.pictures.attention import Judged, attention_sheet
+from ssl_bench.setting_types import GivenList, GivenPath
 from ssl_bench.settings import Settings, setting
 
 VERSION = 1
@@ -47,8 +48,10 @@ SAY_SECONDS = 15.0
 class VocJaccardConfig(Settings):
     """Settings of the Jaccard evaluation."""
 
-    path: str | None = setting(None, "folder of VOC 2012 (VOCdevkit); null: the embedded masks of shapes")
-    list: str = setting("val", "a list in ImageSets/Segmentation, or a list file", source="DINO, Fig. 4: validation")
+    path: GivenPath | None = setting(None, "folder of VOC 2012 (VOCdevkit); null: the embedded masks of shapes")
+    list: GivenList = setting(
+        "val", "a list in ImageSets/Segmentation, or a list file", source="DINO, Fig. 4: validation"
+    )
     images: int | None = setting(None, "only the first so many of the list; null: all", unit="images", ge=1)
     size_px: int | None = setting(
         None, "side at which the network sees an image; null: 480, or for the masks of shapes the side it is meant for",
