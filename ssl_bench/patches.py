@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from ssl_bench.errors import UserError
 
+LEAST_ADVISED_PX = 2
+"""No advice names patches of a single pixel."""
+
+
+class NotWholePatches(UserError):
+    """A size that patches do not divide; whoever knows the network adds what else could be changed."""
+
 
 def nearest_whole(px: float, patch_px: int) -> int:
     """The multiple of `patch_px` nearest to `px`, at least one patch."""
@@ -11,7 +18,7 @@ def nearest_whole(px: float, patch_px: int) -> int:
 
 
 def check_whole_patches(what: str, px: int, patch_px: int | None) -> None:
-    """Raises `UserError` naming `what`, with the nearest sizes that work, where patches do not divide `px`.
+    """Raises `NotWholePatches` naming `what`, with the nearest sizes that work, where patches do not divide `px`.
 
     A convolutional network (`patch_px` None) takes any size.
     """
@@ -19,8 +26,6 @@ def check_whole_patches(what: str, px: int, patch_px: int | None) -> None:
         return
     below = px // patch_px * patch_px
     sizes = f"{below} or {below + patch_px}" if below else f"{patch_px}"
-    divisor = next(side for side in range(min(patch_px, px), 0, -1) if px % side == 0)
-    raise UserError(
-        f"{what} of {px} px is not a whole number of patches of {patch_px} px. The nearest sizes that are: {sizes}; "
-        f"or choose a patch that divides {px}, e.g. --set backbone.patch_px={divisor}"
+    raise NotWholePatches(
+        f"{what} of {px} px is not a whole number of patches of {patch_px} px. The nearest sizes that are: {sizes}"
     )

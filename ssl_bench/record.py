@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssl_bench.errors import UserError
 from ssl_bench.measurement import Measurement
+from ssl_bench.recipe import arch_text
 
 SCHEMA_VERSION = 1
 
@@ -172,7 +173,16 @@ def sync_folder(folder: Path) -> None:
 
 def read_record(path: Path) -> RunRecord:
     """Read a record. Raises `UserError` for a damaged file or one of a newer schema, saying which."""
-    return _read(path, RunRecord)
+    record = _read(path, RunRecord)
+    # earlier versions wrote the network's name without its plugin, e.g. "resnet18" for "timm:resnet18"
+    part = record.recipe.get("backbone")
+    settings = part.get("settings") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or not isinstance(settings, dict):
+        return record
+    arch = arch_text(str(part.get("name")), settings)
+    if not arch.endswith(f":{record.backbone.name}"):
+        return record
+    return record.model_copy(update={"backbone": record.backbone.model_copy(update={"name": arch})})
 
 
 def read_evaluation(path: Path) -> EvaluationRecord:

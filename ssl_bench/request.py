@@ -7,7 +7,6 @@ except the precision, which is a property of the machine.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.recipe import DataPart, EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.recipe_file import SECTIONS, RecipeFile, read_recipe_file
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -60,40 +60,37 @@ class Resolved:
     dataset: Dataset
 
 
-SECTIONS = ("method", "backbone", "data", "optimizer", "training", "machine", "evaluators")
-
-
 def resolve(request: Request) -> Resolved:
     """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built."""
-    from ssl_bench.contract import require_filled
-    from ssl_bench.datasets.opening import open_dataset
+    from ssl_bench.datasets.opening import find_dataset, open_found
+    from ssl_bench.filling import fill
     from ssl_bench.method import Situation
     from ssl_bench.optimizers import OptimizerSettings
 
-    run, file_values = _read_recipe_file(request.recipe_file) if request.recipe_file else ({}, {})
-    method_name = request.method or run.get("method")
-    if not method_name:
-        raise UserError(f"no method given. Known: {', '.join(registry.names('method'))} (sslbench list)")
-    registry.find("method", method_name)
-    arch = request.arch or run.get("arch")
+    file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
+    method_name = _method_name(request, file)
+    arch = file.arch if request.arch is None else request.arch
     if not arch:
         raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
-    asked = request.evaluators if request.evaluators is not None else run.get("with", DEFAULT_EVALUATORS)
-    evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
+    asked = file.evaluators if request.evaluators is None else request.evaluators
+    evaluator_names = tuple(
+        dict.fromkeys((*(DEFAULT_EVALUATORS if asked is None else asked), *request.more_evaluators))
+    )
+    file_values = dict(file.values)
     if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
         file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
     own_values = {**file_values, **request.values}
-    if ":" in arch:
-        arch, _, network = arch.partition(":")
-        own_values = {**own_values, "backbone.name": network}
-    method = registry.method(method_name)
-    backbone = registry.backbone(arch)
+    arch, colon, network = arch.partition(":")
+    method, backbone = registry.method(method_name), registry.backbone(arch)
+    if colon:
+        own_values |= {"backbone.name": _network_name(arch, network, backbone)}
     _check_sections(own_values, evaluator_names)
 
-    data_text = request.data or run.get("data") or "shapes"
-    dataset = open_dataset(data_text, _dataset_loaders(), _section(own_values, "data"))
-    preset_name, reason = _choose_preset(method_name, method, request.preset or run.get("preset"), len(dataset.train))
-    backbone_config = parse_settings(backbone.Config, _section(own_values, "backbone"), "backbone", arch)
+    data_text = request.data if request.data is not None else file.data or "shapes"
+    found = find_dataset(data_text, dataset_loaders())
+    dataset = open_found(found, section_of(own_values, "data"))
+    preset_name, reason = _choose_preset(method_name, method, request.preset or file.preset, len(dataset.train))
+    backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
     preset_values = {} if preset is None else dict(preset.values)
@@ -101,14 +98,14 @@ def resolve(request: Request) -> Resolved:
         preset_values |= preset.convnet_values
     values = {**preset_values, **own_values}
 
-    training = parse_settings(TrainingSettings, _section(values, "training"), "training", "training")
-    optimizer = parse_settings(OptimizerSettings, _section(values, "optimizer"), "optimizer", "the optimizer")
-    machine = parse_settings(MachineSettings, _section(values, "machine"), "machine", "the machine")
-    method_config = parse_settings(method.Config, _section(values, "method"), "method", method_name)
+    training = parse_settings(TrainingSettings, section_of(values, "training"), "training", "training")
+    optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
+    machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
+    method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
     if training.batch_size > len(dataset.train):
         raise UserError(
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
-            f"({len(dataset.train)} images). Give --batch-size {max(1, len(dataset.train) // 4)} or smaller."
+            f"({len(dataset.train)} images). Give --batch-size {len(dataset.train)} or smaller."
         )
     if preset is not None and preset.steps is not None and "training.epochs" not in values:
         epochs = max(1, round(preset.steps * training.batch_size / len(dataset.train)))
@@ -120,12 +117,11 @@ def resolve(request: Request) -> Resolved:
         batch_size=training.batch_size,
         classes=len(dataset.classes),
     )
-    method_config = method.fill(method_config, situation)
-    require_filled(method_config, method.Config, method_name)
+    method_config = fill(method, method_name, method_config, situation, backbone, dataset)
     evaluators = []
     for name in evaluator_names:
         kind = registry.evaluator(name)
-        config = parse_settings(kind.Config, _section(values, f"evaluators.{name}"), f"evaluators.{name}", name)
+        config = parse_settings(kind.Config, section_of(values, f"evaluators.{name}"), f"evaluators.{name}", name)
         read = kind(config).data(dataset).fingerprint
         evaluators.append(
             EvaluatorPart(
@@ -143,12 +139,38 @@ def resolve(request: Request) -> Resolved:
             fingerprint=dataset.fingerprint,
             image_px=dataset.image_px,
             settings=dataset.config.model_dump(mode="json"),
+            plugin=found.plugin,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
         ),
         optimizer=optimizer.model_dump(mode="json"),
         training=training,
         evaluators=tuple(evaluators),
     )
     return Resolved(recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset)
+
+
+def _method_name(request: Request, file: RecipeFile) -> str:
+    """The method that is meant. Raises `UserError` where there is none, or a recipe is of another one."""
+    name = file.method if request.method is None else request.method
+    if not name:
+        raise UserError(f"no method given. Known: {', '.join(registry.names('method'))} (sslbench list)")
+    registry.find("method", name)
+    if file.method is not None and name != file.method:
+        raise UserError(
+            f"the recipe {request.recipe_file} is of the method {file.method!r}, and METHOD is {name!r}: leave METHOD "
+            "out, or change [run] and [method] in a copy of the recipe"
+        )
+    return name
+
+
+def _network_name(arch: str, network: str, backbone: type[Backbone]) -> str:
+    """The NAME of `--arch ARCH:NAME`. Raises `UserError` for a backbone that is one network only."""
+    if "name" not in backbone.Config.model_fields:
+        raise UserError(f"--arch {arch}:{network}: {arch} is one network and takes no name. Give --arch {arch}")
+    if not network.strip():
+        raise UserError(f"--arch {arch}: lacks the network's name. Give --arch {arch}:NAME")
+    return network
 
 
 def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
@@ -167,14 +189,15 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
     return Request(
         method=recipe.method.name,
         arch=recipe.backbone.name,
-        data=recipe.data.path or recipe.data.name,
+        data=recipe.data.reference,
         preset="none",
         evaluators=tuple(part.name for part in recipe.evaluators),
         values=values,
     )
 
 
-def _dataset_loaders() -> dict[str, Any]:
+def dataset_loaders() -> dict[str, Any]:
+    """Every registered data set by name, loaded when asked for (`opening.Known`)."""
     return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 
@@ -192,7 +215,8 @@ def _choose_preset(name: str, method: type[Method], given: str | None, train_ima
     return "none", f"{name} has no presets"
 
 
-def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The settings of one section, without its prefix."""
     prefix = section + "."
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
@@ -210,35 +234,10 @@ def _check_sections(values: Mapping[str, Any], evaluator_names: Sequence[str]) -
                 f"{key!r} sets an evaluator that does not run here. Running: {', '.join(evaluator_names)}; "
                 "choose with --with NAME,NAME"
             )
+        if section == "evaluators" and key.count(".") < 2:
+            raise UserError(f"{key!r} names no setting: give evaluators.NAME.SETTING, e.g. evaluators.knn.temperature")
 
 
 def _runs(key: str, evaluator_names: Sequence[str]) -> bool:
     section, _, rest = key.partition(".")
     return section != "evaluators" or rest.partition(".")[0] in evaluator_names
-
-
-def _read_recipe_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"the recipe {path} is not TOML: {error}") from None
-    run = content.pop("run", {})
-    known = ("method", "arch", "data", "preset", "with")
-    for key in run:
-        if key not in known:
-            raise UserError(f"'run.{key}' in {path} is not known.{did_you_mean(key, known)} Known: {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for section, settings in content.items():
-        if section not in SECTIONS or not isinstance(settings, dict):
-            raise UserError(
-                f"[{section}] in {path} is not a section.{did_you_mean(section, (*SECTIONS, 'run'))} "
-                f"Known: run, {', '.join(SECTIONS)}"
-            )
-        for key, value in settings.items():
-            if section == "evaluators" and isinstance(value, dict):
-                values |= {f"evaluators.{key}.{name}": inner for name, inner in value.items()}
-            else:
-                values[f"{section}.{key}"] = value
-    return run, values

@@ -24,7 +24,7 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     )
     line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
     tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
-    line("network", f"{recipe.backbone.name}, {_count(backbone.parameters)} parameters{tokens}")
+    line("network", f"{recipe.arch}, {_count(backbone.parameters)} parameters{tokens}")
     training = recipe.training
     line(
         "training",
@@ -42,7 +42,7 @@ def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
     recipe = resolved.recipe
     patches = None if backbone.patch_px is None else (resolved.dataset.image_px // backbone.patch_px) ** 2
     return BackboneRecord(
-        name=recipe.backbone.settings["name"] if recipe.backbone.name == "timm" else recipe.backbone.name,
+        name=recipe.arch,
         plugin=registry.find("backbone", recipe.backbone.name).origin,
         kind=backbone.kind,
         parameters=sum(p.numel() for p in backbone.parameters()),

@@ -173,10 +173,10 @@ def test_the_untrained_network_is_the_one_that_was_judged(results: Path) -> None
     """Its k-NN accuracy of nearest neighbours on the run's images is the recorded one, recomputed from scratch."""
     from ssl_bench.datasets.opening import open_dataset
     from ssl_bench.features import FeatureStore
-    from ssl_bench.request import _dataset_loaders
+    from ssl_bench.request import dataset_loaders
 
     backbone, record = untrained_backbone(results / "runs" / "trained")
-    data = open_dataset(record.recipe["data"]["path"], _dataset_loaders(), {"image_px": record.data.image_px})
+    data = open_dataset(record.recipe["data"]["path"], dataset_loaders(), {"image_px": record.data.image_px})
     store = FeatureStore(
         backbone, data, image_px=data.image_px, device=torch.device("cpu"), autocast_dtype=None, batch_size=8, workers=0
     )

@@ -92,7 +92,7 @@ def test_run_ids_name_method_arch_data_and_seed(folder: Path) -> None:
     recipe = resolve(request(folder, values={"training.seed": 3})).recipe
     assert recipe.run_id == f"dino-deit_ti16-tints-s3-{recipe.digest[:4]}"
     timm = resolve(request(folder, arch="timm:resnet10t")).recipe
-    assert timm.run_id.startswith("dino-resnet10t-tints-s0-")
+    assert timm.run_id.startswith("dino-timm_resnet10t-tints-s0-")  # a colon would be a host to rsync
 
 
 @pytest.mark.parametrize(

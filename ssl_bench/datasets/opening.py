@@ -16,6 +16,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.listing import subfolders
 from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
+from ssl_bench.setting_types import absolute_path
 from ssl_bench.settings import parse_settings
 
 GENERAL = "image-folder"
@@ -50,7 +51,7 @@ def find_dataset(text: str, known: Known) -> Found:
     if text in known:
         return _named(text, known)
     name, colon, rest = text.partition(":")
-    if colon and name in known and not os.path.lexists(text):
+    if colon and name in known and (os.path.isabs(rest) or not os.path.lexists(text)):
         return Found(name, known[name](), _folder(rest or ".", known))
     if "://" in text:
         raise UserError(f"{text!r} is an address; nothing is downloaded here. Give the unpacked folder.")
@@ -69,10 +70,21 @@ def find_dataset(text: str, known: Known) -> Found:
 
 
 def open_dataset(text: str, known: Known, settings: Mapping[str, object] | None = None) -> Dataset:
-    """`find_dataset`, then open it with `settings` (the recipe's section "data"). Raises `UserError`."""
-    found = find_dataset(text, known)
+    """`find_dataset`, then `open_found`. Raises `UserError`."""
+    return open_found(find_dataset(text, known), settings)
+
+
+def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Dataset:
+    """Open a data set with `settings` (the recipe's section "data"). Raises `UserError`.
+
+    It gets an absolute path, which means the same wherever the recipe is read again.
+    """
     config = parse_settings(found.kind.Config, settings or {}, "data", f"the data set {found.plugin}")
-    return found.kind(config, found.path)
+    try:
+        path = None if found.path is None else Path(absolute_path(str(found.path)))
+    except ValueError as error:
+        raise UserError(f"--data: {error}") from None
+    return found.kind(config, path)
 
 
 def explain(path: Path, known: Known) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssl_bench.recipe import OUTSIDE_DIGEST
 from ssl_bench.record import RunRecord
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title
 
+NOT_IN_IDENTITY = ("recipe.training.seed", *(f"recipe.data.{key}" for key in OUTSIDE_DIGEST))
+"""Values of a recipe in which the runs of one row may differ."""
 AT_MOST_DIFFERENCES = 3
 """How many differing recipe values a row names before it only counts the rest."""
 
@@ -52,7 +55,7 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in ("recipe.training.seed", "recipe.data.path") and not path.startswith("recipe.evaluators")
+        if path not in NOT_IN_IDENTITY and not path.startswith("recipe.evaluators")
     }
     identity["data.fingerprint"] = record.data.fingerprint
     identity["method_plugin"] = _distribution(record.method_plugin)
