@@ -1,4 +1,4 @@
-"""Evaluating a recorded run's weights again: one immutable file per (run, evaluator, network, settings and data)."""
+"""Evaluating a recorded run's networks again: one immutable file per (run, evaluator, network, settings and data)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
-
-import torch
 
 from ssl_bench import machine, registry
 from ssl_bench.dataset import Dataset
+from ssl_bench.datasets.opening import find_dataset, open_found
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluator import Evaluator
-from ssl_bench.kept_network import finished_record, kept_weights
+from ssl_bench.kept_network import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.recipe import MachineSettings, Recipe
 from ssl_bench.record import EvaluationRecord, read_evaluation, write_record
-from ssl_bench.request import request_of, resolve
-from ssl_bench.runner import build_method
+from ssl_bench.request import dataset_loaders, section_of
 from ssl_bench.settings import parse_settings
+from ssl_bench.trial import require_images_fit
+
+SECTIONS = ("evaluators", "data", "machine")
 
 
 def reevaluate(
@@ -33,60 +33,40 @@ def reevaluate(
 ) -> tuple[list[Path], list[EvaluationRecord]]:
     """Evaluate the trained and the untrained network of a finished run; returns the files written and all results.
 
-    The untrained network is rebuilt from the recipe's seed; the network keeps the run's image size whatever the data.
-    An evaluation that exists is read, not done again. Raises `UserError` when the run has no weights or a name or
-    setting is wrong.
+    Both networks are built from the record, at the run's image size whatever the data: the untrained one from the
+    recipe's seed, the trained one with the kept weights. A run without a training step has only the untrained one.
+    An evaluation that exists is read, not done again. Raises `UserError` when a trained run has no weights or a name
+    or setting is wrong.
     """
-    import dataclasses
-
-    recipe = Recipe.model_validate(finished_record(run_dir).recipe)
+    record = finished_record(run_dir)
+    recipe = Recipe.model_validate(record.recipe)
     for key in values:
-        if key.partition(".")[0] not in ("evaluators", "data", "machine"):
+        if key.partition(".")[0] not in SECTIONS:
             raise UserError(f"{key!r} decides how a network was trained; eval takes evaluators.*, data.* and machine.*")
-    settings = {part.name: part.settings for part in recipe.evaluators}
-    chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
-    for key, value in values.items():
-        section, _, rest = key.partition(".")
-        name, _, setting = rest.partition(".")
-        if section == "evaluators":
-            if name not in chosen:
-                raise UserError(f"{key!r} sets an evaluator that does not run here. Running: {', '.join(chosen)}")
-            chosen[name][setting] = value
-    evaluators = build_evaluators(list(chosen.items()))
-
-    request = request_of(recipe, {})
-    others = {key: value for key, value in values.items() if not key.startswith("evaluators.")}
-    kept = {key: value for key, value in request.values.items() if not key.startswith("evaluators.")}
-    if data is not None:
-        kept = {key: value for key, value in kept.items() if not key.startswith("data.")}
-    kept |= {"data.image_px": recipe.data.image_px, **others} if data is not None else others
-    kept["training.batch_size"] = 1  # nothing is trained: other data may be smaller than the run's batch
-    resolved = resolve(dataclasses.replace(request, data=data or request.data, values=kept, evaluators=()))
-    machine_settings = parse_settings(
-        MachineSettings,
-        {k.partition(".")[2]: v for k, v in values.items() if k.startswith("machine.")},
-        "machine",
-        "machine",
-    )
+    evaluators = _evaluators(recipe, names, values)
+    machine_settings = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     device = machine.choose_device(machine_settings.device)
-    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
-    backbone = build_method(resolved).evaluation_backbone().to(device)
-    refuse_unsupported(backbone, recipe.backbone.name, evaluators)
-    wanted = kept_weights(run_dir)
+    dataset = _open(recipe, data, section_of(values, "data"))
+
+    networks = {"untrained": untrained_backbone}
+    if record.training.steps:
+        networks["trained"] = trained_backbone
     paths, results = [], []
-    for subject in ("untrained", "trained"):
-        if subject == "trained":
-            backbone.load_state_dict(wanted)
+    for subject, build in networks.items():
+        backbone = build(run_dir)[0].to(device)
+        refuse_unsupported(backbone, recipe.arch, evaluators)
+        require_images_fit(backbone, dataset.image_px, recipe.arch)
         for name, evaluator in evaluators:
-            place = f"evaluations/{name}-{subject}-{_digest(name, evaluator, resolved.dataset)}"
+            place = f"evaluations/{name}-{subject}-{_digest(name, evaluator, dataset, recipe.data.image_px)}"
             path = run_dir / f"{place}.json"
             if path.exists():
                 say(f"{name} of the {subject} network was done before; remove {path} to do it again")
                 results.append(read_evaluation(path))
                 continue
             done = evaluate_network(
-                backbone, subject, [(name, evaluator)], resolved.dataset, seed=recipe.training.seed, device=device,
-                workers=machine.choose_workers(machine_settings.workers, resolved.dataset.image_px),
+                backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
+                seed=recipe.training.seed, device=device,
+                workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
                 run_dir=run_dir, places=[place], say=say,
             )  # fmt: skip
             write_record(done[0], path)
@@ -95,8 +75,53 @@ def reevaluate(
     return paths, results
 
 
-def _digest(name: str, evaluator: Evaluator, dataset: Dataset) -> str:
+def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, Any]) -> list[tuple[str, Evaluator]]:
+    """The chosen evaluators, by default the run's, with the run's settings below the given ones."""
+    settings = {part.name: part.settings for part in recipe.evaluators}
+    chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
+    for key, value in section_of(values, "evaluators").items():
+        name, _, setting = key.partition(".")
+        if name not in chosen:
+            raise UserError(
+                f"'evaluators.{key}' sets an evaluator that does not run here. Running: {', '.join(chosen) or 'none'}; "
+                "choose with --with NAME,NAME"
+            )
+        if not setting:
+            raise UserError(f"'evaluators.{key}' names no setting: give evaluators.{name}.SETTING=VALUE")
+        chosen[name][setting] = value
+    if not chosen:
+        raise UserError("the run was recorded without evaluators: choose some with --with (sslbench list evaluators)")
+    return build_evaluators(list(chosen.items()))
+
+
+def _open(recipe: Recipe, data: str | None, given: Mapping[str, Any]) -> Dataset:
+    """The run's data, or others, seen at the run's image size unless `data.image_px` is given."""
+    try:
+        found = find_dataset(recipe.data.reference if data is None else data, dataset_loaders())
+    except UserError as error:
+        if data is not None:
+            raise
+        raise UserError(f"the run's data are not where they were: {error}. Give their place with --data PATH") from None
+    settings = dict(recipe.data.settings) if data is None else {}
+    sized = "image_px" in found.kind.Config.model_fields
+    if sized and data is not None:
+        settings["image_px"] = recipe.data.image_px
+    dataset = open_found(found, settings | dict(given))
+    if not sized and dataset.image_px != recipe.data.image_px:
+        try:
+            dataset.image_px = recipe.data.image_px  # the evaluation resizes to it
+        except AttributeError:
+            raise UserError(
+                f"the data set {found.plugin} gives images of {dataset.image_px} px and the run's network was built "
+                f"for {recipe.data.image_px} px: choose other data, or a run on images of {dataset.image_px} px"
+            ) from None
+    return dataset
+
+
+def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) -> str:
     settings = evaluator.config.model_dump(mode="json")
     settings.pop("path", None)  # the fingerprint tells the data, not the place where they lie
     content = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
+    if dataset.image_px != image_px:
+        content.append(dataset.image_px)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

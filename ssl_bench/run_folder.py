@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,9 +39,11 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
     folder, file = start.run_dir, start.run_dir / RUN_FILE
     digest = resolved.recipe.digest
     if (folder / "record.json").exists():
+        other = ", of another recipe" if digest_of(folder) not in (None, digest) else ""
         raise UserError(
-            f"the run {folder.name} is finished: {folder / 'record.json'}. See it with: sslbench show {folder.name}. "
-            "To do it again: --run-id NAME for another folder, or --restart to discard this one."
+            f"the run {folder.name} is finished{other}: {folder / 'record.json'}. See it with: sslbench show "
+            f"{shlex.quote(str(folder))}. To do this one: --run-id NAME for another folder, or --restart to discard "
+            "the finished one."
         )
     decided = _read_run_file(file) if file.exists() else {}
     if decided and (start.resume or "untrained" in decided):  # before the first measurement nothing is lost
@@ -51,8 +54,8 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
             )
         if not start.resume:
             raise UserError(
-                f"the run {folder.name} was started and is not finished. Go on with: sslbench run --resume {folder}, "
-                "or discard it with --restart."
+                f"the run {folder.name} was started and is not finished. Go on with: sslbench run --resume "
+                f"{shlex.quote(str(folder))}, or discard it with --restart."
             )
         return decided
     if start.resume:
@@ -66,7 +69,7 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_run_file(folder, decided)
-    write_atomically(folder / "recipe.toml", resolved.recipe.to_toml().encode())
+    write_atomically(folder / "recipe.toml", resolved.recipe.to_toml(resolved.preset).encode())
     return decided
 
 
@@ -113,14 +116,35 @@ def check_free_space(method: Method, run_dir: Path) -> None:
         )
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether a run was begun or recorded in the folder."""
+    return (folder / RUN_FILE).is_file() or (folder / "record.json").is_file()
+
+
+def recipe_of(folder: Path) -> Any:
+    """The recipe of a begun run, as `RUN_FILE` has it. Raises `UserError` for a damaged file."""
+    return _read_run_file(folder / RUN_FILE)["recipe"]
+
+
+def digest_of(folder: Path) -> str | None:
+    """The digest of the recipe of the run in a folder; None where there is no run, or one whose files are damaged."""
+    for name in ("record.json", RUN_FILE):
+        try:
+            return str(json.loads((folder / name).read_text(encoding="utf-8"))["digest"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return None
+
+
 def find_run(text: str, results: Path) -> Path:
     """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so."""
     path = Path(text).expanduser()
     if path.name == "record.json":
         path = path.parent
-    if (path / "record.json").exists() or (path / "run.json").exists():
+    if is_run_folder(path):
         return path
     known = sorted(folder.name for folder in results.glob("runs/*") if folder.is_dir())
+    text = text if text in known else text.replace(":", "_")  # as in the names of runs
     matches = [name for name in known if name == text] or [name for name in known if name.startswith(text)]
     if len(matches) > 1:  # records of others lie beside the runs made here: those have weights
         matches = [name for name in matches if (results / "runs" / name / "weights.safetensors").exists()] or matches

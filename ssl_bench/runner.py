@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -30,7 +31,7 @@ from ssl_bench.evaluation import (
     refuse_unsupported,
 )
 from ssl_bench.features import UnusableFeatures
-from ssl_bench.method import Method
+from ssl_bench.method import Batch, Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.precision import Precision, choose_precision, first_step
 from ssl_bench.record import (
@@ -43,6 +44,7 @@ from ssl_bench.request import Resolved
 from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
 from ssl_bench.training import Plan, StepReport, TrainingState, train
+from ssl_bench.trial import in_one_message, require_images_fit, step_failure
 
 
 class Display(Protocol):
@@ -83,8 +85,9 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     method = build_method(resolved).to(device)
     judged, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
     require_parts(make_views, judged, recipe.method.name)
-    refuse_unsupported(judged, recipe.backbone.name, evaluators)
-    _require(method, judged, recipe.method.name, recipe.backbone.name)
+    refuse_unsupported(judged, recipe.arch, evaluators)
+    _require(method, judged, recipe.method.name, recipe.arch)
+    require_images_fit(judged, dataset.image_px, recipe.arch, resolved)
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     plan = Plan(
@@ -108,8 +111,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         torch.set_num_threads(decided["threads"])  # sums depend on how they are split
         rate = decided["inference_images_per_second"]
     else:
-        asked = recipe.training.precision
-        precision = _measure_precision(method, make_views, plan, asked, display, recipe.method.name)
+        precision = _measure_precision(method, make_views, plan, resolved, display)
         rate = inference_rate(judged, dataset.image_px, device)
         untrained = judge("untrained")
         decided |= {
@@ -176,31 +178,30 @@ def build_method(resolved: Resolved) -> Method:
     def make_backbone(*, drop_path: float = 0.0) -> Backbone:
         return resolved.backbone(resolved.backbone_config, image_px=resolved.dataset.image_px, drop_path=drop_path)
 
-    return resolved.method(resolved.method_config, make_backbone)
+    recipe = resolved.recipe
+    with in_one_message(f"{recipe.method.name} cannot be built on {recipe.arch} with these settings"):
+        return resolved.method(resolved.method_config, make_backbone)
 
 
-def _measure_precision(
-    method: Method, make_views: Any, plan: Plan, asked: str, display: Display, name: str
-) -> Precision:
+def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:
     """Choose the precision on the first real batch, which also tries the views and the step before long work."""
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
     display.say("trying one batch")
-    batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
+    batch: Batch | None = None
     try:
-        require_step_output(first_step(method, batch, plan), name)
-        return choose_precision(asked, method, batch, plan)
+        batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
+        require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
+        return choose_precision(resolved.recipe.training.precision, method, batch, plan)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"one batch of {plan.batch_size} images does not fit into the memory of {plan.device}: give a smaller "
             "--batch-size"
         ) from error
-    except RuntimeError as error:
-        shapes = ", ".join("x".join(map(str, view.shape)) for view in batch.views)
-        raise UserError(
-            f"the first training step fails on views of {shapes}: {error}. The images may be too small for this "
-            "network (--set data.image_px=N). SSLBENCH_DEBUG=1 shows where it happens."
-        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise step_failure(error, batch, method.evaluation_backbone(), resolved) from error
 
 
 def _restore(method: Method, optimizer: Any, run_dir: Path, display: Display) -> TrainingState:
@@ -224,4 +225,5 @@ def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
 def command_line(arguments: Sequence[str] | None = None) -> str:
     """What the user typed, for the record."""
     given = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["sslbench", *given])
+    typed = shlex.join(["sslbench", *given])
+    return os.fsencode(typed).decode("utf-8", "backslashreplace")  # a record is UTF-8

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssl_bench.cli.run import DAVIS_HELP, RESULTS, VOC_HELP, mask_folders, parse_assignments
-from ssl_bench.errors import UserError
+from ssl_bench.cli.run import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, mask_folders, parse_assignments
 
 
 def register(app: typer.Typer) -> None:
@@ -43,9 +42,8 @@ def evaluate(
 
     folder = find_run(run, results)
     more, values = mask_folders(voc, davis)
-    names = None if with_ is None else [name.strip() for name in with_.split(",") if name.strip()]
-    if names == []:
-        raise UserError("--with names no evaluator; see: sslbench list evaluators")
+    chosen = evaluator_names(with_)
+    names = None if chosen is None else list(chosen)
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
     values |= parse_assignments(set_ or [])

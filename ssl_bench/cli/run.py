@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from ssl_bench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from ssl_bench.recipe import Recipe
     from ssl_bench.record import RunRecord
     from ssl_bench.request import Request, Resolved
 
@@ -70,6 +72,8 @@ def run(
     help_: Annotated[bool, typer.Option("--help", "-h", help="show this, or with a METHOD its settings")] = False,
 ) -> None:
     """Train a method, evaluate it beside its untrained self, and record the run."""
+    if resume and method is None and recipe is None and not help_:
+        raise UserError("--resume needs the run: sslbench run --resume results/runs/RUN")
     if help_ or (method is None and recipe is None):
         _help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
@@ -83,23 +87,27 @@ def run(
         arch=arch,
         data=data,
         preset=preset,
-        evaluators=None if with_ is None else tuple(name.strip() for name in with_.split(",") if name.strip()),
+        evaluators=evaluator_names(with_),
         more_evaluators=more_evaluators,
         values=values,
         recipe_file=recipe,
     )
-    run_dir = None
-    if method is not None and ("/" in method or Path(method).is_dir()):
-        if not resume:
-            raise UserError(f"{method!r} is a folder, not a method. To go on with its run add --resume.")
-        run_dir = Path(method)
+    if restart and resume:
+        raise UserError("--resume goes on with a run and --restart discards it: give one of them")
+    run_dir = None if method is None else _folder_of_run(method, resume, results)
+    if run_dir is not None:
+        if run_id is not None:
+            raise UserError(f"--resume goes on with the run {run_dir.name} in its own folder: leave --run-id out")
         request = _request_of_run(run_dir, request)
     resolved = requests.resolve(request)
+    if run_dir is not None:
+        _require_same_data(run_dir, resolved)
     if dry_run:
-        print(resolved.recipe.to_toml(), end="")
+        print(resolved.recipe.to_toml(resolved.preset), end="")
         return
     if run_dir is None:
-        run_dir = results / "runs" / _checked_run_id(run_id or resolved.recipe.run_id)
+        name = _free_run_id(resolved.recipe, results) if run_id is None else _checked_run_id(run_id)
+        run_dir = results / "runs" / name
         if (
             run_id is None
             and not restart
@@ -107,9 +115,8 @@ def run(
             and not (run_dir / "run.json").exists()
         ):
             run_dir = run_dir.with_name(f"{run_dir.name}-again")  # that record came with the checkout
+    _require_utf8(run_dir)
     if restart and run_dir.exists():
-        if resume:
-            raise UserError("--resume goes on with a run and --restart discards it: give one of them")
         _discard(run_dir)
     execute(resolved, run_dir, resume)
 
@@ -122,19 +129,19 @@ def execute(resolved: Resolved, run_dir: Path, resume: bool) -> None:
     from ssl_bench.training import Stopped
 
     with TerminalDisplay() as display:
-        display.title(f"sslbench run {resolved.recipe.method.name} --arch {resolved.recipe.backbone.name}")
+        display.title(f"sslbench run {resolved.recipe.method.name} --arch {resolved.recipe.arch}")
         try:
             record = runner.run(resolved, Start(run_dir, resume, runner.command_line()), display)
         except Stopped as stopped:
             display.close()
             print(
                 f"saved at step {stopped.step:,} of {stopped.total_steps:,} (checkpoint verified). "
-                f"Go on with: sslbench run --resume {run_dir}"
+                f"Go on with: sslbench run --resume {shlex.quote(str(run_dir))}"
             )
             raise typer.Exit(130) from None
         except KeyboardInterrupt:
             display.close()
-            print(f"stopped. Go on with: sslbench run --resume {run_dir}")
+            print(f"stopped. Go on with: sslbench run --resume {shlex.quote(str(run_dir))}")
             raise typer.Exit(130) from None
     show_result(record, run_dir)
     if record.status != "finished":
@@ -163,7 +170,43 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
-    print("next    sslbench table   ·   sslbench run ... --data PATH   ·   sslbench list")
+    remark = below_untrained(primary)
+    if remark:
+        print(f"\nremark  {remark}")
+    for label, command in zip(("next", "", ""), next_commands(record, run_dir), strict=False):
+        print(f"{label:8}{command}")
+
+
+def below_untrained(primary: Mapping[str, Mapping[str, Any]]) -> str:
+    """What to say of a run whose training made every accuracy worse; "" where one is as good as untrained, or better.
+
+    `primary` is name -> subject -> measurement. Evaluators of other kinds than k-NN and probe are left out where those
+    two are there: masks and clips are known to fall while accuracy grows.
+    """
+    names = [name for name in primary if name.startswith(("knn ", "linear-probe "))]
+    pairs = [primary[name] for name in names if {"untrained", "trained"} <= primary[name].keys()]
+    falls = [pair["trained"].value < pair["untrained"].value for pair in pairs]
+    if not falls or not all(falls):
+        return ""
+    return (
+        "every accuracy is below the untrained network's: this training taught the network less than its random "
+        "weights know. Common causes: too few steps (--epochs), a learning rate that does not suit the batch "
+        "(--set optimizer.base_lr=...), crops too small to show the object, or a preset for other data (--preset)."
+    )
+
+
+def next_commands(record: RunRecord, run_dir: Path) -> list[str]:
+    """What can be done with a run, as commands that work as they stand from the current folder."""
+    kept = run_dir.parent.name == "runs"
+    results = run_dir.parent.parent
+    option = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+    run = shlex.quote(run_dir.name) + option if kept else shlex.quote(str(run_dir))
+    commands = [f"sslbench show {run}"]
+    if kept:
+        commands.append(f"sslbench table{option}")
+    if record.status == "finished" and record.recipe["evaluators"]:
+        commands.append(f"sslbench eval {run}")
+    return commands
 
 
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -187,6 +230,88 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def evaluator_names(text: str | None) -> tuple[str, ...] | None:
+    """`--with`: "knn,linear-probe" to names; None where it was not given. Raises `UserError` where it names none."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UserError("--with names no evaluator; see: sslbench list evaluators")
+    return names
+
+
+def _folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
+    """The folder of the run that the argument METHOD names, or None where it names a method.
+
+    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one.
+    """
+    from ssl_bench import registry
+    from ssl_bench.run_folder import find_run, is_run_folder
+
+    path = Path(text).expanduser()
+    if resume and is_run_folder(path):
+        return path
+    if text in registry.names("method"):
+        return None
+    if is_run_folder(path):
+        raise UserError(
+            f"{text!r} is a run's folder, not a method. To go on with it: sslbench run --resume {shlex.quote(text)}"
+        )
+    if "/" in text or path.is_dir():
+        advice = "It holds no run (run.json)." if resume else "Methods: sslbench list."
+        raise UserError(
+            f"{text!r} is {'a folder' if path.is_dir() else 'no folder that exists'}, not a method. {advice}"
+        )
+    if resume:
+        try:
+            return find_run(text, results)
+        except UserError as error:
+            known = registry.names("method")
+            raise UserError(f"no method is called {text!r}.{did_you_mean(text, known)} And {error}") from None
+    return None
+
+
+def _free_run_id(recipe: Recipe, results: Path) -> str:
+    """The recipe's run id, with more characters of the digest where another recipe has that folder already."""
+    from ssl_bench.run_folder import digest_of
+
+    names = [recipe.name_with(characters) for characters in (4, 8, 16, 64)]
+    return next(name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest))
+
+
+def _require_same_data(run_dir: Path, resolved: Resolved) -> None:
+    """Raises `UserError` where the data of a run that is gone on with are not those that it began on."""
+    from ssl_bench.recipe import Recipe
+    from ssl_bench.run_folder import recipe_of
+
+    before, now = Recipe.model_validate(recipe_of(run_dir)).data, resolved.recipe.data
+    if before.fingerprint == now.fingerprint:
+        return
+    counts = [
+        f"{new:,} {split} images, {old:,} when it began"
+        for split, old, new in (
+            ("training", before.train_images, now.train_images),
+            ("test", before.test_images, now.test_images),
+        )
+        if old is not None and old != new
+    ]
+    how = "; ".join(counts) or "as many images, but names, sizes in bytes or classes differ"
+    raise UserError(
+        f"the data of the run {run_dir.name} changed since it began ({before.path or before.name}: {how}). Put them "
+        "back as they were, or give the place of an unchanged copy with --data PATH, and resume. To train on the data "
+        f"as they are now, begin a new run: sslbench run --recipe {shlex.quote(str(run_dir / 'recipe.toml'))}"
+    )
+
+
+def _require_utf8(run_dir: Path) -> None:
+    from ssl_bench.setting_types import absolute_path
+
+    try:
+        absolute_path(str(run_dir))
+    except ValueError as error:
+        raise UserError(f"--results: {error}") from None
+
+
 def _request_of_run(run_dir: Path, given: Request) -> Request:
     import dataclasses
     import json
@@ -200,17 +325,27 @@ def _request_of_run(run_dir: Path, given: Request) -> Request:
             "--resume FOLDER takes everything from the run; leave --arch, --preset, --recipe and --with out"
         )
     for key in given.values:
-        if not key.startswith("machine."):
+        if not key.startswith("machine.") and not _is_evaluators_path(key):
             raise UserError(f"--resume goes on with the run's own recipe; only machine.* can change, not {key!r}")
     if (run_dir / "record.json").exists():
-        raise UserError(f"the run {run_dir.name} is finished; see it with: sslbench show {run_dir}")
+        raise UserError(f"the run {run_dir.name} is finished; see it with: sslbench show {shlex.quote(str(run_dir))}")
     try:
         decided = json.loads((run_dir / RUN_FILE).read_text())
         recipe = Recipe.model_validate(decided["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run_dir} holds no run that can be resumed ({RUN_FILE}: {error})") from None
     request = request_of(recipe, {**decided["machine"], **{k.partition(".")[2]: v for k, v in given.values.items()}})
-    return dataclasses.replace(request, data=given.data) if given.data else request
+    moved = {key: path for key, path in given.values.items() if _is_evaluators_path(key)}
+    for key in moved:
+        if key not in request.values:
+            raise UserError(f"--resume goes on with the run's own evaluators, and {key!r} is of none of them")
+    request = dataclasses.replace(request, values={**request.values, **moved})
+    return request if given.data is None else dataclasses.replace(request, data=given.data)
+
+
+def _is_evaluators_path(key: str) -> bool:
+    """Whether a setting says where an evaluator's data lie, which may change while a run is stopped."""
+    return key.startswith("evaluators.") and key.endswith(".path")
 
 
 def _checked_run_id(run_id: str) -> str:
