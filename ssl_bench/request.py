@@ -66,6 +66,7 @@ def resolve(request: Request) -> Resolved:
     from ssl_bench.filling import fill
     from ssl_bench.method import Situation
     from ssl_bench.optimizers import OptimizerSettings
+    from ssl_bench.trial import in_one_message
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
     method_name = _method_name(request, file)
@@ -122,7 +123,8 @@ def resolve(request: Request) -> Resolved:
     for name in evaluator_names:
         kind = registry.evaluator(name)
         config = parse_settings(kind.Config, section_of(values, f"evaluators.{name}"), f"evaluators.{name}", name)
-        read = kind(config).data(dataset).fingerprint
+        with in_one_message(f"the evaluator {name!r} cannot open its data"):
+            read = kind(config).data(dataset).fingerprint
         evaluators.append(
             EvaluatorPart(
                 name=name,

@@ -48,6 +48,9 @@ def parse_settings(model: type[AnySettings], values: Mapping[str, Any], section:
     given = {
         key: None if value == NONE and _may_be_none(model.model_fields[key]) else value for key, value in values.items()
     }
+    for key, value in given.items():
+        if _has_huge_integer(value):
+            raise UserError(f"'{section}.{key}' = {_short(value)}: whole numbers are below 2^63 in size.")
     try:
         return model(**given)
     except ValidationError as error:
@@ -119,6 +122,11 @@ def _kind_in_words(kind: Any) -> str:
         count = "" if get_origin(kind) is list or Ellipsis in inner else f"{len(inner)} "
         return f"a list of {count}{'whole numbers' if inner and inner[0] is int else 'values'}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a value")
+
+
+def _has_huge_integer(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(one, int) and abs(one) >= 2**63 for one in values)
 
 
 def _may_be_none(field: FieldInfo) -> bool:

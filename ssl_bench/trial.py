@@ -35,6 +35,7 @@ def in_one_message(what: str) -> Iterator[None]:
 def in_words(error: BaseException) -> str:
     """Type and first line, e.g. "AssertionError: Input height (64) doesn't match model (224)"."""
     first = str(error).strip().partition("\n")[0].rstrip(". ")
+    first = first if len(first) <= 300 else f"{first[:297]}..."
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

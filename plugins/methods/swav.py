@@ -171,7 +171,7 @@ class SwAV(Method):
         if 0 < config.queue_size < batch:
             raise UserError(
                 f"method.queue_size = {config.queue_size} is smaller than training.batch_size = {batch}, so that the "
-                f"queue would hold less than one batch. Give 0 for no queue, or {batch} or more"
+                f"queue would hold less than one batch. Give --set method.queue_size=0 for no queue, or {batch} or more"
             )
         decided = {"global_crop_px": global_px, "local_crop_px": local_px, "blur_sigma_px": blur}
         return config.model_copy(update=decided | {"prototypes": prototypes})
