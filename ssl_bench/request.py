@@ -90,7 +90,9 @@ def resolve(request: Request) -> Resolved:
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
     dataset = open_found(found, section_of(own_values, "data"))
-    preset_name, reason = _choose_preset(method_name, method, request.preset or file.preset, len(dataset.train))
+    preset_name, reason = _choose_preset(
+        method_name, method, file.preset if request.preset is None else request.preset, len(dataset.train)
+    )
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
@@ -204,11 +206,11 @@ def dataset_loaders() -> dict[str, Any]:
 
 
 def _choose_preset(name: str, method: type[Method], given: str | None, train_images: int) -> tuple[str, str]:
+    if given is not None and given not in (*method.presets, "none"):
+        raise unknown_name(f"preset of {name}", given, [*method.presets, "none"], f"sslbench run {name} --help")
     if given == "none":
         return given, "asked for: the settings' own defaults"
-    if given:
-        if given not in method.presets:
-            raise unknown_name(f"preset of {name}", given, [*method.presets, "none"], f"sslbench run {name} --help")
+    if given is not None:
         return given, "asked for"
     if train_images < SMALL_DATA_IMAGES and "small-data" in method.presets:
         return "small-data", f"{train_images:,} training images are fewer than {SMALL_DATA_IMAGES:,}"

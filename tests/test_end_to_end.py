@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -405,3 +406,149 @@ def test_the_beginning_of_a_name_means_the_run_made_here(tmp_path: Path) -> None
         find_run("dino", tmp_path)
     (tmp_path / "runs/dino-a-s0-1111-again/weights.safetensors").write_bytes(b"")
     assert find_run("dino", tmp_path).name == "dino-a-s0-1111-again"
+
+
+RANDOM = ("run", "random", "--arch", "resnet18", "--set", "backbone.width=0.125", "--batch-size", "8")
+KNN = ("--with", "knn", "--set", "evaluators.knn.neighbours=[1]", "--set", "evaluators.knn.reported=1")
+
+
+def test_a_method_wins_over_a_folder_of_its_name(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    for name in ("random", "obow"):
+        (tmp_path / name).mkdir()
+    assert sslbench(*RANDOM, "--data", str(data), "--dry-run")[0] == 0
+    status, _, err = sslbench("run", "obow", "--arch", "resnet18")
+    assert status == 2
+    assert "no method is called 'obow'" in err
+    assert sslbench(*RANDOM, "--data", str(data), *KNN, "--run-id", "mine")[0] == 0
+    os.rename("results/runs/mine", "mine")
+    for arguments in (("run", "mine"), ("run", "--resume", "mine"), ("run", "--resume", "./mine", "--run-id", "x")):
+        status, _, err = sslbench(*arguments)
+        assert status == 2
+        assert "sslbench show mine" in err or "sslbench run --resume mine" in err or "leave --run-id out" in err
+
+
+def test_data_that_changed_are_named_before_a_run_goes_on(
+    sslbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_image_folder(tmp_path / "my data" / "shapes", train=8, test=2)
+    arguments = ("run", "simclr", "--arch", "deit_ti16", *NARROW, "--batch-size", "8", "--epochs", "3", *KNN)
+    with monkeypatch.context() as patch:
+        patch.setattr("ssl_bench.cli.display.TerminalDisplay.step", interrupt_at_step_3)
+        assert sslbench(*arguments, "--data", "my data/shapes", "--run-id", "a run")[0] == 130
+    added = folder / "train/a/more.png"
+    added.write_bytes((folder / "train/a/0.png").read_bytes())
+    status, _, err = sslbench("run", "--resume", "a run")
+    assert status == 2
+    assert "17 training images, 16 when it began" in err
+    (recipe,) = re.findall(r"sslbench run (--recipe .*)", err)
+    assert sslbench("run", *shlex.split(recipe), "--dry-run")[0] == 0
+    added.unlink()
+    monkeypatch.chdir("/")
+    os.rename(folder, tmp_path / "moved")
+    run = str(tmp_path / "results/runs/a run")
+    status, _, err = sslbench("run", "--resume", run)
+    assert status == 2
+    assert "does not exist" in err
+    assert sslbench("run", "--resume", run, "--data", str(tmp_path / "moved"))[0] == 0
+
+
+def test_evaluation_on_data_of_all_kinds(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    """Other sizes, one class only, fewer images than neighbours, a plugin without `image_px`: a number or a message."""
+    assert sslbench(*RANDOM, "--data", str(data), *KNN, "--run-id", "mine")[0] == 0
+    for index, (classes, train, px) in enumerate([(("a", "b", "c"), 1, 8), (("a", "b"), 3, 64), (("a",), 3, 16)]):
+        other = write_image_folder(tmp_path / f"other{index}", train=train, test=1, px=px, classes=classes)
+        status, out, err = sslbench("eval", "mine", "--data", str(other), "--with", "knn")
+        assert (status, err.count("error:")) in ((0, 0), (2, 1)), err
+        assert "Traceback" not in err
+        if status == 0:
+            assert "written: " in out
+    status, _, err = sslbench("eval", "mine", "--data", str(tmp_path / "none"))
+    assert status == 2
+    assert "does not exist" in err
+    status, _, err = sslbench("eval", "mine", "--set", "evaluators.davis.top_k=3")
+    assert "does not run here" in err
+    status, _, err = sslbench("eval", "mine", "--set", "evaluators.knn=3")
+    assert "names no setting" in err
+
+
+def test_data_of_a_plugin_without_a_size_setting(
+    sslbench: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The template's data set has images of 32 px and no setting to change it: they are seen at the run's 16 px."""
+    assert sslbench(*RANDOM, "--data", str(data), *KNN, "--run-id", "mine")[0] == 0
+    template = runpy.run_path(str(Path(__file__).parent.parent / "plugins/template/dataset/my_plugin.py"))["MyPlugin"]
+    known = registry.dataset
+    monkeypatch.setattr(registry, "names", lambda kind: [*NAMES[kind], *(["my_plugin"] if kind == "dataset" else [])])
+    monkeypatch.setattr(registry, "dataset", lambda name: template if name == "my_plugin" else known(name))
+    sizes = ("--set", "data.train_images=20", "--set", "data.test_images=4")
+    status, _, err = sslbench("eval", "mine", "--data", "my_plugin", *sizes)
+    assert status == 0, err
+    (path,) = (tmp_path / "results/runs/mine/evaluations").glob("*.json")
+    evaluation = json.loads(path.read_text())
+    assert (evaluation["data"], evaluation["image_px"]) == ("my_plugin", 16)
+
+
+NAMES = {kind: registry.names(kind) for kind in registry.KINDS}
+
+
+def test_names_that_collide_in_four_characters(
+    sslbench: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two recipes whose digests begin alike get folders of their own, and nothing is overwritten."""
+    from ssl_bench.recipe import Recipe
+
+    real = Recipe.digest.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(Recipe, "digest", property(lambda recipe: "0000" + real(recipe)))
+    for _ in range(2):
+        for seed in ("1", "2"):
+            arguments = (*RANDOM, "--data", str(data), *KNN, "--seed", seed)
+            monkeypatch.setattr(Recipe, "name_with", same_seed(Recipe.name_with))
+            sslbench(*arguments)
+    found = sorted(json.loads(path.read_text())["seed"] for path in (tmp_path / "results").glob("runs/*/record.json"))
+    assert found == [1, 2]
+
+
+def same_seed(name_with: Any) -> Any:
+    """Names without the seed, which is the digest's business here."""
+    return lambda recipe, characters: re.sub(r"-s\d+-", "-s-", name_with(recipe, characters))
+
+
+def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
+    from ssl_bench.cli.run import below_untrained
+    from tests.records import measured
+
+    def row(before: float, after: float) -> dict[str, Any]:
+        return {"untrained": measured(before), "trained": measured(after)}
+
+    assert "below the untrained network" in below_untrained({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 39)})
+    assert below_untrained({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 40)}) == ""
+    assert "below" in below_untrained({"knn (a)": row(30, 29), "davis (j)": row(40, 60)})
+    assert below_untrained({"knn (a)": {"untrained": measured(3)}}) == ""
+    assert below_untrained({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("run --resume", "--resume needs the run"),
+        ("run dino --arch deit_s16 --resume --restart", "give one of them"),
+        ("run dino --arch deit_s16 --with ,", "--with names no evaluator"),
+        ("run dino --arch deit_s16 --epochs -1", "'training.epochs' = -1"),
+        ("run dino --arch deit_s16 --seed 99999999999999999999", "'training.seed' = 99999999999999999999"),
+        ("run dino --arch deit_s16 --preset=", "no preset of dino is called ''"),
+        ("run dino --arch deit_s16 --run-id=", "is not a folder name"),
+        ("run dino --arch timm:", "lacks the network's name"),
+        ("run dino --arch deit_s16:x", "deit_s16 is one network"),
+        ("run dino --arch deit_s16 --set evaluators.knn=5", "names no setting"),
+        ("run dino --arch deit_s16 --set method.global_scale=[1.0,0.4]", "'method.global_scale' = [1.0, 0.4]"),
+        ("run dino --arch deit_s16 --recipe none.toml", "cannot read the recipe none.toml"),
+        ("run dino --arch deit_s16 --data=", "no data set was given"),
+        ("run --arch deit_s16 --epochs 3 nope", "no method is called 'nope'"),
+    ],
+)
+def test_options_that_make_no_sense(sslbench: Command, data: Path, arguments: str, words: str) -> None:
+    given = arguments.split() + ([] if "--data=" in arguments else ["--data", str(data), "--batch-size", "4"])
+    status, _, err = sslbench(*given)
+    assert status == 2, err
+    assert words in err
+    assert err.count("error:") == 1

@@ -101,7 +101,7 @@ def run(
         request = _request_of_run(run_dir, request)
     resolved = requests.resolve(request)
     if run_dir is not None:
-        _require_same_data(run_dir, resolved)
+        resolved = _on_same_data(run_dir, resolved)
     if dry_run:
         print(resolved.recipe.to_toml(resolved.preset), end="")
         return
@@ -115,6 +115,8 @@ def run(
             and not (run_dir / "run.json").exists()
         ):
             run_dir = run_dir.with_name(f"{run_dir.name}-again")  # that record came with the checkout
+        if resume and (run_dir / "run.json").exists():
+            resolved = _on_same_data(run_dir, resolved)
     _require_utf8(run_dir)
     if restart and run_dir.exists():
         _discard(run_dir)
@@ -248,6 +250,8 @@ def _folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     from ssl_bench import registry
     from ssl_bench.run_folder import find_run, is_run_folder
 
+    if not text.strip():
+        return None
     path = Path(text).expanduser()
     if resume and is_run_folder(path):
         return path
@@ -257,16 +261,17 @@ def _folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
         raise UserError(
             f"{text!r} is a run's folder, not a method. To go on with it: sslbench run --resume {shlex.quote(text)}"
         )
+    known = registry.names("method")
     if "/" in text or path.is_dir():
-        advice = "It holds no run (run.json)." if resume else "Methods: sslbench list."
+        found = "a folder without a run in it (run.json)" if path.is_dir() else "no folder that exists"
         raise UserError(
-            f"{text!r} is {'a folder' if path.is_dir() else 'no folder that exists'}, not a method. {advice}"
+            f"no method is called {text!r}.{did_you_mean(text, known)} Known: {', '.join(known)} (sslbench list). As a "
+            f"path it is {found}; to go on with a run: sslbench run --resume results/runs/RUN"
         )
     if resume:
         try:
             return find_run(text, results)
         except UserError as error:
-            known = registry.names("method")
             raise UserError(f"no method is called {text!r}.{did_you_mean(text, known)} And {error}") from None
     return None
 
@@ -279,14 +284,21 @@ def _free_run_id(recipe: Recipe, results: Path) -> str:
     return next(name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest))
 
 
-def _require_same_data(run_dir: Path, resolved: Resolved) -> None:
-    """Raises `UserError` where the data of a run that is gone on with are not those that it began on."""
+def _on_same_data(run_dir: Path, resolved: Resolved) -> Resolved:
+    """A run that is gone on with, its data called what they were called when it began, wherever they lie now.
+
+    Raises `UserError` where they are other data.
+    """
+    import dataclasses
+
     from ssl_bench.recipe import Recipe
     from ssl_bench.run_folder import recipe_of
 
     before, now = Recipe.model_validate(recipe_of(run_dir)).data, resolved.recipe.data
     if before.fingerprint == now.fingerprint:
-        return
+        resolved.dataset.name = before.name
+        data = now.model_copy(update={"name": before.name})
+        return dataclasses.replace(resolved, recipe=resolved.recipe.model_copy(update={"data": data}))
     counts = [
         f"{new:,} {split} images, {old:,} when it began"
         for split, old, new in (
