@@ -101,7 +101,8 @@ def _open(recipe: Recipe, data: str | None, given: Mapping[str, Any]) -> Dataset
     except UserError as error:
         if data is not None:
             raise
-        raise UserError(f"the run's data are not where they were: {error}. Give their place with --data PATH") from None
+        words = str(error).rstrip(".")
+        raise UserError(f"the run's data are not where they were: {words}. Give their place with --data PATH") from None
     settings = dict(recipe.data.settings) if data is None else {}
     sized = "image_px" in found.kind.Config.model_fields
     if sized and data is not None:

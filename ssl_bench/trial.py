@@ -12,6 +12,7 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.features import eval_mode
 from ssl_bench.method import Batch
+from ssl_bench.patches import check_whole_patches
 
 if TYPE_CHECKING:
     from ssl_bench.request import Resolved
@@ -47,6 +48,8 @@ def require_images_fit(backbone: Backbone, image_px: int, arch: str, resolved: R
     problem = why_unseen(backbone, image_px)
     if problem is None:
         return
+    if backbone.patch_px is not None:
+        check_whole_patches(f"for {arch}, an image (data.image_px)", image_px, backbone.patch_px)
     advice = ""
     if resolved is not None and "image_px" in type(resolved.dataset.config).model_fields:
         side = next(_sides_built_for(resolved, image_px), None)

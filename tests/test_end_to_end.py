@@ -552,3 +552,24 @@ def test_options_that_make_no_sense(sslbench: Command, data: Path, arguments: st
     assert status == 2, err
     assert words in err
     assert err.count("error:") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("v"), AssertionError(), KeyError("k"), TypeError("t"), IndexError("i")])
+@pytest.mark.parametrize("place", ["step", "__init__", "make_views"])
+def test_whatever_a_method_raises_before_training_is_one_message(
+    sslbench: Command, data: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
+) -> None:
+    def stumble(*_: Any) -> None:
+        raise error
+
+    method = registry.method("simclr")
+    monkeypatch.setattr(method, place, classmethod(stumble) if place == "make_views" else stumble)
+    arguments = ("run", "simclr", "--arch", "resnet18", "--set", "backbone.width=0.125", "--batch-size", "8")
+    status, _, err = sslbench(*arguments, "--data", str(data), *KNN)
+    assert status == 2
+    assert err.count("error:") == 1
+    assert type(error).__name__ in err or str(error) in err
+    monkeypatch.setenv("SSLBENCH_DEBUG", "1")
+    with pytest.raises(UserError) as shown:
+        sslbench(*arguments, "--data", str(data), *KNN)
+    assert shown.value.__cause__ is error

@@ -29,7 +29,7 @@ class ViTSettings(Settings):
     """What can be changed in a named transformer; left open (null), a setting is the architecture's own."""
 
     patch_px: int | None = setting(None, "Side of a patch.", unit="px", source="the architecture", ge=1)
-    depth: int | None = setting(None, "Number of blocks.", unit="blocks", source="the architecture", ge=1)
+    depth: int | None = setting(None, "Number of blocks.", unit="blocks", source="the architecture", ge=1, le=1000)
     dim: int | None = setting(None, "Width of the tokens.", source="the architecture", ge=8)
     heads: int | None = setting(
         None, "Attention heads; null: one for every 64 of the width.", source="DeiT, Table 1", ge=1

@@ -51,7 +51,7 @@ class DINOSettings(Settings):
 
     global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
     local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
-    local_views: int = setting(8, "Local views an image; 0: no multi-crop.", unit="views", source=CODE, ge=0)
+    local_views: int = setting(8, "Local views an image; 0: no multi-crop.", unit="views", source=CODE, ge=0, le=1000)
     global_scale: AreaRange | None = setting(None, "Area of a global view; null: 0.4 to 1, 0.14 if alone.", source=CODE)
     local_scale: AreaRange = setting((0.05, 0.4), "Area of a local view, of the image's.", source=CODE)
     hue: float = setting(0.1, "Largest turn of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
@@ -61,7 +61,9 @@ class DINOSettings(Settings):
     out_dim: int = setting(65536, "Number of scores, K.", source=HOW, ge=2)
     hidden_dim: int = setting(2048, "Width of the head's hidden layers.", source="section 3.1", ge=1)
     bottleneck_dim: int = setting(256, "Width that is normalised before the last layer.", source="appendix C", ge=1)
-    head_layers: int = setting(3, "Linear layers up to the bottleneck.", unit="layers", source="section 3.1", ge=1)
+    head_layers: int = setting(
+        3, "Linear layers up to the bottleneck.", unit="layers", source="section 3.1", ge=1, le=100
+    )
     head_batch_norm: bool = setting(False, "Batch norm in the head.", source="section 3.1")
     predictor: bool = setting(False, "Predictor MLP on the student, as in BYOL.", source="table 7, row 6")
     norm_last_layer: bool = setting(True, "Gain of the last layer fixed at 1; false is safe with S only.", source=CODE)
@@ -75,7 +77,9 @@ class DINOSettings(Settings):
     teacher_temperature_start: float = setting(0.04, "Teacher's tau_t in epoch 0.", source=HOW, gt=0)
     teacher_temperature_epochs: int = setting(30, "Length of tau_t's linear ramp.", unit="epochs", source=HOW, ge=0)
     center_momentum: float = setting(0.9, "Momentum m of the centre.", source="section 3.1", ge=0, lt=1)
-    sinkhorn_iterations: int = setting(3, "Rounds of the assignment sinkhorn.", source="SwAV, section 3.1", ge=1)
+    sinkhorn_iterations: int = setting(
+        3, "Rounds of the assignment sinkhorn.", source="SwAV, section 3.1", ge=1, le=1000
+    )
     clip_norm: float = setting(3.0, "Largest norm of each tensor's gradient; 0: no clipping.", source=CODE, ge=0)
     drop_path: float = setting(0.1, "Stochastic depth of the student.", source=CODE, ge=0, lt=1)
 

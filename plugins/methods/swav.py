@@ -65,7 +65,7 @@ class SwAVSettings(Settings):
 
     global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
     local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
-    local_views: int = setting(6, "Local views an image; 0: no multi-crop.", unit="views", source=HOW, ge=0)
+    local_views: int = setting(6, "Local views an image; 0: no multi-crop.", unit="views", source=HOW, ge=0, le=1000)
     global_scale: AreaRange = setting((0.14, 1.0), "Area of a global view, of the image's.", source=HOW)
     local_scale: AreaRange = setting((0.05, 0.14), "Area of a local view, of the image's.", source=HOW)
     colour_strength: float = setting(
@@ -81,7 +81,7 @@ class SwAVSettings(Settings):
     )
     temperature: float = setting(0.1, "Temperature tau of predictions.", source=HOW, gt=0)
     epsilon: float = setting(0.05, "Sinkhorn's temperature; 0.03 where the loss stays at ln K.", source=HOW, gt=0)
-    sinkhorn_iterations: int = setting(3, "Rounds of Sinkhorn-Knopp.", source=HOW, ge=1)
+    sinkhorn_iterations: int = setting(3, "Rounds of Sinkhorn-Knopp.", source=HOW, ge=1, le=1000)
     queue_size: int = setting(0, "Earlier embeddings assigned too, a global view; 0: none.", source=SMALL, ge=0)
     queue_from_epoch: int = setting(15, "Epoch from which on the queue fills, the first is 0.", source=SMALL, ge=0)
     freeze_prototypes_epochs: float = setting(

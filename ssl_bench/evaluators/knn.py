@@ -64,9 +64,10 @@ class KNN(Evaluator):
         train, test = evaluation.features("train"), evaluation.features("test")
         possible = sorted(k for k in self.config.neighbours if k <= len(train.vectors))
         if not possible:
+            most = len(train.vectors)
             raise UserError(
-                f"'knn.neighbours' = {list(self.config.neighbours)}: the training set has {len(train.vectors)} images; "
-                "give a k of at most that"
+                f"'knn.neighbours' = {list(self.config.neighbours)}: the training set has {most} images; give a k of "
+                f"at most that: --set evaluators.knn.neighbours=[{most}] --set evaluators.knn.reported={most}"
             )
         left_out = sorted(set(self.config.neighbours) - set(possible))
         primary = self.config.reported if self.config.reported in possible else possible[-1]
