@@ -42,7 +42,7 @@ from ssl_bench.record import (
 from ssl_bench.request import Resolved
 from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
-from ssl_bench.training import Plan, StepReport, TrainingState, train
+from ssl_bench.training import Plan, StepReport, TrainingState, restore, train
 
 
 class Display(Protocol):
@@ -122,7 +122,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         write_run_file(start.run_dir, decided)
     display.line("machine", machine.describe(device, precision, plan.total_steps))
     if start.resume and (start.run_dir / "checkpoints").is_dir():
-        state = _restore(method, optimizer, start.run_dir, display)
+        state = _resume(method, optimizer, start.run_dir, display)
 
     plan = Plan(**{**vars(plan), "autocast_dtype": precision.autocast_dtype})
     status: Literal["finished", "collapsed", "failed"] = "finished"
@@ -203,14 +203,14 @@ def _measure_precision(
         ) from error
 
 
-def _restore(method: Method, optimizer: Any, run_dir: Path, display: Display) -> TrainingState:
-    weights, moments, stored, warnings = load_latest(run_dir / "checkpoints")
-    for warning in warnings:
-        display.line("warning", f"{warning}; going on from the checkpoint before it")
-    method.load_state_dict(weights)
-    optimizer.load_state_dict(moments)
-    state = TrainingState(**stored)
-    state.resumed += 1
+def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, display: Display) -> TrainingState:
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if checkpoint is None:
+        display.line("resume", "at step 0: no checkpoint was completed before the stop")
+        return TrainingState()
+    for warning in checkpoint.warnings:
+        display.line("warning", f"{warning}; resuming from the checkpoint before it")
+    state = restore(method, optimizer, checkpoint)
     display.line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
     return state
 
