@@ -10,9 +10,8 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Subset
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset, Split

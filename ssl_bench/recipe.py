@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ssl_bench.recipe_seal import sealed_recipe
 from ssl_bench.settings import Settings, setting
 
 
@@ -105,4 +106,4 @@ class Recipe(Settings):
                 f"{key} = {json.dumps(value)}" if value is not None else f"# {key} is left open"
                 for key, value in values.items()
             ]
-        return "\n".join(lines) + "\n"
+        return sealed_recipe("\n".join(lines) + "\n")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.recipe import DataPart, EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.recipe_seal import check_recipe
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def resolve(request: Request) -> Resolved:
 
 
 def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
-    """The request that resolves to `recipe` again, e.g. to go on with a stopped run."""
+    """The request that resolves to `recipe` again, e.g. to resume a stopped run."""
     values: dict[str, Any] = {}
     for section, settings in (
         ("method", recipe.method.settings),
@@ -219,11 +220,13 @@ def _runs(key: str, evaluator_names: Sequence[str]) -> bool:
 
 def _read_recipe_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or a number of thousands of digits
         raise UserError(f"the recipe {path} is not TOML: {error}") from None
+    check_recipe(text, path)
     run = content.pop("run", {})
     known = ("method", "arch", "data", "preset", "with")
     for key in run:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from ssl_bench.cli.main import main
 from ssl_bench.errors import UserError
 from ssl_bench.run_folder import hold
+from ssl_bench.run_state import read_run_state, write_run_state
 from tests.toy import write_image_folder
 
 SMALL_SETTINGS = (
@@ -134,10 +135,10 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_bitwise_the_uninterrupted_one(
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "checkpoint verified). Go on with: sslbench run --resume" in out
+    assert "checkpoint verified). Resume with: sslbench run --resume" in out
     status, _, err = sslbench(*arguments, "--run-id", "cut")
     assert status == 2
-    assert "started and is not finished. Go on with: sslbench run --resume" in err
+    assert "started and is not finished. Resume with: sslbench run --resume" in err
     status, out, err = sslbench("run", "--resume", "results/runs/cut")
     assert status == 0, err
     assert "bitwise the uninterrupted one" in out
@@ -271,9 +272,11 @@ def test_a_resumed_run_uses_as_many_threads_as_before(
         patch.setattr(runner, "train", stop)
         assert sslbench(*arguments)[0] == 130
     folder = tmp_path / "results" / "runs" / "mine"
-    decided = json.loads((folder / "run.json").read_text())
-    assert decided["threads"] == torch.get_num_threads()
-    (folder / "run.json").write_text(json.dumps({**decided, "threads": 2}))
+    state = read_run_state(folder)
+    assert state.before_training is not None
+    assert state.before_training.threads == torch.get_num_threads()
+    on_two = state.before_training.model_copy(update={"threads": 2})
+    write_run_state(folder, state.model_copy(update={"before_training": on_two}))
     before = torch.get_num_threads()
     try:
         assert sslbench("run", "--resume", str(folder))[0] == 0

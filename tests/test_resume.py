@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ssl_bench.checkpoint import load_latest
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.request import Request, Resolved, resolve
 from ssl_bench.runner import build_method
-from ssl_bench.training import Plan, Stopped, TrainingState, restore, train
+from ssl_bench.training import Plan, StepReport, Stopped, TrainingState, restore, train
 from tests.toy import write_image_folder
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -75,11 +76,11 @@ def test_stopped_twice_and_resumed_is_bitwise_the_uninterrupted_run(
         cut, views, cut_optimizer, cut_plan = parts(resolved, tmp_path / "cut", dtype)
         if saved := load_latest(tmp_path / "cut" / "checkpoints"):
             state = restore(cut, cut_optimizer, saved)
-        try:
-            train(cut, views, cut_optimizer, cut_plan, state, lambda report: interrupt(report.step == stop))
-            assert stop is None
-        except Stopped as stopped:
-            assert stopped.step == stop
+        if stop is None:
+            train(cut, views, cut_optimizer, cut_plan, state)
+        else:
+            with pytest.raises(Stopped, match=f"stopped at step {stop} of"):
+                train(cut, views, cut_optimizer, cut_plan, state, partial(interrupt_at, stop))
     assert (state.step, state.resumed) == (plan.total_steps, len(STOPS))
 
     one, other = whole.state_dict(), cut.state_dict()
@@ -92,6 +93,6 @@ def test_stopped_twice_and_resumed_is_bitwise_the_uninterrupted_run(
     assert logs[0] == logs[1]
 
 
-def interrupt(now: bool) -> None:
-    if now:
+def interrupt_at(step: int, report: StepReport) -> None:
+    if report.step == step:
         os.kill(os.getpid(), signal.SIGTERM)
