@@ -29,7 +29,7 @@ class MetricsLog:
             kept = _lines_before(written, first_step)
             if len(kept) < first_step:
                 self.repaired = (
-                    f"metrics.jsonl: {first_step - len(kept):,} of the first {first_step:,} lines were missing or could "
+                    f"metrics.jsonl: {first_step - len(kept):,} of the first {first_step:,} lines are missing or could "
                     "not be read and are left out; the training itself is not affected"
                 )
             content = b"".join(line + b"\n" for line in kept)

@@ -1,4 +1,4 @@
-"""The checksum line of a recipe file: a recipe that was changed by accident does not run as if it were the recorded one.
+"""The checksum line of a recipe file: one changed by accident must not run as if it were the recorded recipe.
 
 Whoever edits a recipe on purpose deletes the line; a file without it is taken as it stands.
 """
