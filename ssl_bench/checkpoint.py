@@ -5,6 +5,9 @@ pickle), `state.json` and a manifest of SHA-256 digests, because a flipped byte 
 wrong values. It is written under another name and renamed when complete; the last two are kept, and a damaged one is
 answered with the one before. One made while a sign of a collapse was there ends in `-suspect` and never replaces the
 last good one.
+
+safetensors holds contiguous tensors only. The optimizer's moments have the memory format of their parameters (channels
+last in a ResNet) and fused optimizers read them in that order, so their strides are kept in `state.json` and restored.
 """
 
 from __future__ import annotations
@@ -14,21 +17,21 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.record import sync_folder
+from ssl_bench.state_file import DamagedFile, parse_strictly
 
 MANIFEST = "manifest.json"
+FILES = ("method.safetensors", "optimizer.safetensors", "state.json")
 KEPT, SUSPECT = 2, "-suspect"
-
-
-class DamagedCheckpoint(UserError):
-    """A file of a checkpoint is missing or does not have the digest in its manifest."""
 
 
 def save_checkpoint(
@@ -40,19 +43,21 @@ def save_checkpoint(
     *,
     suspect: bool = False,
 ) -> Path:
-    """Write `folder/step-XXXXXXXX`, verify it, drop all but the last two and the last good one. Raises `UserError`
-    when the disk is full; earlier checkpoints are untouched then."""
+    """Write `folder/step-XXXXXXXX` and drop all but the last two and the last good one; a whole checkpoint of this
+    step is kept as it is. Raises `UserError` when the disk is full; earlier checkpoints are untouched then."""
     final = folder / f"step-{step:08d}{SUSPECT * suspect}"
     part = folder / f".{final.name}.part"
+    if final.is_dir() and not damage(final):
+        return final
     try:
-        shutil.rmtree(part, ignore_errors=True)
+        for cut in folder.glob(".*.part"):  # a process killed while it saved leaves one
+            shutil.rmtree(cut, ignore_errors=True)
         part.mkdir(parents=True)
         tensors, plain = _flatten_optimizer(optimizer)
         save_file(_detached(method), part / "method.safetensors")
         save_file(tensors, part / "optimizer.safetensors")
         (part / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **state}))
-        names = ("method.safetensors", "optimizer.safetensors", "state.json")
-        manifest = {name: _digest(part / name) for name in names}
+        manifest = {name: _digest(part / name) for name in FILES}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in part.iterdir():
             _sync_file(path)
@@ -86,25 +91,54 @@ def last_good(folder: Path) -> Path | None:
     return next((path for path in reversed(checkpoints(folder)) if not path.name.endswith(SUSPECT)), None)
 
 
-def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any], list[str]]:
-    """(method state, optimizer state, state, warnings) of the newest checkpoint that verifies.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds."""
 
-    Raises `UserError` when there is none; each damaged one on the way is a warning.
+    method: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+    warnings: tuple[str, ...]
+    """One line for each newer checkpoint that is damaged."""
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies; None where none was ever completed, e.g. after a stop in the first save.
+
+    Raises `UserError` when all of them are damaged.
     """
+    found = checkpoints(folder)
     warnings: list[str] = []
-    for path in reversed(checkpoints(folder)):
-        try:
-            _verify(path)
-        except DamagedCheckpoint as error:
-            warnings.append(str(error))
+    for path in reversed(found):
+        if reason := damage(path):
+            warnings.append(f"checkpoint {path.name} is damaged: {reason}")
             continue
         state = json.loads((path / "state.json").read_text())
         optimizer = _unflatten_optimizer(load_file(path / "optimizer.safetensors"), state.pop("optimizer"))
-        return load_file(path / "method.safetensors"), optimizer, state, warnings
+        return Checkpoint(load_file(path / "method.safetensors"), optimizer, state, tuple(warnings))
+    if not found:
+        return None
     reasons = "".join(f"\n  {line}" for line in warnings)
     raise UserError(
-        f"no usable checkpoint in {folder}.{reasons}\nStart the run again without --resume, with --restart."
+        f"no usable checkpoint in {folder}:{reasons}\nCopy one back from a backup, remove that folder to train again "
+        "from step 0 with --resume, or start the run again with --restart."
     )
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint's folder; "" for a whole one."""
+    try:
+        manifest = parse_strictly((path / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST}: {error}"
+    if set(manifest) != set(FILES):
+        return f"{MANIFEST} names {', '.join(sorted(manifest)) or 'nothing'} instead of {', '.join(FILES)}"
+    for name in FILES:
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _digest(path / name) != manifest[name]:
+            return f"{name} does not match its SHA-256"
+    return ""
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> str:
@@ -126,20 +160,8 @@ def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path} is not there: weights are not committed; run the recipe again or copy the file back")
     if sha256 is not None and _digest(path) != sha256:
-        raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
+        raise DamagedFile(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
     return load_file(path)
-
-
-def _verify(path: Path) -> None:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpoint(f"checkpoint {path.name} is damaged: {MANIFEST}: {error}") from None
-    for name, digest in manifest.items():
-        if not (path / name).is_file():
-            raise DamagedCheckpoint(f"checkpoint {path.name} is damaged: {name} is missing")
-        if _digest(path / name) != digest:
-            raise DamagedCheckpoint(f"checkpoint {path.name} is damaged: {name} does not match its SHA-256")
 
 
 def _digest(path: Path) -> str:
@@ -179,13 +201,16 @@ def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dic
                 tensors[f"{index}/{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
-    return _detached(tensors), {"plain": plain, "param_groups": state["param_groups"]}
+    strides = {name: list(value.stride()) for name, value in tensors.items() if not value.is_contiguous()}
+    return _detached(tensors), {"plain": plain, "param_groups": state["param_groups"], "strides": strides}
 
 
 def _unflatten_optimizer(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> dict[str, Any]:
     state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in stored["plain"].items()}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
+        if stride := stored["strides"].get(name):
+            tensor = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     return {"state": state, "param_groups": stored["param_groups"]}
 

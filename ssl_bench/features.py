@@ -10,13 +10,14 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset, Split
 from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Features, SplitName
+from ssl_bench.loading import from_workers, quiet_worker
 from ssl_bench.views import evaluation_transform
 
 Kind = Literal["features", "probe_features"]
@@ -93,15 +94,21 @@ class FeatureStore:
         self.say(f"{kind} of {split}: {len(images)} images, {vectors.shape[1]} values each, {seconds:.1f} s")
         return Features(vectors, torch.as_tensor(images.labels, dtype=torch.int64), self.words)
 
-    def _batches(self, images: Split) -> DataLoader[Tensor]:
+    def _batches(self, images: Split) -> Iterator[Tensor]:
         """Batches (at most batch_size, 3, image_px, image_px) in the order of the split."""
         enough = len(images) >= BATCHES_WORTH_WORKERS * self.batch_size
-        return DataLoader(
-            _Transformed(images, self.transform),
-            batch_size=self.batch_size,
-            num_workers=self.workers if enough else 0,
-            pin_memory=self.device.type == "cuda",
-        )
+        transformed = _Transformed(images, self.transform)
+
+        def make_loader(skipped: int, processes: int) -> DataLoader[Tensor]:
+            return DataLoader(
+                Subset(transformed, range(skipped * self.batch_size, len(images))),
+                batch_size=self.batch_size,
+                num_workers=processes,
+                worker_init_fn=quiet_worker,
+                pin_memory=self.device.type == "cuda",
+            )
+
+        return from_workers(make_loader, self.workers if enough else 0, self.say)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from random import Random
 
@@ -15,6 +14,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.recipe import Recipe
 from ssl_bench.record import RunRecord, read_record
 from ssl_bench.settings import parse_settings
+from ssl_bench.state_file import DamagedFile, parse_strictly
 
 
 def finished_record(run_dir: Path) -> RunRecord:
@@ -54,9 +54,13 @@ def untrained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
 
 def kept_weights(run_dir: Path) -> dict[str, torch.Tensor]:
     """The weights of a run, checked against the digest kept beside them. Raises `UserError` where they are missing or
-    damaged."""
+    damaged, or the digest is."""
+    weights, digest_file = run_dir / "weights.safetensors", run_dir / "weights.json"
+    if not weights.exists():
+        return load_weights(weights)  # raises, and says what to do
     try:
-        sha256 = json.loads((run_dir / "weights.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
-        sha256 = None
-    return load_weights(run_dir / "weights.safetensors", sha256)
+        content = parse_strictly(digest_file.read_bytes())
+        sha256 = content["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedFile(f"{digest_file} is damaged or missing ({error}): {weights.name} cannot be verified") from None
+    return load_weights(weights, str(sha256))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ssl_bench.dataset import Split
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews
+from ssl_bench.signals import ignore_signals, signals_blocked
 
 Key = tuple[int, int]
 """(epoch, index of the sample)."""
@@ -61,20 +61,76 @@ def batches(
     needs_labels: bool,
     workers: int,
     device: torch.device,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Batch]:
-    """The batches of `order`, on the device; labels only for a method that needs them."""
-    loader: DataLoader[Any] = DataLoader(
-        TrainingViews(split, make_views, order.seed, needs_labels),
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_quiet_worker,
-        pin_memory=device.type == "cuda",
-    )
-    for views, index, labels in loader:
-        moved = tuple(view.to(device, non_blocking=True) for view in views)
+    """The batches of `order`, on the device; labels only for a method that needs them. `note` as in
+    `from_workers`."""
+    views = TrainingViews(split, make_views, order.seed, needs_labels)
+
+    def make_loader(skipped: int, processes: int) -> DataLoader[Any]:
+        rest = EpochOrder(order.images, order.batch_size, order.epochs, order.seed, order.first_step + skipped)
+        return DataLoader(
+            views,
+            batch_sampler=rest,
+            num_workers=processes,
+            collate_fn=_collate,
+            worker_init_fn=quiet_worker,
+            pin_memory=device.type == "cuda",
+        )
+
+    for images, index, labels in from_workers(make_loader, workers, note):
+        moved = tuple(view.to(device, non_blocking=True) for view in images)
         here = index.to(device, non_blocking=True)
         yield Batch(moved, here, labels.to(device, non_blocking=True) if needs_labels else None)
+
+
+def from_workers(
+    make_loader: Callable[[int, int], DataLoader[Any]],
+    workers: int,
+    note: Callable[[str], None] = lambda line: None,
+) -> Iterator[Any]:
+    """The batches of `make_loader(batches to skip, worker processes)`, the same whatever happens to the workers.
+
+    Where shared memory is too small for them (64 MB in a container by default) the rest is made in this process, and
+    `note` is told. Raises `UserError` when a worker was killed, and for a mistake that a worker met, in its words.
+    """
+    done = 0
+    try:
+        with signals_blocked():
+            iterator = iter(make_loader(0, workers))
+        while (batch := next(iterator, None)) is not None:
+            done += 1
+            yield batch
+        return
+    except UserError as error:
+        raise _as_in_the_worker(error) from None
+    except (RuntimeError, OSError) as error:
+        if not workers:
+            raise
+        words = str(error)
+        if not any(sign in words for sign in ("shared memory", "shm", "Bus error", "No space left on device")):
+            raise _worker_died(error, workers) from error
+    note(
+        "the worker processes run out of shared memory (/dev/shm); going on without them, with the same result. "
+        "Give more shared memory (docker run --shm-size=1g), or --set machine.workers=0"
+    )
+    yield from make_loader(done, 0)
+
+
+def _as_in_the_worker(error: UserError) -> UserError:
+    """torch lays the worker's traceback around the message."""
+    kind = type(error)
+    _, raised, message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+    return UserError(message.strip()) if raised and str(error).startswith("Caught ") else error
+
+
+def _worker_died(error: Exception, workers: int) -> Exception:
+    if "DataLoader worker" not in str(error):
+        return error
+    return UserError(
+        f"one of the {workers} worker processes that make views was ended from outside ({str(error).strip()}). The "
+        "usual reason is too little memory: give --set machine.workers=0 or fewer, or a smaller --batch-size."
+    )
 
 
 def _collate(samples: Sequence[Any]) -> Any:
@@ -88,6 +144,7 @@ def _collate(samples: Sequence[Any]) -> Any:
     return default_collate(list(samples))
 
 
-def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process stops the run and saves
+def quiet_worker(_: int) -> None:
+    """For `DataLoader(worker_init_fn=...)`: the main process stops the run and saves; one thread each."""
+    ignore_signals()
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ssl_bench.recipe_seal import sealed_recipe
 from ssl_bench.settings import NONE, Settings, setting
 
 
@@ -135,7 +136,7 @@ class Recipe(Settings):
         for name, values in sections:
             lines += ["", f"[{name}]"]
             lines += [f"{toml_key(key)} = {toml_value(value)}" for key, value in values.items()]
-        return "\n".join(lines) + "\n"
+        return sealed_recipe("\n".join(lines) + "\n")
 
 
 def arch_text(plugin: str, settings: Mapping[str, Any]) -> str:

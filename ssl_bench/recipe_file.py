@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.recipe_seal import check_recipe
 
 SECTIONS = ("method", "backbone", "data", "optimizer", "training", "machine", "evaluators")
 
@@ -31,13 +32,15 @@ def read_recipe_file(path: Path) -> RecipeFile:
     Values of settings are checked by their own models later.
     """
     try:
-        content = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+        text = path.expanduser().read_text(encoding="utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of thousands of digits
         saved = path.parent / "recipe.toml"
         hint = f" The run's recipe is {saved}." if path.suffix == ".json" and saved.exists() else ""
         raise UserError(f"the recipe {path} is not TOML: {error}.{hint}") from None
+    check_recipe(text, path)
     names = content.pop("run", {})
     if not isinstance(names, dict):
         raise UserError(f"'run' in {path} is {names!r:.60}, not a section. Write [run] and method = ... below it")

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ssl_bench.errors import UserError
 from ssl_bench.measurement import Measurement
-from ssl_bench.recipe import arch_text
+from ssl_bench.recipe import Recipe, arch_text
+from ssl_bench.state_file import read_model, sealed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: a file carries a fingerprint of itself (`state_file`), and a record may have notes."""
+UNSEALED_SCHEMA = 1
+"""The last version without a fingerprint; still read."""
+
+Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+"""Seconds, rates and sizes: finite, so that one odd record cannot break a table of many."""
 
 
-class _Part(BaseModel):
+class RecordPart(BaseModel):
+    """Base of what stands in a record: immutable, no unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
-class EvaluationRecord(_Part):
+class EvaluationRecord(RecordPart):
     """One evaluator's measurements of one network of a run."""
 
     schema_version: int = SCHEMA_VERSION
@@ -35,7 +43,7 @@ class EvaluationRecord(_Part):
     synthetic: bool
     image_px: int
     measurements: tuple[Measurement, ...]
-    seconds: float
+    seconds: Amount
     plugin: str
     """Distribution and version that provided the evaluator."""
     pictures: tuple[str, ...] = ()
@@ -43,7 +51,7 @@ class EvaluationRecord(_Part):
     made_utc: str
 
 
-class DataRecord(_Part):
+class DataRecord(RecordPart):
     """The training data as it was."""
 
     name: str
@@ -56,7 +64,7 @@ class DataRecord(_Part):
     image_px: int
 
 
-class BackboneRecord(_Part):
+class BackboneRecord(RecordPart):
     """The evaluated network."""
 
     name: str
@@ -66,12 +74,12 @@ class BackboneRecord(_Part):
     """Of the extractor only, no head."""
     tokens: int | None
     """Tokens per image including CLS, None for a convolutional network."""
-    inference_images_per_second: float | None
+    inference_images_per_second: Amount | None
     """At `inference_batch` images per forward pass, fp32, on the run's device."""
     inference_batch: int | None
 
 
-class MachineRecord(_Part):
+class MachineRecord(RecordPart):
     """Where it ran."""
 
     device: str
@@ -83,29 +91,31 @@ class MachineRecord(_Part):
     platform: str
 
 
-class TrainingRecord(_Part):
+class TrainingRecord(RecordPart):
     """What training cost and how it ended."""
 
     steps: int
-    epochs: float
-    seconds: float
+    epochs: Amount
+    seconds: Amount
     """Of training steps and data loading, over all sessions of a resumed run; evaluation not included."""
-    images_per_second: float
-    peak_memory_mb: float
+    images_per_second: Amount
+    peak_memory_mb: Amount
     """Highest resident memory of the main process on a CPU, of the allocator on a GPU; in 2^20 bytes."""
     resumed: int
-    """How many times the run was stopped and gone on with."""
+    """Number of resumes."""
     final_logs: dict[str, float]
     """Mean of each logged value over the last epoch."""
 
 
-class RunRecord(_Part):
+class RunRecord(RecordPart):
     """Everything a table or a sceptic needs to know of one run."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
     status: Literal["finished", "collapsed", "failed"]
     status_reason: str = ""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers must know, e.g. that the data changed between two sessions."""
     preset: str
     preset_reason: str
     recipe: dict[str, Any]
@@ -126,6 +136,12 @@ class RunRecord(_Part):
     started_utc: str
     finished_utc: str
 
+    @field_validator("recipe")
+    @classmethod
+    def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        Recipe.model_validate(recipe)
+        return recipe
+
 
 def write_record(record: BaseModel, path: Path) -> None:
     """Write a record once: temporary file, fsync, rename, fsync of the folder. An existing file is never replaced."""
@@ -136,7 +152,7 @@ def write_record(record: BaseModel, path: Path) -> None:
         raise _cannot_write(path, error) from error
     if exists:
         raise UserError(f"{path} exists; records are never overwritten. Give the run another --run-id or remove it.")
-    write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(path, sealed(record))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -173,7 +189,7 @@ def sync_folder(folder: Path) -> None:
 
 def read_record(path: Path) -> RunRecord:
     """Read a record. Raises `UserError` for a damaged file or one of a newer schema, saying which."""
-    record = _read(path, RunRecord)
+    record = read_model(path, RunRecord, SCHEMA_VERSION, UNSEALED_SCHEMA)
     # earlier versions wrote the network's name without its plugin, e.g. "resnet18" for "timm:resnet18"
     part = record.recipe.get("backbone")
     settings = part.get("settings") if isinstance(part, dict) else None
@@ -187,17 +203,20 @@ def read_record(path: Path) -> RunRecord:
 
 def read_evaluation(path: Path) -> EvaluationRecord:
     """Read an evaluation that `sslbench eval` wrote beside a record; errors as `read_record`."""
-    return _read(path, EvaluationRecord)
+    return read_model(path, EvaluationRecord, SCHEMA_VERSION, UNSEALED_SCHEMA)
 
 
 def read_all(results: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
     """Every record under `results/runs/*/record.json`, later evaluations joined in, and one line per unreadable file.
 
-    A damaged or newer file spoils nothing but itself. Sorted by run id.
+    A damaged or newer file spoils nothing but itself. Hidden folders are what `--restart` moved aside. Sorted by run
+    id.
     """
     records: list[tuple[Path, RunRecord]] = []
     problems: list[str] = []
     for path in sorted(results.glob("runs/*/record.json")):
+        if path.parent.name.startswith("."):
+            continue
         try:
             record = read_record(path)
         except UserError as error:
@@ -216,30 +235,6 @@ def with_later_evaluations(record: RunRecord, folder: Path, problems: list[str])
         except UserError as error:
             problems.append(str(error))
     return record.model_copy(update={"evaluations": (*record.evaluations, *later)})
-
-
-AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
-
-
-def _read(path: Path, model: type[AnyRecord]) -> AnyRecord:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged (not JSON: {error}). Restore it or remove its folder.") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path} was written by a newer sslbench (record schema {version}; this one reads up to "
-            f"{SCHEMA_VERSION}). Update sslbench: pip install -U sslbench"
-        )
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is damaged ({where}: {first['msg']}). Restore it or remove its folder.") from None
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

@@ -178,7 +178,7 @@ def _network_name(arch: str, network: str, backbone: type[Backbone]) -> str:
 
 
 def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
-    """The request that resolves to `recipe` again, e.g. to go on with a stopped run."""
+    """The request that resolves to `recipe` again, e.g. to resume a stopped run."""
     values: dict[str, Any] = {}
     for section, settings in (
         ("method", recipe.method.settings),

@@ -77,5 +77,5 @@ def describe_training(state: TrainingState, plan: Plan, device: torch.device) ->
         images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
         peak_memory_mb=round(machine.peak_memory_mb(device), 1),
         resumed=state.resumed,
-        final_logs={name: round(value, 6) for name, value in state.final_logs.items()},
+        final_logs=state.final_logs,
     )

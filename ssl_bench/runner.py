@@ -1,4 +1,4 @@
-"""The runner: preflight, seed, build, judge untrained, train, judge trained, record. Nothing else."""
+"""The runner: preflight, seed, build, evaluate untrained, train, save, evaluate trained, record. Nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -30,20 +31,27 @@ from ssl_bench.evaluation import (
     inference_rate,
     refuse_unsupported,
 )
+from ssl_bench.evaluator import Evaluator
 from ssl_bench.features import UnusableFeatures
-from ssl_bench.method import Batch, Method
+from ssl_bench.method import Batch, MakeViews, Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.precision import Precision, choose_precision, first_step
+from ssl_bench.recipe import Recipe
 from ssl_bench.record import (
+    BackboneRecord,
     EvaluationRecord,
     RunRecord,
+    TrainingRecord,
     write_atomically,
     write_record,
 )
 from ssl_bench.request import Resolved
+from ssl_bench.restart import replacing
+from ssl_bench.resuming import resume_command
 from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
-from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
-from ssl_bench.training import Plan, StepReport, TrainingState, train
+from ssl_bench.run_folder import Start, begin, check_free_space, hold, new_run, stopped_run
+from ssl_bench.run_state import BeforeTraining, RunState, write_run_state
+from ssl_bench.training import Plan, StepReport, TrainingState, restore, train
 from ssl_bench.trial import in_one_message, require_images_fit, step_failure
 
 
@@ -63,113 +71,210 @@ class Display(Protocol):
 def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     """Do one run from a complete recipe to its record, which is also written to `run_dir/record.json`.
 
-    Raises `UserError` before anything is trained for all that can be known by then, `training.Stopped` after a stop
-    with everything saved. A run whose loss is not finite is recorded as failed, one that the doctor ended or whose
-    features are constant as collapsed.
+    Raises `UserError` before anything is trained or replaced for all that can be known by then, `training.Stopped`
+    after a stop with everything saved. A run whose loss is not finite is recorded as failed, one that the doctor ended
+    or whose features are constant as collapsed.
     """
+    refuse_unwritable(resolved.recipe, start.run_dir)
     with hold(start.run_dir):
-        return _run(resolved, start, display)
+        data = describe_data(resolved)
+        stopped = stopped_run(resolved, start, data)
+        session = _prepare(resolved, start, display)
+        if stopped is None:
+            with replacing(start.run_dir, keep_interrupted=not start.restart):
+                state = new_run(resolved, data)
+                begin(start.run_dir, state)
+                state = session.measure_before_training(state)
+        else:
+            begin(start.run_dir, stopped)
+            state = session.measure_before_training(stopped)
+        return session.finish(state)
 
 
-def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
-    started = datetime.now(UTC)
+def refuse_unwritable(recipe: Recipe, run_dir: Path) -> None:
+    """Raises `UserError` for names that a record cannot hold, before anything is done."""
+    for what, text in (("the run's name", run_dir.name), *_texts(recipe.model_dump())):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+            raise UserError(
+                f"{what}, {shown}, is not UTF-8 and cannot stand in a record. Rename it, or give a link with another "
+                "name (ln -s)."
+            ) from None
+
+
+def _texts(value: Any, name: str = "the recipe") -> Iterator[tuple[str, str]]:
+    """Every text in a recipe with its place."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, name)
+
+
+@dataclass
+class _Session:
+    """One process's part of a run: what is built for it."""
+
+    resolved: Resolved
+    start: Start
+    display: Display
+    evaluators: list[tuple[str, Evaluator]]
+    method: Method
+    make_views: MakeViews
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    backbone_record: BackboneRecord
+
+    @property
+    def network(self) -> Backbone:
+        """What is evaluated."""
+        return self.method.evaluation_backbone()
+
+    def measure_before_training(self, state: RunState) -> RunState:
+        """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
+        if state.before_training is None:
+            precision = _measure_precision(self.method, self.make_views, self.plan, self.resolved, self.display)
+            before = BeforeTraining(
+                precision=precision.name,
+                precision_reason=precision.reason,
+                threads=torch.get_num_threads(),
+                inference_images_per_second=inference_rate(
+                    self.network, self.resolved.dataset.image_px, self.plan.device
+                ),
+                untrained=tuple(self.evaluate("untrained")),
+            )
+            state = state.model_copy(update={"before_training": before})
+            write_run_state(self.start.run_dir, state)
+            self._announce_machine(precision)
+        else:
+            before = state.before_training
+            torch.set_num_threads(before.threads)
+            self._announce_machine(Precision(before.precision, before.precision_reason, None))
+        return state
+
+    def finish(self, state: RunState) -> RunRecord:
+        """Train from the last checkpoint, save the weights, evaluate, record."""
+        before, folder = state.before_training, self.start.run_dir
+        assert before is not None
+        precision = Precision(before.precision, before.precision_reason, None)
+        progress = TrainingState()
+        if self.start.resume:
+            progress = _resume(self.method, self.optimizer, folder, self.display)
+        plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
+        status: Literal["finished", "collapsed", "failed"] = "finished"
+        reason, trained = "", list[EvaluationRecord]()
+        try:
+            train(self.method, self.make_views, self.optimizer, plan, progress, self.display.step)
+        except RunFailed as failure:
+            status, reason = failure.status, str(failure)
+        try:
+            if status == "finished" and plan.total_steps:
+                self._save_weights()
+                try:
+                    trained = self.evaluate("trained")
+                except UnusableFeatures as useless:
+                    status, reason = useless.status, str(useless)
+            record = self._record(
+                state, before, status, reason, describe_training(progress, plan, plan.device), trained
+            )
+            write_record(record, folder / "record.json")
+        except UserError as error:
+            raise UserError(
+                f"{error} What was trained is saved. When the cause is gone, resume with: {resume_command(folder)}"
+            ) from error
+        if status == "finished":
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return record
+
+    def evaluate(self, subject: Literal["untrained", "trained"]) -> list[EvaluationRecord]:
+        """Every evaluator on the network as it is now."""
+        return evaluate_network(
+            self.network, subject, self.evaluators, self.resolved.dataset, seed=self.plan.seed, device=self.plan.device,
+            workers=self.plan.workers, run_dir=self.start.run_dir,
+            places=[f"evaluations/{name}-{subject}" for name, _ in self.evaluators], say=self.display.say,
+        )  # fmt: skip
+
+    def _save_weights(self) -> None:
+        """Before any evaluator runs: nothing trained hangs on one."""
+        recipe, folder = self.resolved.recipe, self.start.run_dir
+        description = {"run_id": folder.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
+        sha256 = save_weights(folder / "weights.safetensors", self.network.state_dict(), description)
+        write_atomically(folder / "weights.json", (json.dumps({"sha256": sha256}) + "\n").encode())
+
+    def _announce_machine(self, precision: Precision) -> None:
+        self.display.line("machine", machine.describe(self.plan.device, precision, self.plan.total_steps))
+
+    def _record(
+        self,
+        state: RunState,
+        before: BeforeTraining,
+        status: Literal["finished", "collapsed", "failed"],
+        reason: str,
+        training: TrainingRecord,
+        trained: Sequence[EvaluationRecord],
+    ) -> RunRecord:
+        recipe = self.resolved.recipe
+        return RunRecord(
+            run_id=self.start.run_dir.name,
+            status=status,
+            status_reason=reason,
+            notes=state.notes,
+            preset=state.preset,
+            preset_reason=state.preset_reason,
+            recipe=recipe.model_dump(mode="json"),
+            digest=recipe.digest,
+            seed=recipe.training.seed,
+            method=recipe.method.name,
+            method_plugin=registry.find("method", recipe.method.name).origin,
+            backbone=self.backbone_record.model_copy(
+                update={
+                    "inference_images_per_second": round(before.inference_images_per_second, 2),
+                    "inference_batch": THROUGHPUT_BATCH,
+                }
+            ),
+            data=state.data,
+            machine=machine.record(self.plan.device, Precision(before.precision, before.precision_reason, None)),
+            training=training,
+            evaluations=(*before.untrained, *trained),
+            versions=machine.versions(),
+            git_commit=machine.git_commit(),
+            command=self.start.command,
+            started_utc=state.started_utc,
+            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
+    """Build everything; raises `UserError` for all that can be known before a step, and writes nothing."""
     recipe, dataset = resolved.recipe, resolved.dataset
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])
     device = machine.choose_device(resolved.machine.device)
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
-    decided = open_run(resolved, start)
-
     if not dataset.synthetic:
         display.line("images", str(require_readable(dataset)))
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     method = build_method(resolved).to(device)
-    judged, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
-    require_parts(make_views, judged, recipe.method.name)
-    refuse_unsupported(judged, recipe.arch, evaluators)
-    _require(method, judged, recipe.method.name, recipe.arch)
-    require_images_fit(judged, dataset.image_px, recipe.arch, resolved)
+    network, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
+    require_parts(make_views, network, recipe.method.name)
+    refuse_unsupported(network, recipe.arch, evaluators)
+    _require(method, network, recipe.method.name, recipe.arch)
+    require_images_fit(network, dataset.image_px, recipe.arch, resolved)
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     plan = Plan(
         dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, optimizer_settings,
         device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
     )  # fmt: skip
-    backbone_record = describe_backbone(resolved, judged)
+    backbone_record = describe_backbone(resolved, network)
     announce(display.line, resolved, backbone_record)
-    check_free_space(method, start.run_dir)
-
-    def judge(subject: Any) -> list[EvaluationRecord]:
-        return evaluate_network(
-            judged, subject, evaluators, dataset, seed=recipe.training.seed, device=device, workers=workers,
-            run_dir=start.run_dir, places=[f"evaluations/{name}-{subject}" for name, _ in evaluators], say=display.say,
-        )  # fmt: skip
-
-    state, status_reason = TrainingState(), ""
-    if "untrained" in decided:
-        untrained = [EvaluationRecord.model_validate(one) for one in decided["untrained"]]
-        precision = Precision(decided["precision"], decided["precision_reason"], None)
-        torch.set_num_threads(decided["threads"])  # sums depend on how they are split
-        rate = decided["inference_images_per_second"]
-    else:
-        precision = _measure_precision(method, make_views, plan, resolved, display)
-        rate = inference_rate(judged, dataset.image_px, device)
-        untrained = judge("untrained")
-        decided |= {
-            "precision": precision.name,
-            "precision_reason": precision.reason,
-            "threads": torch.get_num_threads(),
-            "inference_images_per_second": rate,
-            "untrained": [one.model_dump(mode="json") for one in untrained],
-        }
-        write_run_file(start.run_dir, decided)
-    display.line("machine", machine.describe(device, precision, plan.total_steps))
-    if start.resume and (start.run_dir / "checkpoints").is_dir():
-        state = _restore(method, optimizer, start.run_dir, display)
-
-    plan = Plan(**{**vars(plan), "autocast_dtype": precision.autocast_dtype})
-    status: Literal["finished", "collapsed", "failed"] = "finished"
-    try:
-        train(method, make_views, optimizer, plan, state, display.step)
-    except RunFailed as failure:
-        status, status_reason = failure.status, str(failure)
-    trained = []
-    if status == "finished" and plan.total_steps:
-        try:
-            trained = judge("trained")
-        except UnusableFeatures as useless:
-            status, status_reason = useless.status, str(useless)
-    if trained:
-        description = {"run_id": start.run_dir.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
-        sha256 = save_weights(start.run_dir / "weights.safetensors", judged.state_dict(), description)
-        write_atomically(start.run_dir / "weights.json", (json.dumps({"sha256": sha256}) + "\n").encode())
-    record = RunRecord(
-        run_id=start.run_dir.name,
-        status=status,
-        status_reason=status_reason,
-        preset=decided["preset"],
-        preset_reason=decided["preset_reason"],
-        recipe=recipe.model_dump(mode="json"),
-        digest=recipe.digest,
-        seed=recipe.training.seed,
-        method=recipe.method.name,
-        method_plugin=registry.find("method", recipe.method.name).origin,
-        backbone=backbone_record.model_copy(
-            update={"inference_images_per_second": round(rate, 2), "inference_batch": THROUGHPUT_BATCH}
-        ),
-        data=describe_data(resolved),
-        machine=machine.record(device, precision),
-        training=describe_training(state, plan, device),
-        evaluations=(*untrained, *trained),
-        versions=machine.versions(),
-        git_commit=machine.git_commit(),
-        command=start.command,
-        started_utc=decided["started_utc"] or started.isoformat(timespec="seconds"),
-        finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    write_record(record, start.run_dir / "record.json")
-    if status == "finished":
-        shutil.rmtree(start.run_dir / "checkpoints", ignore_errors=True)
-    return record
+    if plan.total_steps:
+        check_free_space(method, optimizer, start.run_dir)
+    return _Session(resolved, start, display, evaluators, method, make_views, optimizer, plan, backbone_record)
 
 
 def build_method(resolved: Resolved) -> Method:
@@ -204,14 +309,14 @@ def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Re
         raise step_failure(error, batch, method.evaluation_backbone(), resolved) from error
 
 
-def _restore(method: Method, optimizer: Any, run_dir: Path, display: Display) -> TrainingState:
-    weights, moments, stored, warnings = load_latest(run_dir / "checkpoints")
-    for warning in warnings:
-        display.line("warning", f"{warning}; going on from the checkpoint before it")
-    method.load_state_dict(weights)
-    optimizer.load_state_dict(moments)
-    state = TrainingState(**stored)
-    state.resumed += 1
+def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, display: Display) -> TrainingState:
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if checkpoint is None:
+        display.line("resume", "at step 0: no checkpoint was completed before the stop")
+        return TrainingState()
+    for warning in checkpoint.warnings:
+        display.line("warning", f"{warning}; resuming from the checkpoint before it")
+    state = restore(method, optimizer, checkpoint)
     display.line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
     return state
 
@@ -223,7 +328,6 @@ def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """What the user typed, for the record."""
+    """What the user typed, for the record; bytes that are not UTF-8 as `\\xe9`."""
     given = sys.argv[1:] if arguments is None else arguments
-    typed = shlex.join(["sslbench", *given])
-    return os.fsencode(typed).decode("utf-8", "backslashreplace")  # a record is UTF-8
+    return os.fsencode(shlex.join(["sslbench", *given])).decode("utf-8", "backslashreplace")

@@ -1,25 +1,23 @@
 """The one training loop. No method has its own.
 
 Order and augmentation are functions of (seed, epoch, index) and the global random state is set from (seed, step)
-before every step, so a run that stops and goes on is bitwise the uninterrupted one, whatever the worker count.
+before every step, so a run that stops and resumes is bitwise the uninterrupted one, whatever the worker count.
 """
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Any
 
 import torch
 
-from ssl_bench.checkpoint import last_good, save_checkpoint
+from ssl_bench.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.dataset import Split
 from ssl_bench.doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.errors import UserError
@@ -27,6 +25,8 @@ from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.method import Batch, MakeViews, Method, Progress
 from ssl_bench.metrics_log import MetricsLog
 from ssl_bench.optimizers import OptimizerSettings, set_schedule
+from ssl_bench.resuming import resume_command
+from ssl_bench.signals import stop_requests
 
 
 class Stopped(Exception):
@@ -67,7 +67,7 @@ class StepReport:
     images_per_second: float
     seconds_left: float
     warning: str = ""
-    """What the doctor has to say, once, of a sign that begins to last."""
+    """What the doctor has to say, once, of a sign that begins to last, or what happened to the worker processes."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,14 @@ class Plan:
         """Optimizer steps of the whole run."""
         return self.steps_per_epoch * self.epochs
 
-    def batches(self, method: Method, make_views: MakeViews, first_step: int = 0) -> Iterator[Batch]:
-        """Batches from `first_step` to the end, on the plan's device."""
+    def batches(
+        self,
+        method: Method,
+        make_views: MakeViews,
+        first_step: int = 0,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Iterator[Batch]:
+        """Batches from `first_step` to the end, on the plan's device; `note` as in `loading.from_workers`."""
         order = EpochOrder(len(self.split), self.batch_size, self.epochs, self.seed, first_step)
         return batches(
             self.split,
@@ -105,6 +111,7 @@ class Plan:
             needs_labels=method.needs_labels,
             workers=self.workers,
             device=self.device,
+            note=note,
         )
 
 
@@ -116,27 +123,38 @@ def train(
     state: TrainingState,
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> TrainingState:
-    """Train from `state.step` to the end of the plan; raises `Stopped` after Ctrl-C or SIGTERM, with all saved, and
-    `RunFailed` when the loss is not finite or the run collapses, with the last good checkpoint kept."""
+    """Train from `state.step` to the end of the plan, whose last step is saved too.
+
+    Raises `Stopped` after a signal, with all saved; `RunFailed` when the loss is not finite or the run collapses, with
+    the last good checkpoint kept; and, after saving, what went wrong between two steps (an image, a worker process).
+    """
     checkpoints = plan.run_dir / "checkpoints"
     warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
     last_saved = begun = time.monotonic()
     seconds_before, first_step = state.seconds, state.step
+    saved_step, step_is_whole = state.step, True
+    notes: list[str] = []
     method.train()
-    with _stop_requests() as stop_requested, MetricsLog(plan.run_dir, state.step) as metrics:
+    with stop_requests() as stop_requested, MetricsLog(plan.run_dir, state.step) as metrics:
 
         def save() -> Path:
+            nonlocal last_saved, saved_step
             metrics.flush()
             refuse_nan(method, state.step)
-            return save_checkpoint(
+            path = save_checkpoint(
                 checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state),
                 suspect=doctor.suspects(state.step, state.lasting),
             )  # fmt: skip
+            last_saved, saved_step = time.monotonic(), state.step
+            return path
 
+        if metrics.repaired:
+            notes.append(metrics.repaired)
         try:
-            for batch in plan.batches(method, make_views, state.step):
+            for batch in plan.batches(method, make_views, state.step, notes.append):
                 progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
+                step_is_whole = False
                 logs = training_step(method, optimizer, batch, progress, plan)
                 state.step += 1
                 state.seconds = seconds_before + time.monotonic() - begun
@@ -146,33 +164,59 @@ def train(
                 _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
                 logs |= state.probed
                 warning = doctor.look(state.step, logs, state.lasting)
+                step_is_whole = True
                 rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
                 report(
                     StepReport(
-                        state.step, plan.total_steps, progress.epoch, plan.epochs, logs,
-                        rate * plan.batch_size, (plan.total_steps - state.step) / rate, warning,
+                        state.step, plan.total_steps, progress.epoch, plan.epochs, logs, rate * plan.batch_size,
+                        (plan.total_steps - state.step) / rate, "; ".join(filter(None, (*notes, warning))),
                     )
                 )  # fmt: skip
-                if stop_requested() and state.step < plan.total_steps:
+                notes.clear()
+                if stop_requested():
                     raise Stopped(state.step, plan.total_steps, save())
                 if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
-                    save()
-                    last_saved = time.monotonic()
+                    try:
+                        save()
+                    except UserError as full:
+                        last_saved = time.monotonic()
+                        notes.append(f"{full} Training goes on and is saved when there is room")
+            if saved_step < state.step:
+                save()
         except RunFailed as failure:
             good = last_good(checkpoints)
             kept = f"Last good checkpoint: checkpoints/{good.name}." if good else "There is no good checkpoint yet."
             raise RunFailed(f"{failure} {kept}", failure.status) from None
-        except UserError as error:  # an image that cannot be read, a full disk: keep what was learned
-            if state.step == first_step:
+        except Stopped:
+            raise
+        except Exception as error:  # an image that cannot be read, a full disk, a worker that died
+            if step_is_whole and saved_step < state.step:
+                with suppress(UserError):  # a full disk: the checkpoint before stands
+                    save()
+            if not isinstance(error, UserError) or not saved_step:
                 raise
-            try:
-                save()
-            except UserError:
-                raise error from None
             raise UserError(
-                f"{error} The run is saved at step {state.step:,}; when that is mended, go on with: "
-                f"sslbench run --resume {plan.run_dir}"
+                f"{error} The run is saved at step {saved_step:,}. When the cause is gone, resume with: "
+                f"{resume_command(plan.run_dir)}"
             ) from error
+    return state
+
+
+def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> TrainingState:
+    """Put method and optimizer into the checkpoint's state, bit for bit and in the same memory formats.
+
+    Raises `UserError` for a checkpoint of another network or of another version of sslbench.
+    """
+    try:
+        method.load_state_dict(checkpoint.method)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        state = TrainingState(**checkpoint.state)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the checkpoint does not fit this run ({str(error).splitlines()[0]}): it is of another run or of another "
+            "version of sslbench or of the method's plugin. Start the run again with --restart."
+        ) from None
+    state.resumed += 1
     return state
 
 
@@ -212,27 +256,3 @@ def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: boo
     if epoch_done:
         state.final_logs = {name: value / state.counted for name, value in state.sums.items()} | state.probed
         state.sums, state.counted = {}, 0
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a question the loop can ask; the second one interrupts at once."""
-    asked = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    previous = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
-    except ValueError:  # not in the main thread: signals go elsewhere
-        pass
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -35,9 +35,11 @@ def save(folder: Path, step: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     network, optimizer = save(tmp_path, 3)
-    weights, moments, state, warnings = load_latest(tmp_path)
-    assert state == {"step": 3, "seconds": 1.5}
-    assert warnings == []
+    saved = load_latest(tmp_path)
+    assert saved is not None
+    weights, moments = saved.method, saved.optimizer
+    assert saved.state == {"step": 3, "seconds": 1.5}
+    assert saved.warnings == ()
     for name, value in network.state_dict().items():
         assert torch.equal(weights[name], value)
         assert weights[name].dtype == value.dtype
@@ -68,10 +70,11 @@ def test_a_damaged_checkpoint_is_answered_with_the_one_before(tmp_path: Path, na
         file.write_bytes(content[: len(content) // 2])
     else:
         file.unlink()
-    _, _, state, warnings = load_latest(tmp_path)
-    assert state["step"] == 1
-    assert "step-00000002" in warnings[0]
-    assert name in warnings[0] or name == "manifest.json"
+    saved = load_latest(tmp_path)
+    assert saved is not None
+    assert saved.state["step"] == 1
+    assert "step-00000002" in saved.warnings[0]
+    assert name in saved.warnings[0] or name == "manifest.json"
 
 
 def test_without_a_usable_checkpoint_the_message_says_what_to_do(tmp_path: Path) -> None:
@@ -91,7 +94,9 @@ def test_a_full_disk_leaves_earlier_checkpoints_untouched(tmp_path: Path, monkey
     with pytest.raises(UserError, match=r"cannot save .*No space left.*--results"):
         save(tmp_path, 2)
     monkeypatch.undo()
-    assert load_latest(tmp_path)[2]["step"] == 1
+    saved = load_latest(tmp_path)
+    assert saved is not None
+    assert saved.state["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.checkpoint import checkpoints, load_latest
+from ssl_bench.checkpoint import checkpoints
 from ssl_bench.doctor import FEATURES_ALIKE, Doctor, RunFailed, effective_rank, probe, refuse_nan
 from ssl_bench.method import Batch, Progress, StepOutput
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.signs import NO_SPREAD, Sign, distillation_signs, entropy, spread, uniform
 from ssl_bench.training import Plan, Stopped, TrainingState, train
-from tests.test_training import _interrupt, same, start
+from tests.test_training import _interrupt, restored, same, start
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod
 
 
@@ -231,11 +231,9 @@ def test_a_run_stopped_amid_a_sign_goes_on_counting(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(method, views, optimizer, plan, TrainingState(), report=lambda r: _interrupt(r.step == 100))
     again, views, optimizer, plan = flattening(tmp_path)
-    weights, moments, stored, _ = load_latest(tmp_path / "checkpoints")
-    again.load_state_dict(weights)
-    optimizer.load_state_dict(moments)
+    state = restored(again, optimizer, tmp_path)
     with pytest.raises(RunFailed, match=r"up to step 120.*for 50 steps.*There is no good checkpoint yet"):
-        train(again, views, optimizer, plan, TrainingState(**stored))
+        train(again, views, optimizer, plan, state)
 
 
 def test_the_last_values_of_the_features_are_part_of_what_a_run_ends_with(tmp_path: Path) -> None:

@@ -8,21 +8,19 @@ import re
 import runpy
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ssl_bench import registry
 from ssl_bench.cli.main import main
 from ssl_bench.errors import UserError
 from ssl_bench.run_folder import hold
+from ssl_bench.run_state import read_run_state, write_run_state
 from tests.toy import write_image_folder
 
 SMALL_SETTINGS = (
@@ -79,7 +77,7 @@ def test_every_method_runs_stops_resumes_and_is_evaluated_again(
             status, out, err = sslbench(*arguments, "--run-id", method)
         assert status == 130, err
         assert "saved at step 3 of 10" in out
-        (resume,) = re.findall(r"Go on with: sslbench (.*)", out)
+        (resume,) = re.findall(r"Resume with: sslbench (.*)", out)
         status, out, err = sslbench(*resume.split())
     else:
         status, out, err = sslbench(*arguments, "--run-id", method)
@@ -175,46 +173,6 @@ def test_evaluating_again_gives_the_recorded_numbers(sslbench: Command, data: Pa
     assert again == recorded
 
 
-def test_a_run_stopped_by_ctrl_c_and_resumed_is_bitwise_the_uninterrupted_one(
-    sslbench: Command, data: Path, tmp_path: Path
-) -> None:
-    arguments = ["run", "dino", *SMALL, "--data", str(data), "--epochs", "24", "--with", "knn"]
-    assert sslbench(*arguments, "--run-id", "whole")[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssl_bench.cli.main", *arguments, "--run-id", "cut"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},  # as the tests' own process
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.search(r"epoch \d+/24 +step", line):
-            break
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert "checkpoint verified). Go on with: sslbench run --resume" in out
-    status, _, err = sslbench(*arguments, "--run-id", "cut")
-    assert status == 2
-    assert "started and is not finished. Go on with: sslbench run --resume" in err
-    status, out, err = sslbench("run", "--resume", "results/runs/cut")
-    assert status == 0, err
-    assert "bitwise the uninterrupted one" in out
-    whole, cut = (tmp_path / "results" / "runs" / name for name in ("whole", "cut"))
-    assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
-    one, other = load_file(whole / "weights.safetensors"), load_file(cut / "weights.safetensors")
-    assert all((one[name] == other[name]).all() for name in one)
-    records = [json.loads((path / "record.json").read_text()) for path in (whole, cut)]
-    values = [[m["value"] for e in record["evaluations"] for m in e["measurements"]] for record in records]
-    assert values[0] == values[1]
-    assert records[0]["digest"] == records[1]["digest"]
-    assert [record["training"]["resumed"] for record in records] == [0, 1]
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -227,6 +185,7 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_bitwise_the_uninterrupted_one(
         ("run dino --arch deit_s16 --run-id ../x", "is not a folder name"),
         ("run --resume results/runs/none", "none"),
         ("run dino --arch timm:resnet1818", "timm has no network called 'resnet1818'"),
+        ("run --resume", "--resume needs the run's folder"),
         ("run --resume dinno", "no method is called 'dinno'"),
         (
             "run dino --arch timm:convnext_atto --set training.precision=fp32",
@@ -334,9 +293,11 @@ def test_a_resumed_run_uses_as_many_threads_as_before(
         patch.setattr(runner, "train", stop)
         assert sslbench(*arguments)[0] == 130
     folder = tmp_path / "results" / "runs" / "mine"
-    decided = json.loads((folder / "run.json").read_text())
-    assert decided["threads"] == torch.get_num_threads()
-    (folder / "run.json").write_text(json.dumps({**decided, "threads": 2}))
+    state = read_run_state(folder)
+    assert state.before_training is not None
+    assert state.before_training.threads == torch.get_num_threads()
+    on_two = state.before_training.model_copy(update={"threads": 2})
+    write_run_state(folder, state.model_copy(update={"before_training": on_two}))
     before = torch.get_num_threads()
     try:
         assert sslbench("run", "--resume", str(folder))[0] == 0
@@ -373,7 +334,10 @@ def test_a_run_that_is_not_finished_is_not_replaced_by_another_recipe(
         assert sslbench(*arguments)[0] == 130
     status, _, err = sslbench(*arguments, "--seed", "1")
     assert status == 2
-    assert "exists with another recipe" in err
+    assert "exists with another recipe, which differs in training.seed" in err
+    status, _, err = sslbench(*arguments)
+    assert status == 2
+    assert "started and is not finished. Resume with: sslbench run --resume results/runs/mine" in err
     (tmp_path / "results" / "runs" / "mine" / "run.json").write_text("{")
     status, _, err = sslbench(*arguments)
     assert status == 2

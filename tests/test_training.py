@@ -18,7 +18,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.loading import EpochOrder, TrainingViews
 from ssl_bench.metrics_log import MetricsLog
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
-from ssl_bench.training import Plan, RunFailed, Stopped, TrainingState, train
+from ssl_bench.training import Plan, RunFailed, Stopped, TrainingState, restore, train
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod
 
 
@@ -33,6 +33,14 @@ def start(folder: Path, *, epochs: int = 4, workers: int = 0, batch_size: int = 
         ToyDataset().train, batch_size, epochs, 7, optimizer_settings, torch.device("cpu"), None, workers, folder, 1e9
     )
     return method, ToyMethod.make_views(settings), optimizer, plan
+
+
+def restored(method: Any, optimizer: Any, run_dir: Path) -> TrainingState:
+    """Method and optimizer in the state of the run's last checkpoint; all of them must be whole."""
+    saved = load_latest(run_dir / "checkpoints")
+    assert saved is not None
+    assert not saved.warnings
+    return restore(method, optimizer, saved)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -87,11 +95,8 @@ def test_stopped_and_resumed_is_bitwise_the_uninterrupted_run(tmp_path: Path) ->
     assert stopped.value.step == 13
 
     resumed, views, resumed_optimizer, _ = start(tmp_path / "cut")
-    weights, moments, stored, warnings = load_latest(tmp_path / "cut" / "checkpoints")
-    assert not warnings
-    resumed.load_state_dict(weights)
-    resumed_optimizer.load_state_dict(moments)
-    state = train(resumed, views, resumed_optimizer, cut_plan, TrainingState(**stored))
+    state = restored(resumed, resumed_optimizer, tmp_path / "cut")
+    train(resumed, views, resumed_optimizer, cut_plan, state)
     assert state.step == plan.total_steps == 36
     assert same(method.state_dict(), resumed.state_dict())
     whole, pieces = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut"))
@@ -127,8 +132,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tm
     plan = Plan(**{**vars(plan), "checkpoint_seconds": 0.0})
     with pytest.raises(RunFailed, match=r"loss is nan at step 6 .*base_lr"):
         train(method, views, optimizer, plan, TrainingState())
-    _, _, state, _ = load_latest(tmp_path / "checkpoints")
-    assert state["step"] == 6
+    saved = load_latest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.state["step"] == 6
 
 
 def test_metrics_after_the_last_checkpoint_are_dropped_on_resumption(tmp_path: Path) -> None:
@@ -158,6 +164,8 @@ def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Pa
                 raise UserError("train/a/7.png is truncated.")
             return good.image(index)
 
-    with pytest.raises(UserError, match=r"7.png is truncated. The run is saved at step 4; .*--resume"):
+    with pytest.raises(UserError, match=r"7.png is truncated. The run is saved at step 4\. .*--resume"):
         train(method, views, optimizer, Plan(**{**vars(plan), "split": Breaking()}), TrainingState())
-    assert load_latest(tmp_path / "checkpoints")[2]["step"] == 4
+    saved = load_latest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.state["step"] == 4

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.resuming import resume_command
+from ssl_bench.signals import interrupting_signals
 
 if TYPE_CHECKING:
     from ssl_bench.recipe import Recipe
     from ssl_bench.record import RunRecord
     from ssl_bench.request import Request, Resolved
+    from ssl_bench.run_folder import Start
 
 RESULTS = Path(os.environ.get("SSLBENCH_RESULTS", "results"))
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
@@ -37,7 +40,25 @@ def register(app: typer.Typer) -> None:
         help="Train a method, evaluate it beside its untrained self, and record the run.",
         epilog=EXAMPLES,
         context_settings={"help_option_names": []},
-    )(run)
+    )(_stoppable(run))
+
+
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with exit status 130 for every signal that ends it, also while it still starts."""
+
+    @functools.wraps(command)
+    def stoppable(**options: Any) -> None:
+        with interrupting_signals():
+            try:
+                command(**options)
+            except KeyboardInterrupt:
+                if options["resume"] and options["method"]:
+                    print(f"stopped. Resume with: {resume_command(Path(options['method']))}")
+                else:
+                    print("stopped before anything was trained; start it again with the same command")
+                raise typer.Exit(130) from None
+
+    return stoppable
 
 
 def run(
@@ -64,8 +85,13 @@ def run(
     ] = None,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="discard an earlier run of this id first")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="resume a stopped run; give its folder")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="replace an earlier run of this id once the new one has begun")
+    ] = False,
+    accept_changed_data: Annotated[
+        bool, typer.Option("--accept-changed-data", help="resume although the data changed; the record says so")
+    ] = False,
     run_id: Annotated[str | None, typer.Option(help="name of the run's folder [default: made from the recipe]")] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="where runs and tables are kept")] = RESULTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete recipe and stop")] = False,
@@ -73,11 +99,19 @@ def run(
 ) -> None:
     """Train a method, evaluate it beside its untrained self, and record the run."""
     if resume and method is None and recipe is None and not help_:
-        raise UserError("--resume needs the run: sslbench run --resume results/runs/RUN")
+        raise UserError("--resume needs the run's folder: sslbench run --resume results/runs/RUN")
+    if resume and restart:
+        raise UserError("--resume continues a run and --restart replaces it: give one of them")
+    if accept_changed_data and not resume:
+        raise UserError(
+            "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
+        )
     if help_ or (method is None and recipe is None):
         _help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
     from ssl_bench import request as requests
+    from ssl_bench.run_folder import Start
+    from ssl_bench.runner import command_line
 
     flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
     more_evaluators, paths = mask_folders(voc, davis)
@@ -92,16 +126,14 @@ def run(
         values=values,
         recipe_file=recipe,
     )
-    if restart and resume:
-        raise UserError("--resume goes on with a run and --restart discards it: give one of them")
     run_dir = None if method is None else _folder_of_run(method, resume, results)
     if run_dir is not None:
         if run_id is not None:
-            raise UserError(f"--resume goes on with the run {run_dir.name} in its own folder: leave --run-id out")
+            raise UserError(f"--resume continues the run {run_dir.name} in its own folder: leave --run-id out")
         request = _request_of_run(run_dir, request)
     resolved = requests.resolve(request)
     if run_dir is not None:
-        resolved = _on_same_data(run_dir, resolved)
+        resolved = _named_as_before(run_dir, resolved)
     if dry_run:
         print(resolved.recipe.to_toml(resolved.preset), end="")
         return
@@ -116,39 +148,45 @@ def run(
         ):
             run_dir = run_dir.with_name(f"{run_dir.name}-again")  # that record came with the checkout
         if resume and (run_dir / "run.json").exists():
-            resolved = _on_same_data(run_dir, resolved)
+            resolved = _named_as_before(run_dir, resolved)
     _require_utf8(run_dir)
-    if restart and run_dir.exists():
-        _discard(run_dir)
-    execute(resolved, run_dir, resume)
+    execute(resolved, Start(run_dir, resume, command_line(), restart, accept_changed_data))
 
 
-def execute(resolved: Resolved, run_dir: Path, resume: bool) -> None:
+def execute(resolved: Resolved, start: Start) -> None:
     """Run and report; exits with 130 after a stop, 1 after a failed run."""
     from ssl_bench import runner
     from ssl_bench.cli.display import TerminalDisplay
-    from ssl_bench.run_folder import Start
+    from ssl_bench.cli.output import surviving_output
+    from ssl_bench.restart import NothingReplaced
+    from ssl_bench.run_state import RUN_FILE
     from ssl_bench.training import Stopped
 
-    with TerminalDisplay() as display:
-        display.title(f"sslbench run {resolved.recipe.method.name} --arch {resolved.recipe.arch}")
-        try:
-            record = runner.run(resolved, Start(run_dir, resume, runner.command_line()), display)
-        except Stopped as stopped:
-            display.close()
-            print(
-                f"saved at step {stopped.step:,} of {stopped.total_steps:,} (checkpoint verified). "
-                f"Go on with: sslbench run --resume {shlex.quote(str(run_dir))}"
-            )
-            raise typer.Exit(130) from None
-        except KeyboardInterrupt:
-            display.close()
-            print(f"stopped. Go on with: sslbench run --resume {shlex.quote(str(run_dir))}")
-            raise typer.Exit(130) from None
-    show_result(record, run_dir)
-    if record.status != "finished":
-        print(f"{record.status}: {record.status_reason}")
-        raise typer.Exit(1)
+    stopped = ""
+    with surviving_output():
+        with TerminalDisplay() as display:
+            display.title(f"sslbench run {resolved.recipe.method.name} --arch {resolved.recipe.arch}")
+            try:
+                record = runner.run(resolved, start, display)
+            except Stopped as stop:
+                stopped = (
+                    f"saved at step {stop.step:,} of {stop.total_steps:,} (checkpoint verified). "
+                    f"Resume with: {resume_command(start.run_dir)}"
+                )
+            except NothingReplaced:
+                stopped = "stopped before the new run began; the earlier one is back in its place"
+            except KeyboardInterrupt:
+                if (start.run_dir / RUN_FILE).exists():
+                    stopped = f"stopped; what was trained is saved. Resume with: {resume_command(start.run_dir)}"
+                else:
+                    stopped = "stopped before anything was trained; start it again with the same command"
+        if stopped:
+            print(stopped)
+            raise typer.Exit(130)
+        show_result(record, start.run_dir)
+        if record.status != "finished":
+            print(f"{record.status}: {record.status_reason}")
+            raise typer.Exit(1)
 
 
 def show_result(record: RunRecord, run_dir: Path) -> None:
@@ -248,7 +286,8 @@ def _folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one.
     """
     from ssl_bench import registry
-    from ssl_bench.run_folder import find_run, is_run_folder
+    from ssl_bench.restart import is_run_folder
+    from ssl_bench.run_folder import find_run
 
     if not text.strip():
         return None
@@ -259,14 +298,14 @@ def _folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
         return None
     if is_run_folder(path):
         raise UserError(
-            f"{text!r} is a run's folder, not a method. To go on with it: sslbench run --resume {shlex.quote(text)}"
+            f"{text!r} is a run's folder, not a method. To resume it: sslbench run --resume {shlex.quote(text)}"
         )
     known = registry.names("method")
     if "/" in text or path.is_dir():
         found = "a folder without a run in it (run.json)" if path.is_dir() else "no folder that exists"
         raise UserError(
             f"no method is called {text!r}.{did_you_mean(text, known)} Known: {', '.join(known)} (sslbench list). As a "
-            f"path it is {found}; to go on with a run: sslbench run --resume results/runs/RUN"
+            f"path it is {found}; to resume a run: sslbench run --resume results/runs/RUN"
         )
     if resume:
         try:
@@ -284,35 +323,16 @@ def _free_run_id(recipe: Recipe, results: Path) -> str:
     return next(name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest))
 
 
-def _on_same_data(run_dir: Path, resolved: Resolved) -> Resolved:
-    """A run that is gone on with, its data called what they were called when it began, wherever they lie now.
-
-    Raises `UserError` where they are other data.
-    """
+def _named_as_before(run_dir: Path, resolved: Resolved) -> Resolved:
+    """A resumed run with its data named as when it was started, wherever they lie now."""
     import dataclasses
 
-    from ssl_bench.recipe import Recipe
-    from ssl_bench.run_folder import recipe_of
+    from ssl_bench.run_state import read_run_state
 
-    before, now = Recipe.model_validate(recipe_of(run_dir)).data, resolved.recipe.data
-    if before.fingerprint == now.fingerprint:
-        resolved.dataset.name = before.name
-        data = now.model_copy(update={"name": before.name})
-        return dataclasses.replace(resolved, recipe=resolved.recipe.model_copy(update={"data": data}))
-    counts = [
-        f"{new:,} {split} images, {old:,} when it began"
-        for split, old, new in (
-            ("training", before.train_images, now.train_images),
-            ("test", before.test_images, now.test_images),
-        )
-        if old is not None and old != new
-    ]
-    how = "; ".join(counts) or "as many images, but names, sizes in bytes or classes differ"
-    raise UserError(
-        f"the data of the run {run_dir.name} changed since it began ({before.path or before.name}: {how}). Put them "
-        "back as they were, or give the place of an unchanged copy with --data PATH, and resume. To train on the data "
-        f"as they are now, begin a new run: sslbench run --recipe {shlex.quote(str(run_dir / 'recipe.toml'))}"
-    )
+    name = read_run_state(run_dir).recipe.data.name
+    resolved.dataset.name = name
+    data = resolved.recipe.data.model_copy(update={"name": name})
+    return dataclasses.replace(resolved, recipe=resolved.recipe.model_copy(update={"data": data}))
 
 
 def _require_utf8(run_dir: Path) -> None:
@@ -326,11 +346,9 @@ def _require_utf8(run_dir: Path) -> None:
 
 def _request_of_run(run_dir: Path, given: Request) -> Request:
     import dataclasses
-    import json
 
-    from ssl_bench.recipe import Recipe
     from ssl_bench.request import request_of
-    from ssl_bench.run_folder import RUN_FILE
+    from ssl_bench.run_state import read_run_state
 
     if given.arch or given.preset or given.recipe_file or given.evaluators is not None:
         raise UserError(
@@ -338,19 +356,18 @@ def _request_of_run(run_dir: Path, given: Request) -> Request:
         )
     for key in given.values:
         if not key.startswith("machine.") and not _is_evaluators_path(key):
-            raise UserError(f"--resume goes on with the run's own recipe; only machine.* can change, not {key!r}")
+            raise UserError(f"--resume continues the run's own recipe; only machine.* can change, not {key!r}")
     if (run_dir / "record.json").exists():
         raise UserError(f"the run {run_dir.name} is finished; see it with: sslbench show {shlex.quote(str(run_dir))}")
-    try:
-        decided = json.loads((run_dir / RUN_FILE).read_text())
-        recipe = Recipe.model_validate(decided["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run_dir} holds no run that can be resumed ({RUN_FILE}: {error})") from None
-    request = request_of(recipe, {**decided["machine"], **{k.partition(".")[2]: v for k, v in given.values.items()}})
+    if not (run_dir / "run.json").exists():
+        raise UserError(f"{run_dir} holds no run that can be resumed: run.json is missing")
+    state = read_run_state(run_dir)
     moved = {key: path for key, path in given.values.items() if _is_evaluators_path(key)}
+    changes = {key.partition(".")[2]: value for key, value in given.values.items() if key not in moved}
+    request = request_of(state.recipe, {**state.machine.model_dump(mode="json"), **changes})
     for key in moved:
         if key not in request.values:
-            raise UserError(f"--resume goes on with the run's own evaluators, and {key!r} is of none of them")
+            raise UserError(f"--resume continues with the run's own evaluators, and {key!r} is of none of them")
     request = dataclasses.replace(request, values={**request.values, **moved})
     return request if given.data is None else dataclasses.replace(request, data=given.data)
 
@@ -364,13 +381,6 @@ def _checked_run_id(run_id: str) -> str:
     if run_id in ("", ".", "..") or "/" in run_id or "\\" in run_id:
         raise UserError(f"--run-id {run_id!r} is not a folder name; use letters, digits, '-', '_' and '.'")
     return run_id
-
-
-def _discard(run_dir: Path) -> None:
-    known = {"run.json", "record.json"}
-    if not any((run_dir / name).exists() for name in known) and any(run_dir.iterdir()):
-        raise UserError(f"{run_dir} is not a run's folder; --restart does not delete it")
-    shutil.rmtree(run_dir)
 
 
 def _help(context: typer.Context, method: str | None, arch: str | None, evaluators: Sequence[str]) -> None:

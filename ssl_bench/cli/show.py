@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssl_bench.cli.run import RESULTS
+from ssl_bench.resuming import resume_command
 
 if TYPE_CHECKING:
     from ssl_bench.record import EvaluationRecord, RunRecord
@@ -36,9 +37,7 @@ def register(app: typer.Typer) -> None:
         folder = find_run(run, results)
         path = folder / "record.json"
         if not path.exists():
-            typer.echo(
-                f"{folder} is an unfinished run: it has no record yet. Go on with: sslbench run --resume {folder}"
-            )
+            typer.echo(f"{folder} is an unfinished run: it has no record yet. Resume with: {resume_command(folder)}")
             raise typer.Exit(1)
         problems: list[str] = []
         record = with_later_evaluations(read_record(path), folder, problems)
@@ -84,6 +83,7 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
             + (f" ({machine.precision_reason})" if machine.precision_reason else "")
             + f", {machine.platform}",
         ),
+        ("note", "; ".join(record.notes)),
         ("when", f"{record.started_utc} to {record.finished_utc}"),
         ("code", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("commit", record.git_commit or ""),

@@ -76,17 +76,18 @@ def state_is_saved_and_restored_bit_for_bit(subject: Subject) -> None:
             bench.train_step(method, optimizer, bench.batch(step), step)
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(Path(folder), 2, method.state_dict(), optimizer.state_dict(), {})
-            weights, moments, _, _ = load_latest(Path(folder))
+            saved = load_latest(Path(folder))
+        assert saved is not None
         restored = bench.build(seed=99)
         again = optimizer_of(restored)
         try:
-            restored.load_state_dict(weights)
+            restored.load_state_dict(saved.method)
         except RuntimeError as error:
             raise CheckFailed(
                 f"a new method does not take the saved state: {error}. Make every buffer in __init__ with its final "
                 "shape"
             ) from error
-        again.load_state_dict(moments)
+        again.load_state_dict(saved.optimizer)
         changed = moved(state_of(method, statistics=True), state_of(restored, statistics=True))
         require(not changed, f"{some(changed)} is not what was saved: do not compute state in load_state_dict")
         for step in range(MIDDLE + 2, MIDDLE + 4):
