@@ -403,7 +403,7 @@ def test_data_that_changed_are_named_before_a_run_goes_on(
     added.write_bytes((folder / "train/a/0.png").read_bytes())
     status, _, err = sslbench("run", "--resume", "a run")
     assert status == 2
-    assert "17 training images, 16 when it began" in err
+    assert "16 training images before, 17 now" in err
     (recipe,) = re.findall(r"sslbench run (--recipe .*)", err)
     assert sslbench("run", *shlex.split(recipe), "--dry-run")[0] == 0
     added.unlink()
