@@ -107,6 +107,8 @@ class RunRecord(_Part):
     status_reason: str = ""
     preset: str
     preset_reason: str
+    changed_settings: dict[str, Any] | None = None
+    """What the recipe changes of its preset, e.g. {"method.local_views": 0}; None in records of version 0.1."""
     recipe: dict[str, Any]
     digest: str
     """Of the recipe and the data's fingerprint: equal digests mean the same run up to hardware."""

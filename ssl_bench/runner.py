@@ -33,6 +33,7 @@ from ssl_bench.features import UnusableFeatures
 from ssl_bench.method import Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.precision import Precision, choose_precision, first_step
+from ssl_bench.preset_changes import changed_settings
 from ssl_bench.record import (
     EvaluationRecord,
     RunRecord,
@@ -146,6 +147,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         status_reason=status_reason,
         preset=decided["preset"],
         preset_reason=decided["preset_reason"],
+        changed_settings=changed_settings(resolved, decided["preset"]),
         recipe=recipe.model_dump(mode="json"),
         digest=recipe.digest,
         seed=recipe.training.seed,

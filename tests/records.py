@@ -110,6 +110,7 @@ def make_record(
         "run_id": f"{method}-{arch}-{data_values['name']}-s{seed}-{recipe['method']['settings']['out_dim']}",
         "status": "finished",
         "preset": "small-data",
+        "changed_settings": {},
         "preset_reason": "4,000 training images are fewer than 20,000",
         "recipe": recipe,
         "digest": "3f9c" * 16,

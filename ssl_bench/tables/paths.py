@@ -44,13 +44,18 @@ def fill_in(template: str, plain: Mapping[str, Any]) -> str:
 
 
 def plain_text(value: Any) -> str:
-    """A recorded value as a reader writes it: true, 12, 0.996; lists with commas; nothing for None."""
+    """A recorded value as a reader writes it: true, 12, 0.996; lists with commas; nothing for None.
+
+    >>> plain_text([0.4, 1e-6, True]), plain_text(0.1234567)
+    ('0.4, 1e-06, true', '0.1234567')
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # two values never share a text
     if isinstance(value, list | tuple):
         return ", ".join(plain_text(item) for item in value)
     return str(value)
