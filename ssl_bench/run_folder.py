@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.hints import command
 from ssl_bench.record import write_atomically
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
     digest = resolved.recipe.digest
     if (folder / "record.json").exists():
         raise UserError(
-            f"the run {folder.name} is finished: {folder / 'record.json'}. See it with: sslbench show {folder.name}. "
+            f"the run {folder.name} is finished: {folder / 'record.json'}. See it with: {command('show', folder)}. "
             "To do it again: --run-id NAME for another folder, or --restart to discard this one."
         )
     decided = _read_run_file(file) if file.exists() else {}
@@ -51,8 +52,8 @@ def open_run(resolved: Resolved, start: Start) -> dict[str, Any]:
             )
         if not start.resume:
             raise UserError(
-                f"the run {folder.name} was started and is not finished. Go on with: sslbench run --resume {folder}, "
-                "or discard it with --restart."
+                f"the run {folder.name} was started and is not finished. Go on with: "
+                f"{command('run', '--resume', folder)}, or discard it with --restart."
             )
         return decided
     if start.resume:

@@ -23,6 +23,7 @@ from ssl_bench.checkpoint import last_good, save_checkpoint
 from ssl_bench.dataset import Split
 from ssl_bench.doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.errors import UserError
+from ssl_bench.hints import command
 from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.method import Batch, MakeViews, Method, Progress
 from ssl_bench.metrics_log import MetricsLog
@@ -171,7 +172,7 @@ def train(
                 raise error from None
             raise UserError(
                 f"{error} The run is saved at step {state.step:,}; when that is mended, go on with: "
-                f"sslbench run --resume {plan.run_dir}"
+                f"{command('run', '--resume', plan.run_dir)}"
             ) from error
     return state
 

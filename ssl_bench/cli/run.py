@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssl_bench import hints
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.hints import command, results_of
 
 if TYPE_CHECKING:
     from ssl_bench.record import RunRecord
     from ssl_bench.request import Request, Resolved
 
-RESULTS = Path(os.environ.get("SSLBENCH_RESULTS", "results"))
+RESULTS = hints.RESULTS
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
 DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
 EXAMPLES = """Examples:
@@ -129,12 +130,12 @@ def execute(resolved: Resolved, run_dir: Path, resume: bool) -> None:
             display.close()
             print(
                 f"saved at step {stopped.step:,} of {stopped.total_steps:,} (checkpoint verified). "
-                f"Go on with: sslbench run --resume {run_dir}"
+                f"Go on with: {command('run', '--resume', run_dir)}"
             )
             raise typer.Exit(130) from None
         except KeyboardInterrupt:
             display.close()
-            print(f"stopped. Go on with: sslbench run --resume {run_dir}")
+            print(f"stopped. Go on with: {command('run', '--resume', run_dir)}")
             raise typer.Exit(130) from None
     show_result(record, run_dir)
     if record.status != "finished":
@@ -163,7 +164,8 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
-    print("next    sslbench table   ·   sslbench run ... --data PATH   ·   sslbench list")
+    table = command("table", results=results_of(run_dir))
+    print(f"next    {table}   ·   sslbench run --help   ·   sslbench list")
 
 
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -203,7 +205,7 @@ def _request_of_run(run_dir: Path, given: Request) -> Request:
         if not key.startswith("machine."):
             raise UserError(f"--resume goes on with the run's own recipe; only machine.* can change, not {key!r}")
     if (run_dir / "record.json").exists():
-        raise UserError(f"the run {run_dir.name} is finished; see it with: sslbench show {run_dir}")
+        raise UserError(f"the run {run_dir.name} is finished; see it with: {command('show', run_dir)}")
     try:
         decided = json.loads((run_dir / RUN_FILE).read_text())
         recipe = Recipe.model_validate(decided["recipe"])
