@@ -12,6 +12,7 @@ import torch
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
+from ssl_bench.contract import require_capabilities
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Evaluator
@@ -35,6 +36,7 @@ def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[
 def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:
     """Raises `UserError` before training when an evaluator needs what the architecture does not have."""
     for name, evaluator in evaluators:
+        require_capabilities(evaluator, "evaluator", name)
         missing = evaluator.requires - backbone.supports
         if missing:
             raise UserError(

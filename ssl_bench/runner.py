@@ -18,7 +18,7 @@ import torch
 from ssl_bench import machine, registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.checkpoint import load_latest, save_weights
-from ssl_bench.contract import require_parts, require_step_output
+from ssl_bench.contract import require_capabilities, require_parts, require_step_output
 from ssl_bench.datasets.checking import require_readable
 from ssl_bench.doctor import RunFailed
 from ssl_bench.errors import UserError
@@ -218,6 +218,7 @@ def _restore(method: Method, optimizer: Any, run_dir: Path, display: Display) ->
 
 
 def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
+    require_capabilities(method, "method", name)
     missing = method.requires - backbone.supports
     if missing:
         raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +116,10 @@ def _beside(file: Path) -> str:
         raise UserError(f"{file} is not there: give the path of the plugin's file, e.g. my-plugin/my_plugin.py")
     if not file.stem.isidentifier():
         raise UserError(f"{file.name} cannot be imported: rename it to letters, digits and '_', e.g. my_plugin.py")
-    sys.path.insert(0, str(file.resolve().parent))
+    sys.path.append(str(file.resolve().parent))  # at the end: what lies there must not stand for torch or numpy
+    spec = PathFinder.find_spec(file.stem)
+    if file.stem in sys.stdlib_module_names or spec is None or not spec.origin or not file.samefile(spec.origin):
+        raise UserError(f"{file.name} has the name of an installed module, so that it cannot be imported: rename it")
     sys.modules.pop(file.stem, None)
     return file.stem
 
@@ -126,7 +130,7 @@ def _exists(module: str) -> bool:
 
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # at the end: a torch.py there must not stand for torch
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):

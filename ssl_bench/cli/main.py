@@ -66,5 +66,7 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # python -m ssl_bench.cli.main
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working directory, where a torch.py of the user's would stand for torch
     main()
