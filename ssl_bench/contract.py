@@ -44,7 +44,7 @@ def wrong_capabilities(loaded: object) -> str:
 
     A misspelled one would be refused on every network, or leave every check skipped.
     """
-    required = getattr(loaded, "requires", frozenset())
+    required: Any = getattr(loaded, "requires", frozenset())
     if isinstance(required, property):  # decided by the settings, so only known of an instance
         return ""
     if not isinstance(required, frozenset | set) or not all(isinstance(name, str) for name in required):

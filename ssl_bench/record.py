@@ -68,6 +68,12 @@ class BackboneRecord(_Part):
     inference_images_per_second: float | None
     """At `inference_batch` images per forward pass, fp32, on the run's device."""
     inference_batch: int | None
+    inference_spread: float | None = None
+    """(Longest - shortest) / median time of the rounds that count (`speed`); None for a single one."""
+    inference_cpu_share: float | None = None
+    """CPU time / (wall clock time x threads) of the rounds; None in records that did not look at it."""
+    inference_note: str = ""
+    """Why the rate is left out, e.g. because the machine was busy."""
 
 
 class MachineRecord(_Part):

@@ -23,10 +23,8 @@ from ssl_bench.datasets.checking import require_readable
 from ssl_bench.doctor import RunFailed
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import (
-    THROUGHPUT_BATCH,
     build_evaluators,
     evaluate_network,
-    inference_rate,
     refuse_unsupported,
 )
 from ssl_bench.features import UnusableFeatures
@@ -43,6 +41,7 @@ from ssl_bench.record import (
 from ssl_bench.request import Resolved
 from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.run_folder import Start, check_free_space, hold, open_run, write_run_file
+from ssl_bench.speed import measure_speed
 from ssl_bench.training import Plan, StepReport, TrainingState, train
 
 
@@ -107,17 +106,20 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         untrained = [EvaluationRecord.model_validate(one) for one in decided["untrained"]]
         precision = Precision(decided["precision"], decided["precision_reason"], None)
         torch.set_num_threads(decided["threads"])  # sums depend on how they are split
-        rate = decided["inference_images_per_second"]
+        speed = decided.get("inference", {})  # a run that version 0.1 stopped has none
     else:
         asked = recipe.training.precision
         precision = _measure_precision(method, make_views, plan, asked, display, recipe.method.name)
-        rate = inference_rate(judged, dataset.image_px, device)
+        measured = measure_speed(judged, dataset.image_px, device)
+        speed = measured.as_record()
+        if measured.note:
+            display.line("speed", f"images per second of the network: {measured.note}")
         untrained = judge("untrained")
         decided |= {
             "precision": precision.name,
             "precision_reason": precision.reason,
             "threads": torch.get_num_threads(),
-            "inference_images_per_second": rate,
+            "inference": speed,
             "untrained": [one.model_dump(mode="json") for one in untrained],
         }
         write_run_file(start.run_dir, decided)
@@ -153,9 +155,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         seed=recipe.training.seed,
         method=recipe.method.name,
         method_plugin=registry.find("method", recipe.method.name).origin,
-        backbone=backbone_record.model_copy(
-            update={"inference_images_per_second": round(rate, 2), "inference_batch": THROUGHPUT_BATCH}
-        ),
+        backbone=backbone_record.model_copy(update=speed),
         data=describe_data(resolved),
         machine=machine.record(device, precision),
         training=describe_training(state, plan, device),

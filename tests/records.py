@@ -127,6 +127,8 @@ def make_record(
                     "tokens": 5,
                     "inference_images_per_second": 503.0,
                     "inference_batch": 128,
+                    "inference_spread": 0.02,
+                    "inference_cpu_share": 0.99,
                 }
                 | (backbone or {})
             )

@@ -58,13 +58,16 @@ def register(app: typer.Typer) -> None:
 
 def describe_record(record: RunRecord, path: Path) -> list[str]:
     """The record in lines for a reader."""
-    from ssl_bench.tables.paths import flatten, plain_text
+    from ssl_bench.tables.paths import flatten, plain_text, singular
     from ssl_bench.tables.table import data_title
 
     network, data, machine, training = record.backbone, record.data, record.machine, record.training
     tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
     speed = network.inference_images_per_second
-    inference = "" if speed is None else f", {speed:,.0f} images/s at {network.inference_batch} per forward pass"
+    inference = f", images/s {network.inference_note}" if network.inference_note else ""
+    if speed is not None:
+        checked = "" if network.inference_cpu_share is not None else " (measured without a look at other load)"
+        inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
     reason = f": {record.preset_reason}" if record.preset_reason else ""
     facts = [
         ("method", f"{record.method} ({record.method_plugin}), preset {record.preset}{reason}"),
@@ -79,15 +82,15 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
         ),
         (
             "training",
-            f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, "
-            f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
+            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
+            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
             f"peak memory {training.peak_memory_mb:,.0f} MiB"
             + (f", resumed {training.resumed} times" if training.resumed else ""),
         ),
         ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
         (
             "machine",
-            f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}"
+            singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
             + (f" ({machine.precision_reason})" if machine.precision_reason else "")
             + f", {machine.platform}",
         ),

@@ -40,7 +40,16 @@ def braced_paths(template: str) -> list[str]:
 
 def fill_in(template: str, plain: Mapping[str, Any]) -> str:
     """`template` with every `{dotted.path}` replaced by its value in words."""
-    return re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(plain, found.group(1))), template)
+    return singular(re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(plain, found.group(1))), template))
+
+
+def singular(text: str) -> str:
+    """Plurals after a 1 without their s.
+
+    >>> singular("1 threads, 21 epochs, 0.1 epochs, 1 blocks")
+    '1 thread, 21 epochs, 0.1 epochs, 1 block'
+    """
+    return re.sub(r"(?<![\d.,])1 (thread|epoch|block|image|core|seed|step)s\b", r"1 \1", text)
 
 
 def plain_text(value: Any) -> str:
