@@ -5,14 +5,17 @@ No two rows look alike, and a word that one setting brings in never hides anothe
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, canonical
 from ssl_bench.tables.paths import look_up, plain_text
 
 PRESET = "preset"
+IMAGE_PX = ("data.image_px", "recipe.data.image_px", "recipe.data.settings.image_px")
+"""One value in three places of a record."""
 NOT_RECORDED = "not recorded"
 """Stands for the value of a setting that a record of an older version does not have."""
 
@@ -82,12 +85,14 @@ def _texts(keys: Sequence[Key], own: Group) -> tuple[str, ...]:
 def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:
     """Add to the words of groups with the same keys what they differ in; returns a note on what is standard."""
     said = {key.path for key in shown if _tells(key, groups)}
+    said |= set(IMAGE_PX) if said & set(IMAGE_PX) else set()
     changes = [own.first.record.changed_settings for own in groups]
     by_preset: dict[str, list[int]] = {}
     for index, own in enumerate(groups):
         # a preset stands for its settings where all that a run changes of it is recorded
         preset = own.first.record.preset if PRESET in said and None not in changes else ""
         by_preset.setdefault(preset, []).append(index)
+    by_hand = [_set_by_hand(own) for own in groups]
     standard: list[str] = []
     for same in by_preset.values():
         for path in sorted({path for index in same for path in groups[index].first.identity} - said):
@@ -95,7 +100,8 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
             usual, count = Counter(texts.values()).most_common(1)[0]
             has_standard = 2 * count > len(same)
             for index, text in texts.items():
-                if text != usual or not has_standard or setting_name(path) in (changes[index] or {}):
+                named = text != usual or not has_standard or setting_name(path) in by_hand[index]
+                if named and text not in words[index]:
                     words[index].append(text)
             if has_standard and count < len(same):
                 standard.append(usual)
@@ -103,6 +109,15 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
         return []
     record = groups[0].first.record
     return [f"{record.method} on {record.backbone.name}, where its row says nothing else: {', '.join(standard)}"]
+
+
+def _set_by_hand(own: Group) -> Collection[str]:
+    """Names of the settings that a run changes of its preset; from its command where an old record does not say."""
+    record = own.first.record
+    if record.changed_settings is not None:
+        return record.changed_settings
+    assignments = re.findall(r"--set[ =]'?([\w.-]+)=", record.command)
+    return [*assignments, *(["training.batch_size"] if "--batch-size" in record.command else [])]
 
 
 def _tells(key: Key, groups: Sequence[Group]) -> bool:
