@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
-from ssl_bench.errors import UserError
+from ssl_bench.backbone import Backbone, Capability
+from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import Settings
 
 if TYPE_CHECKING:
     from ssl_bench.method import StepOutput
+
+CAPABILITIES: tuple[str, ...] = get_args(Capability)
 
 
 def why_no_plugin(loaded: object, contract: type) -> str:
@@ -33,7 +36,31 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
             meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
             return f"has no {name}(): write it. {meaning}"
+    return wrong_capabilities(loaded)
+
+
+def wrong_capabilities(loaded: object) -> str:
+    """What is wrong with the capabilities that a method or an evaluator requires; "" where nothing is.
+
+    A misspelled one would be refused on every network, or leave every check skipped.
+    """
+    required: Any = getattr(loaded, "requires", frozenset())
+    if isinstance(required, property):  # decided by the settings, so only known of an instance
+        return ""
+    if not isinstance(required, frozenset | set) or not all(isinstance(name, str) for name in required):
+        return f"requires {required!r:.60}: write requires = frozenset({{...}}) with names of {', '.join(CAPABILITIES)}"
+    for name in sorted(required - set(CAPABILITIES)):
+        return (
+            f"requires {name!r}, which is no capability of a backbone.{did_you_mean(name, CAPABILITIES)} "
+            f"Known: {', '.join(CAPABILITIES)}"
+        )
     return ""
+
+
+def require_capabilities(plugin: object, kind: str, name: str) -> None:
+    """Raises `UserError` for a method or an evaluator, built, that requires what no backbone can have."""
+    if wrong := wrong_capabilities(plugin):
+        raise UserError(f"the {kind} {name!r} {wrong}")
 
 
 def require_filled(config: object, kind: type, method: str) -> None:
@@ -46,8 +73,6 @@ def require_filled(config: object, kind: type, method: str) -> None:
 
 def require_parts(make_views: object, judged: object, method: str) -> None:
     """Raises `UserError` unless a method gave a function that makes views and a backbone to judge."""
-    from ssl_bench.backbone import Backbone
-
     if not callable(make_views):
         raise UserError(
             f"the method {method!r}: make_views() gives {make_views!r}. Return a function of (image, Random), e.g. "

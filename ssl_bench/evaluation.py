@@ -12,15 +12,14 @@ import torch
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
+from ssl_bench.contract import require_capabilities
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Evaluator
 from ssl_bench.features import FeatureStore
 from ssl_bench.record import EvaluationRecord
 from ssl_bench.settings import parse_settings
-
-THROUGHPUT_BATCH = 128
-"""Images per forward pass of the throughput column (DINO, table 1; thesis, table 4.1)."""
+from ssl_bench.speed import THROUGHPUT_BATCH
 
 
 def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, Evaluator]]:
@@ -35,6 +34,7 @@ def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[
 def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:
     """Raises `UserError` before training when an evaluator needs what the architecture does not have."""
     for name, evaluator in evaluators:
+        require_capabilities(evaluator, "evaluator", name)
         missing = evaluator.requires - backbone.supports
         if missing:
             raise UserError(
@@ -111,29 +111,6 @@ def evaluate_network(
 def _pictures(run_dir: Path, place: str) -> tuple[str, ...]:
     found = [file for file in (run_dir / place).glob("*") if file.suffix in (".png", ".gif")]
     return tuple(sorted(file.relative_to(run_dir).as_posix() for file in found))
-
-
-def inference_rate(backbone: Backbone, image_px: int, device: torch.device) -> float:
-    """Images per second of forward passes with 128 images of `image_px`, fp32, median of three after a warm-up.
-
-    One pass that takes over 20 s is taken as it is.
-    """
-    training = backbone.training
-    backbone.eval()
-    images = torch.zeros(THROUGHPUT_BATCH, 3, image_px, image_px, device=device)
-    times: list[float] = []
-    with torch.inference_mode():
-        for _ in range(4):
-            begun = time.perf_counter()
-            backbone(images)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - begun)
-            if times[-1] > 20:
-                break
-    backbone.train(training)
-    counted = sorted(times[1:] or times)
-    return THROUGHPUT_BATCH / counted[len(counted) // 2]
 
 
 def _check(name: str, measurements: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ssl_bench.device_name import device_name
 from ssl_bench.errors import UserError
 from ssl_bench.precision import Precision
 from ssl_bench.record import MachineRecord
@@ -88,7 +89,7 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
 def record(device: torch.device, precision: Precision) -> MachineRecord:
     """The machine as a record holds it."""
     return MachineRecord(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        device=device_name(device),
         cores=cores(),
         threads=torch.get_num_threads(),
         precision=precision.name,
@@ -124,13 +125,3 @@ def git_commit() -> str | None:
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -57,8 +57,8 @@ def why_broken(plugin: Plugin, seconds: float = IMPORT_SECONDS) -> str:
     """Load a plugin in a process of its own; returns why it cannot be used, or "" when it can."""
     words = [plugin.kind, plugin.name, plugin.target, plugin.distribution, plugin.version, str(seconds)]
     child = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _try; _try()", *words],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        [sys.executable, "-P", "-c", f"from {__name__} import _try; _try()", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # "" would be the working directory
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

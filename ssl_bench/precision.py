@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import platform
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +13,11 @@ from statistics import median
 import torch
 
 from ssl_bench.cache import cache_folder
+from ssl_bench.device_name import device_name
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.record import write_atomically
+from ssl_bench.speed import BUSY, LONG_PASS_SECONDS, Stopwatch, Timing, cpu_share
 from ssl_bench.training import Plan, autocast
 
 WORTH = 1.1
@@ -58,22 +58,27 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
     if asked != "auto":
         return Precision(asked, "asked for", _step_seconds(method, batch, plan, asked))
     memory = cache_folder() / "precision.json"
-    key = _situation(method, batch)
+    key = _situation(method, batch, plan)
     known = _read(memory)
-    if key not in known:
-        known[key] = {name: _step_seconds(method, batch, plan, name) for name in ("fp32", "bf16")}
-        _remember(memory, known)
-    seconds = known[key]
+    reason = "auto: measured here"
+    if key in known:
+        seconds = known[key]
+    else:
+        seconds, share = _measure(method, batch, plan)
+        if plan.device.type == "cpu" and share < BUSY:  # decides this run; the next one looks again
+            reason += f" while the machine was busy (the process got {share:.0%} of the CPU time of its threads)"
+        else:
+            _remember(memory, {**known, key: seconds})
     ratio = seconds["fp32"] / seconds["bf16"]
     name = "bf16" if ratio >= WORTH else "fp32"
-    reason = f"auto: measured here, fp32 takes {ratio:.2f} times as long as bf16; bf16 is chosen from {WORTH} on"
+    reason += f", fp32 takes {ratio:.2f} times as long as bf16; bf16 is chosen from {WORTH} on"
     return Precision(name, reason, seconds[name])
 
 
-def _situation(method: Method, batch: Batch) -> str:
-    """What the speed depends on: hardware, torch, threads, the method's tensors and the views' shapes."""
-    parts = [platform.processor(), platform.machine(), torch.__version__, str(torch.get_num_threads())]
-    parts += [f"{name}{tuple(value.shape)}" for name, value in method.state_dict().items()]
+def _situation(method: Method, batch: Batch, plan: Plan) -> str:
+    """What the speed depends on: device, torch, threads, the method's layers and tensors, and the views' shapes."""
+    parts = [plan.device.type, device_name(plan.device), torch.__version__, str(torch.get_num_threads()), str(method)]
+    parts += [f"{name}{tuple(value.shape)}{value.dtype}{value.stride()}" for name, value in method.state_dict().items()]
     parts += [str(tuple(view.shape)) for view in batch.views]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -101,22 +106,39 @@ def first_step(method: Method, batch: Batch, plan: Plan) -> StepOutput:
 
 
 def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:
-    trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
+    """Median of one precision's passes."""
+    return median(one.wall for one in _timings(method, batch, plan, [name])[name])
+
+
+def _measure(method: Method, batch: Batch, plan: Plan) -> tuple[dict[str, float], float]:
+    """(median seconds of a pass at each precision, share of CPU time that the process got)."""
+    timings = _timings(method, batch, plan, ["fp32", "bf16"])
+    share = cpu_share([one for each in timings.values() for one in each], torch.get_num_threads())
+    return {name: median(one.wall for one in each) for name, each in timings.items()}, share
+
+
+def _timings(method: Method, batch: Batch, plan: Plan, names: list[str]) -> dict[str, list[Timing]]:
+    """Passes at each precision in turn, so that load that comes and goes slows them alike; warm-ups are left out."""
     method.train()
-    times = []
+    timings: dict[str, list[Timing]] = {name: [] for name in names}
     with _buffers_kept(method):
         for _ in range(REPEATS + 1):
-            begun = time.perf_counter()
-            with autocast(trial):
-                loss = method.step(batch, _start(plan)).loss
-            loss.backward()  # type: ignore[no-untyped-call]
-            if plan.device.type == "cuda":
-                torch.cuda.synchronize(plan.device)
-            times.append(time.perf_counter() - begun)
-            method.zero_grad(set_to_none=True)
-            if times[-1] > 20:  # one look is enough for a step of this size
-                break
-    return median(times[1:] or times)
+            for name in names:
+                timings[name].append(_one_pass(method, batch, plan, name))
+            if any(times[-1].wall > LONG_PASS_SECONDS for times in timings.values()):
+                break  # one look is enough for a step of this size
+    return {name: times[1:] or times for name, times in timings.items()}
+
+
+def _one_pass(method: Method, batch: Batch, plan: Plan, name: str) -> Timing:
+    """One forward and backward pass; gradients are dropped again."""
+    trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
+    with Stopwatch(plan.device) as watch:
+        with autocast(trial):
+            loss = method.step(batch, _start(plan)).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+    method.zero_grad(set_to_none=True)
+    return watch.timing
 
 
 def _start(plan: Plan) -> Progress:

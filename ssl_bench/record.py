@@ -64,7 +64,21 @@ class DataRecord(RecordPart):
     image_px: int
 
 
-class BackboneRecord(RecordPart):
+class SpeedRecord(RecordPart):
+    """Images per second of a network, with the evidence that nothing else slowed it down."""
+
+    inference_images_per_second: Amount | None = None
+    """At `inference_batch` images per forward pass, fp32, on the run's device."""
+    inference_batch: int | None = None
+    inference_spread: Amount | None = None
+    """(Longest - shortest) / median time of the rounds that count (`speed`); None for a single one."""
+    inference_cpu_share: Amount | None = None
+    """CPU time / (wall clock time x threads) of the rounds; None in records that did not look at it."""
+    inference_note: str = ""
+    """Why the rate is left out, e.g. because the machine was busy."""
+
+
+class BackboneRecord(SpeedRecord):
     """The evaluated network."""
 
     name: str
@@ -74,9 +88,6 @@ class BackboneRecord(RecordPart):
     """Of the extractor only, no head."""
     tokens: int | None
     """Tokens per image including CLS, None for a convolutional network."""
-    inference_images_per_second: Amount | None
-    """At `inference_batch` images per forward pass, fp32, on the run's device."""
-    inference_batch: int | None
 
 
 class MachineRecord(RecordPart):
@@ -118,6 +129,8 @@ class RunRecord(RecordPart):
     """What a reader of the numbers must know, e.g. that the data changed between two sessions."""
     preset: str
     preset_reason: str
+    changed_settings: dict[str, Any] | None = None
+    """What the recipe changes of its preset, e.g. {"method.local_views": 0}; None in records of version 0.1."""
     recipe: dict[str, Any]
     digest: str
     """Of the recipe and the data's fingerprint: equal digests mean the same run up to hardware."""

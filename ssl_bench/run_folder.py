@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.hints import command, resume_command
 from ssl_bench.recipe import OUTSIDE_DIGEST
 from ssl_bench.record import DataRecord, write_atomically
 from ssl_bench.restart import LOCK, can_be_replaced, is_run_folder
-from ssl_bench.resuming import resume_command
 from ssl_bench.run_state import RUN_FILE, RunState, read_run_state, write_run_state
 
 if TYPE_CHECKING:
@@ -53,9 +52,9 @@ def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState 
     if (folder / "record.json").exists():
         other = ", of another recipe" if digest_of(folder) not in (None, resolved.recipe.digest) else ""
         raise UserError(
-            f"the run {folder.name} is finished{other}: {folder / 'record.json'}. See it with: sslbench show "
-            f"{shlex.quote(str(folder))}. To do this one: --run-id NAME for another folder, or --restart to discard "
-            "the finished one."
+            f"the run {folder.name} is finished{other}: {folder / 'record.json'}. See it with: "
+            f"{command('show', folder)}. To do this one: --run-id NAME for another folder, or --restart to discard the "
+            "finished one."
         )
     if not (folder / RUN_FILE).exists():
         if start.resume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_bench.recipe import MachineSettings, Recipe
-from ssl_bench.record import DataRecord, EvaluationRecord, RecordPart, write_atomically
+from ssl_bench.record import DataRecord, EvaluationRecord, RecordPart, SpeedRecord, write_atomically
 from ssl_bench.state_file import read_model, sealed
 
 RUN_FILE = "run.json"
@@ -20,7 +20,7 @@ class BeforeTraining(RecordPart):
     precision_reason: str
     threads: int
     """Sums depend on how they are split among threads."""
-    inference_images_per_second: float
+    speed: SpeedRecord
     untrained: tuple[EvaluationRecord, ...]
 
 

@@ -20,22 +20,22 @@ import torch
 from ssl_bench import machine, registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.checkpoint import load_latest, save_weights
-from ssl_bench.contract import require_parts, require_step_output
+from ssl_bench.contract import require_capabilities, require_parts, require_step_output
 from ssl_bench.datasets.checking import require_readable
 from ssl_bench.doctor import RunFailed
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import (
-    THROUGHPUT_BATCH,
     build_evaluators,
     evaluate_network,
-    inference_rate,
     refuse_unsupported,
 )
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.features import UnusableFeatures
+from ssl_bench.hints import resume_command
 from ssl_bench.method import Batch, MakeViews, Method
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.precision import Precision, choose_precision, first_step
+from ssl_bench.preset_changes import changed_settings
 from ssl_bench.recipe import Recipe
 from ssl_bench.record import (
     BackboneRecord,
@@ -47,10 +47,10 @@ from ssl_bench.record import (
 )
 from ssl_bench.request import Resolved
 from ssl_bench.restart import replacing
-from ssl_bench.resuming import resume_command
 from ssl_bench.run_description import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.run_folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.run_state import BeforeTraining, RunState, write_run_state
+from ssl_bench.speed import measure_speed
 from ssl_bench.training import Plan, StepReport, TrainingState, restore, train
 from ssl_bench.trial import in_one_message, require_images_fit, step_failure
 
@@ -139,13 +139,14 @@ class _Session:
         """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
         if state.before_training is None:
             precision = _measure_precision(self.method, self.make_views, self.plan, self.resolved, self.display)
+            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device)
+            if speed.note:
+                self.display.line("speed", f"images per second of the network: {speed.note}")
             before = BeforeTraining(
                 precision=precision.name,
                 precision_reason=precision.reason,
                 threads=torch.get_num_threads(),
-                inference_images_per_second=inference_rate(
-                    self.network, self.resolved.dataset.image_px, self.plan.device
-                ),
+                speed=speed.as_record(),
                 untrained=tuple(self.evaluate("untrained")),
             )
             state = state.model_copy(update={"before_training": before})
@@ -226,17 +227,13 @@ class _Session:
             notes=state.notes,
             preset=state.preset,
             preset_reason=state.preset_reason,
+            changed_settings=changed_settings(self.resolved, state.preset),
             recipe=recipe.model_dump(mode="json"),
             digest=recipe.digest,
             seed=recipe.training.seed,
             method=recipe.method.name,
             method_plugin=registry.find("method", recipe.method.name).origin,
-            backbone=self.backbone_record.model_copy(
-                update={
-                    "inference_images_per_second": round(before.inference_images_per_second, 2),
-                    "inference_batch": THROUGHPUT_BATCH,
-                }
-            ),
+            backbone=self.backbone_record.model_copy(update=before.speed.model_dump()),
             data=state.data,
             machine=machine.record(self.plan.device, Precision(before.precision, before.precision_reason, None)),
             training=training,
@@ -322,6 +319,7 @@ def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, dis
 
 
 def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
+    require_capabilities(method, "method", name)
     missing = method.requires - backbone.supports
     if missing:
         raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")

@@ -21,11 +21,11 @@ from ssl_bench.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.dataset import Split
 from ssl_bench.doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.errors import UserError
+from ssl_bench.hints import resume_command
 from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.method import Batch, MakeViews, Method, Progress
 from ssl_bench.metrics_log import MetricsLog
 from ssl_bench.optimizers import OptimizerSettings, set_schedule
-from ssl_bench.resuming import resume_command
 from ssl_bench.signals import stop_requests
 
 

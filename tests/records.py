@@ -110,6 +110,7 @@ def make_record(
         "run_id": f"{method}-{arch}-{data_values['name']}-s{seed}-{recipe['method']['settings']['out_dim']}",
         "status": "finished",
         "preset": "small-data",
+        "changed_settings": {},
         "preset_reason": "4,000 training images are fewer than 20,000",
         "recipe": recipe,
         "digest": "3f9c" * 16,
@@ -126,6 +127,8 @@ def make_record(
                     "tokens": 5,
                     "inference_images_per_second": 503.0,
                     "inference_batch": 128,
+                    "inference_spread": 0.02,
+                    "inference_cpu_share": 0.99,
                 }
                 | (backbone or {})
             )

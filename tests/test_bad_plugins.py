@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssl_bench import registry
-from tests.test_end_to_end import Command, data, sslbench  # noqa: F401
+from ssl_bench.contract import why_no_plugin
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation import refuse_unsupported
+from ssl_bench.testing.checking import CONTRACTS, checks_of
+from ssl_bench.testing.outcomes import CheckFailed
+from tests.conftest import Command
+from tests.test_end_to_end import data  # noqa: F401
+from tests.toy import ToyBackbone
 
 SOURCE = '''"""Methods that break their contract (unpublished)."""
 import torch
@@ -157,7 +166,7 @@ def arguments(name: str, images: Path) -> list[str]:
 
 
 def test_the_method_that_the_broken_ones_are_made_from_works(
-    sslbench: Command,  # noqa: F811
+    sslbench: Command,
     data: Path,  # noqa: F811
     bad_bench: Path,
 ) -> None:
@@ -166,7 +175,7 @@ def test_the_method_that_the_broken_ones_are_made_from_works(
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_method_is_one_clear_message_before_training(
-    sslbench: Command,  # noqa: F811
+    sslbench: Command,
     data: Path,  # noqa: F811
     bad_bench: Path,
     name: str,
@@ -179,7 +188,7 @@ def test_a_broken_method_is_one_clear_message_before_training(
 
 
 def test_what_crashes_while_it_trains_names_the_plugin_and_its_line(
-    sslbench: Command,  # noqa: F811
+    sslbench: Command,
     data: Path,  # noqa: F811
     bad_bench: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -194,7 +203,7 @@ def test_what_crashes_while_it_trains_names_the_plugin_and_its_line(
 
 
 def test_the_first_step_is_tried_without_a_trace(
-    sslbench: Command,  # noqa: F811
+    sslbench: Command,
     data: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,3 +220,42 @@ def test_the_first_step_is_tried_without_a_trace(
         lines.append((tmp_path / "results" / "runs" / run_id / "metrics.jsonl").read_text())
     assert lines[0] == lines[1]
     assert json.loads(lines[0].splitlines()[0])["loss"] > 0
+
+
+# capabilities
+
+
+@pytest.mark.parametrize("kind", ["method", "evaluator"])
+@pytest.mark.parametrize(
+    ("required", "said"),
+    [
+        (frozenset({"pach_tokens"}), "Did you mean 'patch_tokens'?"),
+        ({"attention", "attentoin"}, "Did you mean 'attention'?"),
+        (frozenset({"crystal balls"}), "Known: patch_tokens, attention"),
+        ("attention", "requires 'attention': write requires = frozenset"),
+        (["attention"], "write requires = frozenset"),
+        (frozenset({3}), "write requires = frozenset"),
+    ],
+)
+def test_a_capability_that_no_backbone_has_is_refused_when_loaded_and_fails_the_checks(
+    kind: registry.Kind, required: Any, said: str
+) -> None:
+    official = registry.find(kind, "simclr" if kind == "method" else "knn").load()
+    plugin = type("Wrong", (official,), {"__doc__": official.__doc__, "requires": required})
+    assert said in why_no_plugin(plugin, CONTRACTS[kind])
+    check = next(one for one in checks_of(kind) if one.name == "required capabilities exist")
+    with pytest.raises(CheckFailed, match=re.escape(said)):
+        check(plugin)
+    assert why_no_plugin(official, CONTRACTS[kind]) == ""
+    check(official)
+
+
+def test_an_evaluator_that_decides_by_its_settings_what_it_requires_is_refused_before_training() -> None:
+    class Picky(registry.evaluator("knn")):  # type: ignore[misc]
+        @property
+        def requires(self) -> frozenset[str]:
+            return frozenset({"atention"})
+
+    assert why_no_plugin(Picky, CONTRACTS["evaluator"]) == ""
+    with pytest.raises(UserError, match="Did you mean 'attention'"):
+        refuse_unsupported(ToyBackbone(), "toy", [("picky", Picky(Picky.Config()))])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from PIL import Image
 
 from ssl_bench.cli.main import main
 from ssl_bench.kept_network import trained_backbone, untrained_backbone
+from tests.conftest import Command
 from tests.toy import write_image_folder
 
-Command = Callable[..., tuple[int, str, str]]
 NETWORK = ["--set", "backbone.depth=1", "--set", "backbone.dim=32", "--set", "backbone.patch_px=8"]
 METHOD = ["method.out_dim=16", "method.hidden_dim=16", "method.bottleneck_dim=8", "method.local_views=1"]
 
@@ -46,17 +45,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sslbench(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, results: Path
-) -> Command:
-    monkeypatch.chdir(tmp_path)
-
+def attention(sslbench: Command, results: Path) -> Command:
     def command(*arguments: str, run: str = "trained", size: str = "32") -> tuple[int, str, str]:
-        capsys.readouterr()
-        options = ["--run", run, "--results", str(results), "--size", size]
-        status = run_main(monkeypatch, "attention", *arguments, *options)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
+        return sslbench("attention", *arguments, "--run", run, "--results", results, "--size", size)
 
     return command
 
@@ -67,17 +58,17 @@ def noise(path: Path, width: int = 50, height: int = 40, mode: str = "RGB", **op
     return path
 
 
-def test_a_picture_here_for_an_image_from_elsewhere(sslbench: Command, tmp_path: Path) -> None:
+def test_a_picture_here_for_an_image_from_elsewhere(attention: Command, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     image = noise(tmp_path / "photos/cat.jpg")
-    status, out, err = sslbench(str(image))
+    status, out, err = attention(str(image))
     assert (status, out, err) == (0, "written: cat-attention.png\n", "")
     with Image.open(tmp_path / "cat-attention.png") as sheet:
         assert sheet.mode == "RGB"
         assert sheet.width > 2 * 240  # tiles of at least 240 px
 
 
-def test_any_kind_of_image(sslbench: Command, tmp_path: Path) -> None:
+def test_any_kind_of_image(attention: Command, tmp_path: Path) -> None:
     noise(tmp_path / "grey.png", mode="L")
     noise(tmp_path / "cut.png", mode="RGBA")
     noise(tmp_path / "panorama.png", width=900, height=30)
@@ -86,44 +77,44 @@ def test_any_kind_of_image(sslbench: Command, tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by 90 degrees
     noise(tmp_path / "turned.jpg", width=80, height=40, exif=exif.tobytes())
     names = ["grey.png", "cut.png", "panorama.png", "tall.png", "turned.jpg"]
-    status, out, err = sslbench(*names)
+    status, out, err = attention(*names)
     assert (status, err) == (0, "")
     assert len(out.splitlines()) == 5
     noise(tmp_path / "upright.png", width=40, height=80)
-    sslbench("upright.png")
+    attention("upright.png")
     heights = [Image.open(tmp_path / f"{name}-attention.png").height for name in ("turned", "upright", "grey")]
     assert heights[0] == heights[1] != heights[2]
 
 
-def test_a_folder_and_places(sslbench: Command, tmp_path: Path) -> None:
+def test_a_folder_and_places(attention: Command, tmp_path: Path) -> None:
     for name in ("a.png", "b/a.jpg", "b/.hidden.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         noise(tmp_path / "in" / name)
-    assert sslbench("in", "--out", "in")[0] == 0
+    assert attention("in", "--out", "in")[0] == 0
     assert sorted(path.name for path in (tmp_path / "in").glob("*.png")) == [
         "a-2-attention.png",
         "a-attention.png",
         "a.png",
     ]
-    status, out, _ = sslbench("in", "--out", "in")  # its own pictures are no input
+    status, out, _ = attention("in", "--out", "in")  # its own pictures are no input
     assert (status, len(out.splitlines())) == (0, 2)
-    assert sslbench("in/a.png", "--out", "deep/er/one.png")[:2] == (0, "written: deep/er/one.png\n")
-    status, _, err = sslbench("in", "--out", "one.png")
+    assert attention("in/a.png", "--out", "deep/er/one.png")[:2] == (0, "written: deep/er/one.png\n")
+    status, _, err = attention("in", "--out", "one.png")
     assert status == 2
     assert "one.png is one file for 2 images. Give a folder." in err
     (tmp_path / "file").write_text("")
-    status, _, err = sslbench("in/a.png", "--out", "file/x")
+    status, _, err = attention("in/a.png", "--out", "file/x")
     assert status == 2
     assert "Choose another place with --out" in err
 
 
-def test_what_cannot_be_shown_is_named_and_the_rest_is_done(sslbench: Command, tmp_path: Path) -> None:
+def test_what_cannot_be_shown_is_named_and_the_rest_is_done(attention: Command, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     (tmp_path / "nothing").mkdir()
     noise(tmp_path / "tiny.png", width=7, height=40)
     noise(tmp_path / "long.png", width=40_000, height=8)
     noise(tmp_path / "good.png")
-    status, out, err = sslbench("missing.png", "broken.jpg", "nothing", "tiny.png", "long.png", "good.png")
+    status, out, err = attention("missing.png", "broken.jpg", "nothing", "tiny.png", "long.png", "good.png")
     assert status == 2
     assert out == "written: good-attention.png\n"
     for words in (
@@ -137,25 +128,25 @@ def test_what_cannot_be_shown_is_named_and_the_rest_is_done(sslbench: Command, t
     assert err.count("error:") == 5
 
 
-def test_wrong_settings_and_runs(sslbench: Command, tmp_path: Path) -> None:
+def test_wrong_settings_and_runs(attention: Command, tmp_path: Path) -> None:
     noise(tmp_path / "cat.png")
     for arguments, run, words in (
         ((), "nothing", "no run is called 'nothing'"),
         ((), "convnet", "resnet18 has no attention to show: it is a convolutional network"),
         (("--keep-mass", "60"), "trained", "--keep-mass 60 is not a share between 0 and 1"),
     ):
-        status, _, err = sslbench("cat.png", *arguments, run=run)
+        status, _, err = attention("cat.png", *arguments, run=run)
         assert status == 2
         assert words in err
     assert not list(tmp_path.glob("*-attention.png"))
 
 
-def test_the_network_before_its_first_step(sslbench: Command, tmp_path: Path, results: Path) -> None:
+def test_the_network_before_its_first_step(attention: Command, tmp_path: Path, results: Path) -> None:
     """`--untrained` draws it again from the seed: the network that a run of `random` has, which has no weights."""
     noise(tmp_path / "cat.png")
     pictures = []
     for arguments, run in ((("--untrained",), "trained"), ((), "trained"), ((), "fresh")):
-        assert sslbench("cat.png", *arguments, run=run)[0] == 0
+        assert attention("cat.png", *arguments, run=run)[0] == 0
         pictures.append((tmp_path / "cat-attention.png").read_bytes())
     assert pictures[0] == pictures[2] != pictures[1]
     drawn, _ = untrained_backbone(results / "runs" / "trained")

@@ -6,39 +6,26 @@ import importlib
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ssl_bench import registry
-from ssl_bench.cli.main import main
 from ssl_bench.cli.new_plugin import write_package
 from ssl_bench.errors import UserError
 from ssl_bench.registry import KINDS, Kind
 from ssl_bench.testing import run_checks
+from tests.conftest import Command
 
 ROOT = Path(__file__).parent.parent
-Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def sslbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def modules_of_before(tmp_path: Path) -> Iterator[None]:
     path, loaded = list(sys.path), set(sys.modules)
 
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
-        capsys.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    yield command
+    yield
     sys.path[:] = path
     for name in set(sys.modules) - loaded:
         file = getattr(sys.modules[name], "__file__", None)
@@ -133,7 +120,7 @@ def test_new_plugin_says_what_to_do_next(sslbench: Command, tmp_path: Path) -> N
     status, out, err = sslbench("new-plugin", "dense-dino", "--into", "code")
     assert status == 0, err
     assert "sslbench check dense_dino" in out
-    assert "pip install -e code/dense-dino && sslbench run dense_dino --arch deit_s16" in out
+    assert "pip install -e . && sslbench run dense_dino --arch deit_s16" in out
     assert err == ""
     status, _, err = sslbench("new-plugin", "dense-dino", "--into", "code")
     assert status == 2
@@ -172,7 +159,7 @@ def test_a_failed_check_says_how_to_mend_it_and_exits_with_1(sslbench: Command, 
     status, out, _ = sslbench("check", "small_net")
     assert status == 1
     assert re.search(r"features have the declared dimension +FAILED +features of 3 images are", out)
-    assert "mend one and run again: sslbench check small_net" in out
+    assert "fix one and run again: sslbench check small_net" in out
 
 
 def test_check_of_registered_names(sslbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

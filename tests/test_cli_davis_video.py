@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from ssl_bench.cli.main import main
 from ssl_bench.datasets.shapes_layouts import embedded_davis
+from tests.conftest import Command
 from tests.toy import write_image_folder
 
-Command = Callable[..., tuple[int, str, str]]
 SMALL = ("backbone.depth=1", "backbone.dim=64", "backbone.patch_px=8", "method.out_dim=16", "method.local_views=1")
 SIDE = ("--set", "evaluators.davis.short_side_px=64")
 
@@ -28,22 +25,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def sslbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path) -> Command:
+@pytest.fixture(autouse=True)
+def in_place(sslbench: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
-        capsys.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_bench.cli.main import main
 from ssl_bench.datasets.indexed_png import write_mask
 from ssl_bench.evaluators.davis_scores import MEASURES
+from tests.conftest import Command
 from tests.davis_files import moving_square, real_data, square, write_davis, write_masks
 
 SIZE = (40, 60)
@@ -35,15 +36,8 @@ def masks(tmp_path: Path, davis: Path) -> Path:
 
 
 @pytest.fixture
-def score(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sslbench", "score-davis", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
+def score(sslbench: Command) -> Command:
+    return partial(sslbench, "score-davis")
 
 
 def rows(output: str) -> dict[str, list[str]]:
@@ -53,7 +47,7 @@ def rows(output: str) -> dict[str, list[str]]:
     return {" ".join(line.split()[:-width]): line.split()[-width:] for line in lines}
 
 
-def test_a_line_an_object_and_the_mean_over_objects(score: Any, masks: Path, davis: Path) -> None:
+def test_a_line_an_object_and_the_mean_over_objects(score: Command, masks: Path, davis: Path) -> None:
     """Three scored frames of ball: 1, 0, 1; two of box: 1, 1. Cuts for three frames are 1 2 2 3 3: 0.5 less 1."""
     status, out, err = score(masks, "--davis", davis)
     assert (status, err) == (0, "")
@@ -66,7 +60,7 @@ def test_a_line_an_object_and_the_mean_over_objects(score: Any, masks: Path, dav
     assert "2 objects in 2 sequences, 5 frames" in out
 
 
-def test_the_two_files_of_the_official_scorer(score: Any, masks: Path, davis: Path, tmp_path: Path) -> None:
+def test_the_two_files_of_the_official_scorer(score: Command, masks: Path, davis: Path, tmp_path: Path) -> None:
     status, out, _ = score(masks, "--davis", davis.parent, "--csv", tmp_path / "scores")
     assert status == 0
     overall, each = (tmp_path / "scores" / f"{kind}_results-val.csv" for kind in ("global", "per-sequence"))
@@ -78,7 +72,7 @@ def test_the_two_files_of_the_official_scorer(score: Any, masks: Path, davis: Pa
     assert each.read_bytes() == b"Sequence,J-Mean,F-Mean\nball_1,0.667,0.667\nbox_1,1.000,1.000\n"
 
 
-def test_part_of_the_sequences_by_a_list_of_ones_own(score: Any, masks: Path, davis: Path, tmp_path: Path) -> None:
+def test_part_of_the_sequences_by_a_list_of_ones_own(score: Command, masks: Path, davis: Path, tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_bytes(b"box\r\n\r\n")
     shutil.rmtree(masks / "ball")
     status, _, err = score(masks, "--davis", davis)
@@ -91,7 +85,7 @@ def test_part_of_the_sequences_by_a_list_of_ones_own(score: Any, masks: Path, da
     assert (tmp_path / "global_results-few.csv").exists()
 
 
-def test_without_a_path_the_embedded_clips(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_path_the_embedded_clips(score: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """One small clip instead of ten, drawn by the same code; their truth against itself."""
     from ssl_bench.datasets import shapes_layouts
 
@@ -103,7 +97,7 @@ def test_without_a_path_the_embedded_clips(score: Any, monkeypatch: pytest.Monke
     assert [line[1] for line in list(rows(out).values())[1:]] == ["1.000"] * (len(rows(out)) - 1)
 
 
-def test_masks_of_another_set_without_a_path(score: Any, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_another_set_without_a_path(score: Command, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssl_bench.datasets import shapes_layouts
 
     clips = shapes_layouts.embedded_davis(clips=1, frames=3)
@@ -126,16 +120,16 @@ def test_neither_torch_nor_plugins_are_imported(masks: Path, davis: Path) -> Non
     assert done.stdout.strip().endswith("LOADED []")
 
 
-def test_a_level_too_high_or_too_low(score: Any, davis: Path) -> None:
+def test_a_level_too_high_or_too_low(score: Command, davis: Path) -> None:
     for given, meant in ((davis / "Annotations", "Annotations/480p"), (davis, "Annotations/480p")):
         status, _, err = score(given, "--davis", davis)
         assert status == 2
-        assert f"Did you mean {davis / meant}?" in err
+        assert f"DAVIS/{meant}?" in err
     status, _, err = score(davis / "Annotations/480p/ball", "--davis", davis)
     assert f"Did you mean {davis / 'Annotations/480p'}?" in err
 
 
-def test_folders_that_hold_no_result(score: Any, davis: Path, tmp_path: Path) -> None:
+def test_folders_that_hold_no_result(score: Command, davis: Path, tmp_path: Path) -> None:
     _, _, err = score(tmp_path / "none", "--davis", davis)
     assert "none does not exist" in err
     (tmp_path / "empty").mkdir()
@@ -202,7 +196,9 @@ def _no_png(masks: Path) -> None:
         (_no_png, ("ball/00001.png is missing", "no PNG in it")),
     ],
 )
-def test_masks_that_cannot_be_scored(score: Any, masks: Path, davis: Path, spoil: Any, words: tuple[str, ...]) -> None:
+def test_masks_that_cannot_be_scored(
+    score: Command, masks: Path, davis: Path, spoil: Any, words: tuple[str, ...]
+) -> None:
     spoil(masks)
     status, out, err = score(masks, "--davis", davis)
     assert (status, out) == (2, "")
@@ -211,7 +207,7 @@ def test_masks_that_cannot_be_scored(score: Any, masks: Path, davis: Path, spoil
     assert all(word in err for word in words), err
 
 
-def test_a_place_for_the_files_that_cannot_be(score: Any, masks: Path, davis: Path, tmp_path: Path) -> None:
+def test_a_place_for_the_files_that_cannot_be(score: Command, masks: Path, davis: Path, tmp_path: Path) -> None:
     """Said before anything is scored."""
     status, out, err = score(masks, "--davis", davis, "--csv", tmp_path / "scores.csv")
     assert (status, out) == (2, "")
@@ -222,7 +218,7 @@ def test_a_place_for_the_files_that_cannot_be(score: Any, masks: Path, davis: Pa
     assert "Choose another with --csv" in err
 
 
-def test_the_command_of_the_help_runs(score: Any, davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_the_help_runs(score: Command, davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(davis.parent)
     status, text, _ = score("--help")
     assert status == 0
@@ -232,7 +228,7 @@ def test_the_command_of_the_help_runs(score: Any, davis: Path, monkeypatch: pyte
     assert rows(out)["mean of 2 objects"][0] == "1.000"
 
 
-def test_osvos_as_the_official_scorer_prints_it(score: Any, tmp_path: Path) -> None:
+def test_osvos_as_the_official_scorer_prints_it(score: Command, tmp_path: Path) -> None:
     """What evaluation_method.py of davis2017-evaluation writes for these masks."""
     real = real_data("davis2017") / "davis2017"
     assert score(real / "osvos_masks", "--davis", real, "--csv", tmp_path)[0] == 0

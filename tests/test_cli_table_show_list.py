@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ssl_bench import registry
-from ssl_bench.cli.main import main
 from ssl_bench.record import write_record
 from ssl_bench.tables.render import Grid, folded_grid
 from tests.records import evaluation, make_record, measured
@@ -27,18 +26,6 @@ def results(tmp_path: Path) -> Path:
         record = make_record(seed=seed, knn=(30.0, 40.0 + seed))
         write_record(record, tmp_path / "results" / "runs" / record.run_id / "record.json")
     return tmp_path / "results"
-
-
-@pytest.fixture
-def sslbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sslbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 # table

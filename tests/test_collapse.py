@@ -16,7 +16,8 @@ from ssl_bench.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.request import Request, resolve
 from ssl_bench.runner import build_method
 from ssl_bench.training import Plan, TrainingState, train
-from tests.test_end_to_end import Command, data, only_run, sslbench  # noqa: F401
+from tests.conftest import Command
+from tests.test_end_to_end import data, only_run  # noqa: F401
 
 NARROW = {"backbone.depth": 1, "backbone.dim": 32, "backbone.patch_px": 8, "training.batch_size": 8}
 NARROW |= {"training.precision": "fp32", "optimizer.warmup_epochs": 0}
@@ -38,7 +39,7 @@ def arguments(values: dict[str, Any]) -> list[str]:
     ids=["no centering", "no sharpening"],
 )
 def test_dino_without_one_of_its_two_safeguards_collapses_as_in_figure_7(
-    sslbench: Command,  # noqa: F811
+    sslbench: Command,
     data: Path,  # noqa: F811
     tmp_path: Path,
     values: dict[str, Any],

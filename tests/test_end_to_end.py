@@ -8,8 +8,6 @@ import re
 import runpy
 import shlex
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import pytest
 import torch
 
 from ssl_bench import registry
-from ssl_bench.cli.main import main
 from ssl_bench.errors import UserError
 from ssl_bench.run_folder import hold
 from ssl_bench.run_state import read_run_state, write_run_state
+from tests.conftest import Command
 from tests.toy import write_image_folder
 
 SMALL_SETTINGS = (
@@ -28,30 +26,11 @@ SMALL_SETTINGS = (
     *("method.out_dim=16", "method.hidden_dim=16", "method.bottleneck_dim=8", "method.local_views=1"),
 )
 SMALL = ["--arch", "deit_ti16", "--batch-size", "8", *(word for value in SMALL_SETTINGS for word in ("--set", value))]
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image_folder(tmp_path_factory.mktemp("data") / "tints", train=20, test=10, px=16)
-
-
-@pytest.fixture
-def sslbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
-        capsys.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return command
 
 
 def only_run(folder: Path) -> Path:

@@ -219,3 +219,36 @@ def test_the_metadata_of_a_record_name_the_package_whose_name_it_is(
         assert "ancient" not in registry.names("method")
     finally:
         registry.refresh()
+
+
+@pytest.fixture
+def shadowed(tmp_path: Path) -> tuple[Path, Path]:
+    """(site, working directory): a healthy plugin, and modules in the working directory that must not be imported."""
+    site, here = tmp_path / "site", tmp_path / "here"
+    site.mkdir()
+    here.mkdir()
+    (site / "outside_good.py").write_text(GOOD)
+    lay(site, "good", "[ssl_bench.methods.v1]\ngood = outside_good:Good\n")
+    for name in ("outside_good", "torch", "numpy", "timm", "PIL"):
+        (here / f"{name}.py").write_text(f"raise RuntimeError('the {name} of the working directory')\n")
+    return site, here
+
+
+@pytest.mark.parametrize("words", [["list", "methods", "--check"], ["check", "good"]])
+def test_modules_in_the_working_directory_stand_for_none_of_ours(shadowed: tuple[Path, Path], words: list[str]) -> None:
+    site, here = shadowed
+    done = sslbench(site, *words, cwd=here)
+    assert "of the working directory" not in done.stdout + done.stderr
+    if words[0] == "list":
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "every plugin loads" in done.stdout
+
+
+def test_a_file_is_checked_beside_a_torch_of_its_own_and_may_not_be_called_torch(shadowed: tuple[Path, Path]) -> None:
+    site, here = shadowed
+    (here / "my_good.py").write_text(GOOD)
+    done = sslbench(site, "check", "my_good.py:Good", cwd=here)
+    assert "method Good, not installed" in done.stdout, done.stderr
+    done = sslbench(site, "check", "torch.py", cwd=here)
+    assert done.returncode == 2
+    assert "has the name of an installed module" in done.stderr

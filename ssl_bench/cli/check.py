@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssl_bench.errors import UserError, unknown_name
+from ssl_bench.hints import command
 
 if TYPE_CHECKING:
     from ssl_bench.registry import Kind
@@ -54,7 +56,7 @@ def register(app: typer.Typer) -> None:
 
         if settings or any(field.is_required() for field in plugin.Config.model_fields.values()):
             parse_settings(plugin.Config, settings, found, name)
-        typer.echo(f"sslbench check {name}  ({found} {plugin.__name__}, {origin})")
+        print(f"sslbench check {name}  ({found} {plugin.__name__}, {origin})")
         import torch
 
         from ssl_bench.testing import run_checks
@@ -62,7 +64,9 @@ def register(app: typer.Typer) -> None:
         torch.set_num_threads(1)  # the checks' networks are tiny: more threads only wait for each other
 
         results = run_checks(found, plugin, settings=settings, path=data, report=_show)
-        typer.echo(_summary(results, name))
+        again = [name, *([] if kind is None else ["--kind", found]), *([] if data is None else ["--data", str(data)])]
+        again += [word for text in set_ or [] for word in ("--set", text)]
+        print(_summary(results, command("check", *again)))
         if any(result.outcome == "failed" for result in results):
             raise typer.Exit(1)
 
@@ -112,7 +116,10 @@ def _beside(file: Path) -> str:
         raise UserError(f"{file} is not there: give the path of the plugin's file, e.g. my-plugin/my_plugin.py")
     if not file.stem.isidentifier():
         raise UserError(f"{file.name} cannot be imported: rename it to letters, digits and '_', e.g. my_plugin.py")
-    sys.path.insert(0, str(file.resolve().parent))
+    sys.path.append(str(file.resolve().parent))  # at the end: what lies there must not stand for torch or numpy
+    spec = PathFinder.find_spec(file.stem)
+    if file.stem in sys.stdlib_module_names or spec is None or not spec.origin or not file.samefile(spec.origin):
+        raise UserError(f"{file.name} has the name of an installed module, so that it cannot be imported: rename it")
     sys.modules.pop(file.stem, None)
     return file.stem
 
@@ -123,7 +130,7 @@ def _exists(module: str) -> bool:
 
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # at the end: a torch.py there must not stand for torch
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):
@@ -170,11 +177,11 @@ def _show(result: CheckResult) -> None:
     width = max(50, shutil.get_terminal_size((140, 24)).columns - len(indent))
     newline = f"\n{indent}"
     lines = textwrap.wrap(result.message, width, break_long_words=False)
-    typer.echo(f"  {result.name:{WIDTH}}{word:10}{newline.join(lines)}".rstrip())
+    print(f"  {result.name:{WIDTH}}{word:10}{newline.join(lines)}".rstrip())
 
 
-def _summary(results: list[CheckResult], name: str) -> str:
+def _summary(results: list[CheckResult], again: str) -> str:
     counts = {outcome: sum(one.outcome == outcome for one in results) for outcome in ("ok", "failed")}
     others = len(results) - sum(counts.values())
     words = f"{counts['ok']} hold, {counts['failed']} fail" + (f", {others} skipped or expected" if others else "")
-    return words + (f"\nmend one and run again: sslbench check {name}" if counts["failed"] else "")
+    return words + (f"\nfix one and run again: {again}" if counts["failed"] else "")

@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
         masks = _masks(folder, backbone.to(choose_device(device)), chosen, options)
         scores = score_sequence(chosen, partial(read_result, masks, chosen, chosen.objects()))
         for path in write_pictures(folder / "pictures", chosen, masks, scores, by=record.run_id, frames=frames):
-            typer.echo(f"written: {path}")
+            print(f"written: {path}")
 
 
 def _settings(texts: list[str]) -> tuple[dict[str, Any], str]:
@@ -88,11 +88,11 @@ def _masks(run_dir: Path, backbone: Backbone, sequence: DavisSequence, options: 
     digest = masks_digest(network_digest(backbone), sequence, options)
     for made in sorted(run_dir.rglob(f"{sequence.name}/{MADE_BY}")):
         if kept_masks(made.parent, sequence, digest) is not None:
-            typer.echo(f"masks of {made.parent}")
+            print(f"masks of {made.parent}")
             return made.parent.parent
     masks = run_dir / "pictures" / "masks"
     seconds = write_masks(
-        masks / sequence.name, backbone, sequence, options, digest, lambda line: typer.echo(f"  ... {line}")
+        masks / sequence.name, backbone, sequence, options, digest, lambda line: print(f"  ... {line}")
     )
-    typer.echo(f"masks of {len(sequence)} frames, {seconds:.2f} s each: {masks / sequence.name}")
+    print(f"masks of {len(sequence)} frames, {seconds:.2f} s each: {masks / sequence.name}")
     return masks

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.run import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, mask_folders, parse_assignments
 
 
@@ -35,6 +38,9 @@ def evaluate(
         typer.Option("--set", metavar="KEY=VALUE", help="evaluators.NAME.SETTING, data.* or machine.*"),
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="where runs are kept")] = RESULTS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the evaluations as one JSON document; progress goes to stderr")
+    ] = False,
 ) -> None:
     """Evaluate the trained network and its untrained self, and write the result beside the run's record."""
     from ssl_bench.reevaluation import reevaluate
@@ -47,7 +53,12 @@ def evaluate(
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
     values |= parse_assignments(set_ or [])
-    paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # whatever a plugin prints is no part of it
+        paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
+    if as_json:
+        evaluations = [record.model_dump(mode="json") for record in records]
+        print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})
+        return
     width = max((len(one.metric) for record in records for one in record.measurements), default=0)
     for record in records:
         for one in record.measurements:

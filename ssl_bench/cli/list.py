@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssl_bench.cli.encodings import print_json
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def register(app: typer.Typer) -> None:
             ),
         ] = False,
         seconds: Annotated[float, typer.Option(help="with --check: an import that takes longer hangs")] = 60.0,
+        as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
     ) -> None:
         """List methods, backbones, evaluators and datasets: what each is, its paper, and which package brought it."""
         from ssl_bench import registry
@@ -38,17 +41,17 @@ def register(app: typer.Typer) -> None:
         faults = {plugin: registry.fault(plugin) for plugin in found}
         if check:
             faults |= _tried([plugin for plugin in found if not faults[plugin]], seconds)
-        for one in shown:
-            typer.echo(f"{one}s")
-            typer.echo(
-                "\n".join(_lines({p: words for p, words in faults.items() if p.kind == one})) or "  none installed"
-            )
+        if as_json:
+            print_json({"plugins": [_plain(plugin, words) for plugin, words in faults.items()]})
+        for one in () if as_json else shown:
+            print(f"{one}s")
+            print("\n".join(_lines({p: words for p, words in faults.items() if p.kind == one})) or "  none installed")
         broken = [f"{p.kind} {p.name} of {p.origin}" for p, words in faults.items() if words]
         if check and broken:
-            typer.echo(f"broken: {', '.join(broken)}. Everything else works", err=True)
+            print(f"broken: {', '.join(broken)}. Everything else works", file=sys.stderr)
             raise typer.Exit(1)
-        if check:
-            typer.echo("every plugin loads")
+        if check and not as_json:
+            print("every plugin loads")
 
 
 def _kind(given: str, kinds: tuple[Kind, ...]) -> Kind:
@@ -56,6 +59,21 @@ def _kind(given: str, kinds: tuple[Kind, ...]) -> Kind:
         if given.lower() in (kind, f"{kind}s"):
             return kind
     raise unknown_name("kind", given, [f"{kind}s" for kind in kinds], "sslbench list")
+
+
+def _plain(plugin: Plugin, fault: str) -> dict[str, str | None]:
+    """A plugin as JSON has it; `broken` is null for one that nothing is known against."""
+    summary, paper = plugin.describe()
+    return {
+        "kind": plugin.kind,
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "target": plugin.target,
+        "summary": summary,
+        "paper": paper,
+        "broken": fault or None,
+    }
 
 
 def _lines(faults: dict[Plugin, str]) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
 
 import typer
 
+from ssl_bench.cli.encodings import print_in_any_encoding
 from ssl_bench.errors import UserError
 from ssl_bench.registry import blame
 
@@ -27,8 +29,13 @@ for verb in VERBS:
 
 def main() -> None:
     """Console entry point. Exit status: 0 done, 1 a run failed or collapsed, 2 the user's mistake, 130 stopped."""
+    print_in_any_encoding()
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a closed pipe shows here, not as a traceback after the last line of Python
     except UserError as error:
         if os.environ.get("SSLBENCH_DEBUG"):
             raise
@@ -38,8 +45,14 @@ def main() -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `sslbench table | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(141)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:  # that is a file of ours, or a fault of ours
+            raise
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        _discard_output()
+        sys.exit(1)
     except Exception as error:  # sslbench's own shows its traceback; an outsider's plugin is named
         words = blame(error)
         if not words or os.environ.get("SSLBENCH_DEBUG"):
@@ -48,5 +61,12 @@ def main() -> None:
         sys.exit(2)
 
 
-if __name__ == "__main__":
+def _discard_output() -> None:
+    """Let what is still buffered for stdout vanish, so that Python does not fail on it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":  # python -m ssl_bench.cli.main
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working directory, where a torch.py of the user's would stand for torch
     main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
@@ -39,9 +40,9 @@ def register(app: typer.Typer) -> None:
         chosen = _kind(kind)
         folder, module, written = write_package(name, chosen, into)
         _warn_if_taken(chosen, module)
-        typer.echo(f"written to {folder}/: " + ", ".join(str(path.relative_to(folder)) for path in written))
-        typer.echo(f"next    cd {folder} && sslbench check {module}")
-        typer.echo(f"        pip install -e {folder} && {_run(chosen, module)}")
+        print(f"written to {folder}/: " + ", ".join(str(path.relative_to(folder)) for path in written))
+        print(f"next    cd {shlex.quote(str(folder))} && sslbench check {module}")
+        print(f"        pip install -e . && {_run(chosen, module)}")
 
 
 def write_package(name: str, kind: Kind, into: Path) -> tuple[Path, str, list[Path]]:
@@ -133,10 +134,10 @@ def _warn_if_taken(kind: Kind, module: str) -> None:
     taken = next((plugin for plugin in registry.plugins(kind) if plugin.name == module), None)
     if taken is not None:
         left = "this one cannot be" if taken.distribution == registry.HOME else "neither can be"
-        typer.echo(
+        print(
             f"warning: {taken.origin} registers the {kind} {module!r} already. Installed beside it, {left} used: "
             "rename the entry point in pyproject.toml, or begin again with another name.",
-            err=True,
+            file=sys.stderr,
         )
 
 

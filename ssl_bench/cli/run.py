@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssl_bench import hints
 from ssl_bench.errors import UserError, did_you_mean
-from ssl_bench.resuming import resume_command
+from ssl_bench.hints import command, results_of, resume_command
 from ssl_bench.signals import interrupting_signals
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ssl_bench.request import Request, Resolved
     from ssl_bench.run_folder import Start
 
-RESULTS = Path(os.environ.get("SSLBENCH_RESULTS", "results"))
+RESULTS = hints.RESULTS
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
 DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
 EXAMPLES = """Examples:
@@ -213,8 +212,8 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     remark = below_untrained(primary)
     if remark:
         print(f"\nremark  {remark}")
-    for label, command in zip(("next", "", ""), next_commands(record, run_dir), strict=False):
-        print(f"{label:8}{command}")
+    for label, advised in zip(("next", "", ""), next_commands(record, run_dir), strict=False):
+        print(f"{label:8}{advised}")
 
 
 def below_untrained(primary: Mapping[str, Mapping[str, Any]]) -> str:
@@ -238,14 +237,13 @@ def below_untrained(primary: Mapping[str, Mapping[str, Any]]) -> str:
 def next_commands(record: RunRecord, run_dir: Path) -> list[str]:
     """What can be done with a run, as commands that work as they stand from the current folder."""
     kept = run_dir.parent.name == "runs"
-    results = run_dir.parent.parent
-    option = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
-    run = shlex.quote(run_dir.name) + option if kept else shlex.quote(str(run_dir))
-    commands = [f"sslbench show {run}"]
+    run = run_dir.name if kept else str(run_dir)
+    results = results_of(run_dir) if kept else None
+    commands = [command("show", run, results=results)]
     if kept:
-        commands.append(f"sslbench table{option}")
+        commands.append(command("table", results=results))
     if record.status == "finished" and record.recipe["evaluators"]:
-        commands.append(f"sslbench eval {run}")
+        commands.append(command("eval", run, results=results))
     return commands
 
 
@@ -297,9 +295,7 @@ def _folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     if text in registry.names("method"):
         return None
     if is_run_folder(path):
-        raise UserError(
-            f"{text!r} is a run's folder, not a method. To resume it: sslbench run --resume {shlex.quote(text)}"
-        )
+        raise UserError(f"{text!r} is a run's folder, not a method. To resume it: {command('run', '--resume', text)}")
     known = registry.names("method")
     if "/" in text or path.is_dir():
         found = "a folder without a run in it (run.json)" if path.is_dir() else "no folder that exists"
@@ -358,7 +354,7 @@ def _request_of_run(run_dir: Path, given: Request) -> Request:
         if not key.startswith("machine.") and not _is_evaluators_path(key):
             raise UserError(f"--resume continues the run's own recipe; only machine.* can change, not {key!r}")
     if (run_dir / "record.json").exists():
-        raise UserError(f"the run {run_dir.name} is finished; see it with: sslbench show {shlex.quote(str(run_dir))}")
+        raise UserError(f"the run {run_dir.name} is finished; see it with: {command('show', run_dir)}")
     if not (run_dir / "run.json").exists():
         raise UserError(f"{run_dir} holds no run that can be resumed: run.json is missing")
     state = read_run_state(run_dir)

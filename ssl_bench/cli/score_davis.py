@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssl_bench.cli.encodings import print_json
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def register(app: typer.Typer) -> None:
                 help="write the two files of the official scorer there, three decimals as it has",
             ),
         ] = None,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="print one JSON document: every measure in full precision")
+        ] = False,
     ) -> None:
         """Score masks of DAVIS 2017, semi-supervised, as the official scorer does.
 
@@ -73,18 +77,23 @@ def register(app: typer.Typer) -> None:
         finally:
             _progress("")
         means = mean_measures(scores)
+        written = [] if csv_folder is None else _write(csv_folder, Path(subset).stem, means, scores)
+        if as_json:
+            objects = [{"name": one.name, **one.measures()} for one in scores]
+            print_json({"data": name, "objects": objects, "mean": means, "written": list(map(str, written))})
+            return
         frames = sum(len(sequence) - 2 for sequence in truth.sequences)
-        typer.echo(
+        print(
             f"{name}, semi-supervised: {len(scores)} objects in "
             f"{len(truth.sequences)} sequences, {frames:,} frames without the first and last of each; best is 1, "
             "of a decay 0\n"
         )
-        typer.echo(f"{'':{NAME_WIDTH}}" + "".join(f"{name:>10}" for name in MEASURES))
+        print(f"{'':{NAME_WIDTH}}" + "".join(f"{name:>10}" for name in MEASURES))
         for one in scores:
-            typer.echo(_line(one.name, one.measures()))
-        typer.echo(_line(f"mean of {len(scores)} objects", means))
-        if csv_folder is not None:
-            _write(csv_folder, Path(subset).stem, means, scores)
+            print(_line(one.name, one.measures()))
+        print(_line(f"mean of {len(scores)} objects", means))
+        for path in written:
+            print(f"written: {path}")
 
 
 def _line(name: str, measures: Mapping[str, float]) -> str:
@@ -93,7 +102,7 @@ def _line(name: str, measures: Mapping[str, float]) -> str:
 
 def _progress(line: str) -> None:
     """One line of a terminal, written over by the next; nothing where the output is a file."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()
 
@@ -110,17 +119,19 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}. Choose another with --csv DIR") from None
 
 
-def _write(folder: Path, subset: str, means: Mapping[str, float], scores: Sequence[ObjectScores]) -> None:
+def _write(folder: Path, subset: str, means: Mapping[str, float], scores: Sequence[ObjectScores]) -> list[Path]:
     """Columns, names and decimals as evaluation_method.py of davis2017-evaluation, byte for byte."""
     from ssl_bench.record import write_atomically
 
     per_sequence = [(one.name, *(_decimals(one.measures()[name]) for name in ("J-Mean", "F-Mean"))) for one in scores]
+    written = []
     for name, rows in (
         (f"global_results-{subset}.csv", [tuple(means), tuple(map(_decimals, means.values()))]),
         (f"per-sequence_results-{subset}.csv", [("Sequence", "J-Mean", "F-Mean"), *per_sequence]),
     ):
         write_atomically(folder / name, _csv(rows))
-        typer.echo(f"written: {folder / name}")
+        written.append(folder / name)
+    return written
 
 
 def _csv(rows: Iterable[tuple[str, ...]]) -> bytes:

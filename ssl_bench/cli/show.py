@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.run import RESULTS
-from ssl_bench.resuming import resume_command
+from ssl_bench.hints import resume_command
 
 if TYPE_CHECKING:
     from ssl_bench.record import EvaluationRecord, RunRecord
@@ -31,32 +32,40 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Show one run: what, when and where, its recipe, untrained against trained with the protocol, and its cost."""
+        from ssl_bench.odd_values import require_usable
         from ssl_bench.record import read_record, with_later_evaluations
         from ssl_bench.run_folder import find_run
 
         folder = find_run(run, results)
         path = folder / "record.json"
         if not path.exists():
-            typer.echo(f"{folder} is an unfinished run: it has no record yet. Resume with: {resume_command(folder)}")
+            print(f"{folder} is an unfinished run: it has no record yet. Resume with: {resume_command(folder)}")
             raise typer.Exit(1)
         problems: list[str] = []
         record = with_later_evaluations(read_record(path), folder, problems)
-        typer.echo(record.model_dump_json(indent=1) if as_json else "\n".join(describe_record(record, path)))
+        require_usable(record, path)
+        if as_json:
+            print_json(record.model_dump(mode="json"))
+        else:
+            print("\n".join(describe_record(record, path)))
         for problem in problems:
-            typer.echo(f"warning: left out: {problem}", err=True)
+            print(f"warning: left out: {problem}", file=sys.stderr)
         if problems:
             raise typer.Exit(1)
 
 
 def describe_record(record: RunRecord, path: Path) -> list[str]:
     """The record in lines for a reader."""
-    from ssl_bench.tables.paths import flatten, plain_text
+    from ssl_bench.tables.paths import flatten, plain_text, singular
     from ssl_bench.tables.table import data_title
 
     network, data, machine, training = record.backbone, record.data, record.machine, record.training
     tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
     speed = network.inference_images_per_second
-    inference = "" if speed is None else f", {speed:,.0f} images/s at {network.inference_batch} per forward pass"
+    inference = f", images/s {network.inference_note}" if network.inference_note else ""
+    if speed is not None:
+        checked = "" if network.inference_cpu_share is not None else " (measured without a look at other load)"
+        inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
     reason = f": {record.preset_reason}" if record.preset_reason else ""
     facts = [
         ("method", f"{record.method} ({record.method_plugin}), preset {record.preset}{reason}"),
@@ -71,15 +80,15 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
         ),
         (
             "training",
-            f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, "
-            f"{timedelta(seconds=round(training.seconds))} h, {training.images_per_second:,.1f} images/s, "
+            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
+            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
             f"peak memory {training.peak_memory_mb:,.0f} MiB"
             + (f", resumed {training.resumed} times" if training.resumed else ""),
         ),
         ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
         (
             "machine",
-            f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}"
+            singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
             + (f" ({machine.precision_reason})" if machine.precision_reason else "")
             + f", {machine.platform}",
         ),
@@ -99,6 +108,12 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
     lines += ["recipe"]
     lines += [f"  {name} = {plain_text(value) or 'none'}" for name, value in _recipe(record, flatten(record.recipe))]
     return [*lines, "", f"record  {path}"]
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds of any length, e.g. "0:09:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _recipe(record: RunRecord, flat: dict[str, object]) -> Iterable[tuple[str, object]]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.run import RESULTS
 from ssl_bench.errors import UserError
+from ssl_bench.hints import command
 
 if TYPE_CHECKING:
     from ssl_bench.tables.table import Table
-
-FIRST_RUN = "sslbench run dino --arch deit_s16"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,41 +36,61 @@ def register(app: typer.Typer) -> None:
             Path, typer.Option(metavar="DIR", help="where runs/ is read and tables/ is written")
         ] = RESULTS,
         list_tables: Annotated[bool, typer.Option("--list", help="show which tables there are and stop")] = False,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="print one JSON document: every number in full precision")
+        ] = False,
     ) -> None:
         """Fold the records under results/ into tables.
 
         Prints Markdown and writes DIR/tables/ID.md and ID.csv. Mean and standard deviation are over seeds; published
         figures stand in columns of their own. Exit status 1 when a record could not be read; the others are tabulated.
         """
-        from ssl_bench.record import read_all
+        from ssl_bench.odd_values import read_usable
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
 
         if list_tables:
-            for known, title in built_in_tables().items():
-                typer.echo(f"{known}  {title}")
+            known = built_in_tables()
+            if as_json:
+                print_json({"tables": [{"id": one, "title": title} for one, title in known.items()]})
+            else:
+                print("\n".join(f"{one}  {title}" for one, title in known.items()))
             return
         sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
-        found, problems = read_all(results)
+        found, problems = read_usable(results)
         records = [record for _, record in found]
         tables = [fold(source.description, records, source.published) for source in sources]
         filled = [table for table in tables if table.blocks]
-        for table in filled or tables[:1]:
-            # what is printed in papers is long and always the same: on screen only while there is nothing else to show
-            typer.echo(_for_screen(table, published_lists=not table.blocks))
-        for table in filled:
-            _write(table, results / "tables")
-        if records and not filled:
-            typer.echo(f"none of the {len(records)} records under {results / 'runs'} counts for this table")
-        elif not records:
-            typer.echo(f"no record under {results / 'runs'} yet, nothing written. Make the first: {FIRST_RUN}")
+        written = [path for table in filled for path in _write(table, results / "tables")]  # before a pipe can close
+        if as_json:
+            from ssl_bench.tables.plain import to_plain
+
+            shown = [to_plain(table) for table in filled or tables[:1]]
+            print_json({"tables": shown, "written": list(map(str, written)), "left_out": problems})
+        else:
+            _print(tables, filled, written)
+            if records and not filled:
+                print(f"none of the {len(records)} records under {results / 'runs'} counts for this table")
+            elif not records:
+                first = command("run", "dino", "--arch", "deit_s16", results=results)
+                print(f"no record under {results / 'runs'} yet, nothing written. Make the first: {first}")
         for problem in problems:
-            typer.echo(f"warning: left out: {problem}", err=True)
+            print(f"warning: left out: {problem}", file=sys.stderr)
         if problems:
             raise typer.Exit(1)
 
 
-def _write(table: Table, folder: Path) -> None:
+def _print(tables: list[Table], filled: list[Table], written: list[Path]) -> None:
+    for table in filled or tables[:1]:
+        # what is printed in papers is long and always the same: on screen only while there is nothing else to show
+        print(_for_screen(table, published_lists=not table.blocks))
+    for table, markdown, csv in zip(filled, written[::2], written[1::2], strict=True):
+        for published in table.published:
+            print(f"published: {len(published.rows)} printed rows ({published.data}) stand in {markdown}")
+        print(f"written: {markdown}, {csv}")
+
+
+def _write(table: Table, folder: Path) -> tuple[Path, Path]:
     from ssl_bench.record import write_atomically
     from ssl_bench.tables.render import to_csv, to_markdown
 
@@ -78,9 +98,7 @@ def _write(table: Table, folder: Path) -> None:
     markdown, csv = folder / f"{table.description.id}.md", folder / f"{table.description.id}.csv"
     write_atomically(markdown, to_markdown(table).encode())
     write_atomically(csv, to_csv(table).encode())
-    for published in table.published:
-        typer.echo(f"published: {len(published.rows)} printed rows ({published.data}) stand in {markdown}")
-    typer.echo(f"written: {markdown}, {csv}")
+    return markdown, csv
 
 
 def _make(folder: Path) -> None:
@@ -98,7 +116,7 @@ def _for_screen(folded: Table, published_lists: bool) -> str:
 
     text = to_markdown(folded, published_lists=published_lists)
     width = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or max(len(line) for line in text.splitlines()) <= width:
+    if sys.stdout is None or not sys.stdout.isatty() or max(len(line) for line in text.splitlines()) <= width:
         return text
     if any(len(line) > width for line in text.splitlines() if line.startswith("|")):
         text = to_markdown(folded, published_lists=published_lists, write_grid=lambda grid: folded_grid(grid, width))

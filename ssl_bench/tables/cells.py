@@ -82,6 +82,7 @@ def _values(column: Column, path: str, group: Group) -> ByProtocol:
         else:
             value = look_up(run.plain, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = number and not (column.evidence and look_up(run.plain, column.evidence) is None)
             measured = {fill_in(column.protocol, run.plain): value} if number else {}
         for protocol, value in measured.items():
             found.setdefault(protocol, []).append(value * column.scale)

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssl_bench.tables.paths import plain_text
+from ssl_bench.tables.paths import plain_text, singular
 
 Scalar = str | int | float | bool
 _MEASUREMENT = re.compile(r"measurement:([^.:]+)\.([^:]+):(trained|untrained)")
@@ -57,7 +57,7 @@ class Key(_Part):
             return self.labels[plain]
         if "*" in self.labels:
             return self.labels["*"]
-        return self.show.replace("{}", plain) if plain else ""
+        return singular(self.show.replace("{}", plain)) if plain else ""
 
 
 class Column(_Part):
@@ -76,6 +76,8 @@ class Column(_Part):
     protocol: str = ""
     """For a dotted path: what decides whether two values compare, with paths in braces, e.g.
     "{backbone.inference_batch} images per forward on {machine.device}". A measurement brings its own."""
+    evidence: str = ""
+    """For a dotted path: a second path; the value counts only in records that have one there, too."""
     any_status: bool = False
     """True for what holds for a collapsed run too, e.g. the number of parameters."""
     evaluated_on: Literal["training-data", "any"] = "training-data"

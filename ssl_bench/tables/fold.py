@@ -13,7 +13,8 @@ from dataclasses import replace
 from ssl_bench.record import RunRecord
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
-from ssl_bench.tables.grouping import Group, Run, as_run, canonical, group, natural, tell_apart, wanted
+from ssl_bench.tables.grouping import Group, Run, as_run, canonical, group, natural, wanted
+from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
 from ssl_bench.tables.table import Block, Row, Table, data_title
 
@@ -53,13 +54,14 @@ def letter(number: int) -> str:
 def _block(
     description: TableDescription, keys: tuple[Key, ...], groups: list[Group], published: PublishedRows, twice: bool
 ) -> Block:
-    common = tell_apart(description, groups)
+    common, unsaid = tell_apart(description, keys, groups)
     order = [key.id for key in keys]
     positions = [order.index(name) for name in description.order_by]
     positions += [position for position in range(len(keys)) if position not in positions]
     groups.sort(key=lambda g: ([natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity)))
     rows = [row for own in groups for row in _rows(description, keys, own, published)]
     rows, notes = _mark(description, rows)
+    notes += [*unsaid, *_precisions(groups)]
     notes += [note for own in groups for note in _notes(own)]
     notes += published_notes(description, rows)
     if description.data == "column":
@@ -123,6 +125,20 @@ def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], li
         for row in rows
     ]
     return lettered, notes
+
+
+def _precisions(groups: list[Group]) -> list[str]:
+    """That a comparison mixes precisions: with "auto" a measurement on the run's machine decided, not the user."""
+    trained = [run.record for own in groups for run in own.runs if run.record.training.steps]
+    met = sorted({record.machine.precision for record in trained})
+    if len(met) < 2:
+        return []
+    asked = {record.recipe.get("training", {}).get("precision") for record in trained}
+    why = "; auto lets a measurement at the start of a run decide" if "auto" in asked else ""
+    return [
+        f"precision: some of these were trained in {' and some in '.join(met)}{why}. To compare them, give "
+        "--set training.precision=fp32 to all"
+    ]
 
 
 def _notes(own: Group) -> list[str]:

@@ -15,8 +15,8 @@ from ssl_bench.tables.table import data_title
 
 NOT_IN_IDENTITY = ("recipe.training.seed", *(f"recipe.data.{key}" for key in OUTSIDE_DIGEST))
 """Values of a recipe in which the runs of one row may differ."""
-AT_MOST_DIFFERENCES = 3
-"""How many differing recipe values a row names before it only counts the rest."""
+PRECISION = "machine.precision"
+"""Decided by a measurement where the recipe says "auto", so two runs of one recipe can differ in it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Group:
     repeated: list[str] = field(default_factory=list)
     """Run ids of earlier runs of a seed that was run again; they do not count."""
     settings: str = ""
-    """What tells the row from others with the same keys."""
+    """What tells the row from others, and what it changes of its preset."""
 
     @property
     def first(self) -> Run:
@@ -60,6 +60,7 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
     identity["data.fingerprint"] = record.data.fingerprint
     identity["method_plugin"] = _distribution(record.method_plugin)
     identity["backbone.plugin"] = _distribution(record.backbone.plugin)
+    identity[PRECISION] = record.machine.precision
     for key in description.distinguish:
         identity[key.path] = look_up(plain, key.path)
     return Run(record, plain, identity)
@@ -87,28 +88,6 @@ def group(keys: tuple[Key, ...], runs: Iterable[Run]) -> list[Group]:
     return list(found.values())
 
 
-def tell_apart(description: TableDescription, groups: list[Group]) -> str:
-    """Write each group's `settings`; returns the words that all groups share.
-
-    First what the description distinguishes by; rows that still look alike name the recipe values that differ.
-    """
-    common: list[str] = []
-    words: list[list[str]] = [[] for _ in groups]
-    for key in description.distinguish:
-        texts = [key.text(look_up(own.first.plain, key.path)) for own in groups]
-        for mine, text in zip([common] if len(set(texts)) == 1 else words, texts, strict=False):
-            mine += [text] if text else []
-    for own, mine in zip(groups, words, strict=True):
-        own.settings = ", ".join(mine)
-    alike: dict[str, list[Group]] = {}
-    for own in groups:
-        alike.setdefault(canonical([own.keys, own.settings]), []).append(own)
-    for same in alike.values():
-        if len(same) > 1:
-            _name_differences(same)
-    return "".join(f", {text}" for text in common)
-
-
 def canonical(value: Any) -> str:
     """One text for equal values, whatever the order of their keys."""
     return json.dumps(value, sort_keys=True)
@@ -119,20 +98,6 @@ def natural(value: Any) -> tuple[int, float, str]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, float(value), "")
     return (1, 0.0, plain_text(value))
-
-
-def _name_differences(groups: list[Group]) -> None:
-    paths = sorted({path for own in groups for path in own.first.identity})
-    differing = [path for path in paths if len({canonical(own.first.identity.get(path)) for own in groups}) > 1]
-    for own in groups:
-        shown = [own.settings] if own.settings else []
-        for path in differing[:AT_MOST_DIFFERENCES]:
-            value = plain_text(own.first.identity.get(path)) or "none"
-            name = path.removeprefix("recipe.").replace(".settings.", ".")
-            shown.append(f"{name}={value if len(value) <= 24 else value[:23] + '…'}")
-        if len(differing) > AT_MOST_DIFFERENCES:
-            shown.append(f"{len(differing) - AT_MOST_DIFFERENCES} more ({own.first.record.run_id})")
-        own.settings = ", ".join(shown)
 
 
 def _key_value(key: Key, run: Run) -> Any:

@@ -145,8 +145,12 @@ def _paths(description: TableDescription) -> list[tuple[str, str]]:
     found += [(f"distinguish {key.id!r}", key.path) for key in description.distinguish]
     found += [("filter", path) for path in description.filter]
     for column in description.column:
-        found += [(f"column {column.id!r}", path) for path in (column.path, *braced_paths(column.protocol))]
+        found += [(f"column {column.id!r}", path) for path in _column_paths(column)]
     return found
+
+
+def _column_paths(column: Column) -> list[str]:
+    return [column.path, *([column.evidence] if column.evidence else []), *braced_paths(column.protocol)]
 
 
 def _check_path(path: str, where: str) -> None:

@@ -40,17 +40,31 @@ def braced_paths(template: str) -> list[str]:
 
 def fill_in(template: str, plain: Mapping[str, Any]) -> str:
     """`template` with every `{dotted.path}` replaced by its value in words."""
-    return re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(plain, found.group(1))), template)
+    return singular(re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(plain, found.group(1))), template))
+
+
+def singular(text: str) -> str:
+    """Plurals after a 1 without their s.
+
+    >>> singular("1 threads, 21 epochs, 0.1 epochs, 1 blocks")
+    '1 thread, 21 epochs, 0.1 epochs, 1 block'
+    """
+    return re.sub(r"(?<![\d.,])1 (thread|epoch|block|image|core|seed|step)s\b", r"1 \1", text)
 
 
 def plain_text(value: Any) -> str:
-    """A recorded value as a reader writes it: true, 12, 0.996; lists with commas; nothing for None."""
+    """A recorded value as a reader writes it: true, 12, 0.996; lists with commas; nothing for None.
+
+    >>> plain_text([0.4, 1e-6, True]), plain_text(0.1234567)
+    ('0.4, 1e-06, true', '0.1234567')
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # two values never share a text
     if isinstance(value, list | tuple):
         return ", ".join(plain_text(item) for item in value)
     return str(value)

@@ -8,6 +8,7 @@ import re
 import sys
 from typing import Any
 
+from ssl_bench.contract import wrong_capabilities
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.testing.outcomes import require
 
@@ -63,3 +64,9 @@ def settings_are_described(subject: Any) -> None:
         not bare,
         f"{', '.join(bare)} has no meaning: write NAME: TYPE = setting(default, 'what it is.', unit=..., source=...)",
     )
+
+
+def required_capabilities_exist(subject: Any) -> None:
+    """Every capability in `requires` is one that a backbone can have."""
+    wrong = wrong_capabilities(subject.plugin)
+    require(not wrong, wrong)

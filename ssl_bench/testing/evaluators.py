@@ -141,6 +141,7 @@ def test_labels_are_not_learned(subject: Subject) -> None:
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
+    common.required_capabilities_exist,
     it_measures,
     common.settings_round_trip_through_json,
     exactly_one_measurement_is_primary,

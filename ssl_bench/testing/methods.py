@@ -15,6 +15,7 @@ __all__ = ["CHECKS", "Subject"]
 CHECKS = (
     common.docstring_and_paper_present,
     common.settings_are_described,
+    common.required_capabilities_exist,
     method_settings.it_can_be_built,
     common.settings_round_trip_through_json,
     method_settings.presets_are_valid,

@@ -1,0 +1,135 @@
+"""What a row says of its settings: all that tells it from other rows, and all that it changes of its preset.
+
+No two rows look alike, and a word that one setting brings in never hides another setting that differs as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from ssl_bench.tables.description import Key, TableDescription
+from ssl_bench.tables.grouping import Group, canonical
+from ssl_bench.tables.paths import look_up, plain_text
+
+PRESET = "preset"
+IMAGE_PX = ("data.image_px", "recipe.data.image_px", "recipe.data.settings.image_px")
+"""One value in three places of a record."""
+NOT_RECORDED = "not recorded"
+"""Stands for the value of a setting that a record of an older version does not have."""
+
+
+def tell_apart(description: TableDescription, keys: Sequence[Key], groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """Write each group's `settings`; returns the words that all groups share, and notes on what rows leave unsaid.
+
+    First comes what the description distinguishes by. Then, among rows of the same keys (e.g. one method on one
+    network) and preset, each setting in which they differ: a value that more than half of them have is their standard
+    and stands in a note instead. What a run changes of its preset is always named.
+    """
+    common, words = _distinguished(description, groups)
+    notes: list[str] = []
+    shown = [*keys, *description.distinguish]
+    for same in _alike(keys, groups):
+        notes += _name_differences(shown, [groups[index] for index in same], [words[index] for index in same])
+    for own, mine in zip(groups, words, strict=True):
+        own.settings = ", ".join(mine)
+    _name_runs(keys, groups)
+    return "".join(f", {text}" for text in common), notes
+
+
+def setting_name(path: str) -> str:
+    """The name that `--set` takes of a path into the record.
+
+    >>> setting_name("recipe.method.settings.local_views")
+    'method.local_views'
+    """
+    return path.removeprefix("recipe.").replace(".settings.", ".", 1)
+
+
+def _named(path: str, own: Group) -> str:
+    """A setting with its value, e.g. `method.local_scale=[0.05, 0.4]`."""
+    value = own.first.identity.get(path)
+    if path not in own.first.identity:
+        text = NOT_RECORDED
+    elif isinstance(value, list | tuple):
+        text = f"[{plain_text(value)}]"
+    else:
+        text = plain_text(value) or "none"
+    return f"{setting_name(path)}={text}"
+
+
+def _distinguished(description: TableDescription, groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """(words that all groups share, words of each group) of the description's `distinguish`."""
+    common: list[str] = []
+    words: list[list[str]] = [[] for _ in groups]
+    for key in description.distinguish:
+        texts = [key.text(look_up(own.first.plain, key.path)) for own in groups]
+        for mine, text in zip([common] if len(set(texts)) == 1 else words, texts, strict=False):
+            mine += [text] if text else []
+    return common, words
+
+
+def _alike(keys: Sequence[Key], groups: Sequence[Group]) -> Iterable[list[int]]:
+    """Indices of the groups that show the same keys."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for index, own in enumerate(groups):
+        found.setdefault(_texts(keys, own), []).append(index)
+    return found.values()
+
+
+def _texts(keys: Sequence[Key], own: Group) -> tuple[str, ...]:
+    return tuple(key.text(value) for key, value in zip(keys, own.keys, strict=True))
+
+
+def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:
+    """Add to the words of groups with the same keys what they differ in; returns a note on what is standard."""
+    said = {key.path for key in shown if _tells(key, groups)}
+    said |= set(IMAGE_PX) if said & set(IMAGE_PX) else set()
+    changes = [own.first.record.changed_settings for own in groups]
+    by_preset: dict[str, list[int]] = {}
+    for index, own in enumerate(groups):
+        # a preset stands for its settings where all that a run changes of it is recorded
+        preset = own.first.record.preset if PRESET in said and None not in changes else ""
+        by_preset.setdefault(preset, []).append(index)
+    by_hand = [_set_by_hand(own) for own in groups]
+    standard: list[str] = []
+    for same in by_preset.values():
+        for path in sorted({path for index in same for path in groups[index].first.identity} - said):
+            texts = {index: _named(path, groups[index]) for index in same}
+            usual, count = Counter(texts.values()).most_common(1)[0]
+            has_standard = 2 * count > len(same)
+            for index, text in texts.items():
+                named = text != usual or not has_standard or setting_name(path) in by_hand[index]
+                if named and text not in words[index]:
+                    words[index].append(text)
+            if has_standard and count < len(same):
+                standard.append(usual)
+    if not standard:
+        return []
+    record = groups[0].first.record
+    return [f"{record.method} on {record.backbone.name}, where its row says nothing else: {', '.join(standard)}"]
+
+
+def _set_by_hand(own: Group) -> Collection[str]:
+    """Names of the settings that a run changes of its preset; from its command where an old record does not say."""
+    record = own.first.record
+    if record.changed_settings is not None:
+        return record.changed_settings
+    assignments = re.findall(r"--set[ =]'?([\w.-]+)=", record.command)
+    return [*assignments, *(["training.batch_size"] if "--batch-size" in record.command else [])]
+
+
+def _tells(key: Key, groups: Sequence[Group]) -> bool:
+    """Whether the key's words tell its values apart: labels can give one word to several values."""
+    values = [look_up(own.first.plain, key.path) for own in groups]
+    return len({canonical(value) for value in values}) == len({key.text(value) for value in values})
+
+
+def _name_runs(keys: Sequence[Key], groups: Sequence[Group]) -> None:
+    """Name the runs of rows that would still look alike, e.g. because values differ in their type alone."""
+    counts = Counter((_texts(keys, own), own.settings) for own in groups)
+    for own in groups:
+        if counts[_texts(keys, own), own.settings] > 1:
+            runs = " ".join(sorted(run.record.run_id for run in own.runs))
+            own.settings = ", ".join(text for text in (own.settings, f"run {runs}") if text)

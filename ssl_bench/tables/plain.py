@@ -1,0 +1,65 @@
+"""A table as plain values for `--json`: the numbers of the CSV, nested and in full precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssl_bench.tables.description import Column, parse_source
+from ssl_bench.tables.table import Cell, Row, Statistic, Table
+
+
+def to_plain(table: Table) -> dict[str, Any]:
+    """Blocks of rows as in the Markdown, each cell with mean, std, n, unit and protocol; then the printed rows.
+
+    A cell that was not measured is left out of its row; `std` is null for one seed.
+    """
+    return {
+        "id": table.description.id,
+        "title": table.description.title,
+        "blocks": [
+            {
+                "heading": block.heading,
+                "rows": [_row(table, row) for row in block.rows],
+                "notes": list(block.notes),
+            }
+            for block in table.blocks
+        ],
+        "published": [
+            {"heading": part.heading, "data": part.data, "rows": [dict(row) for row in part.rows]}
+            for part in table.published
+        ],
+    }
+
+
+def _row(table: Table, row: Row) -> dict[str, Any]:
+    columns = table.description.column
+    published: dict[str, str] = {}
+    for part, texts in zip(table.description.published, row.published, strict=True):
+        published |= {column.column: text for column, text in zip(part.columns, texts, strict=True) if text}
+    return {
+        "keys": {key.id: text for key, text in zip(table.keys, row.keys, strict=True)},
+        "settings": row.settings,
+        "data": row.data,
+        "synthetic": row.synthetic,
+        "data_fingerprint": row.fingerprint,
+        "finished": row.finished,
+        "collapsed": row.collapsed,
+        "failed": row.failed,
+        "runs": list(row.runs),
+        "cells": {c.id: _cell(c, cell) for c, cell in zip(columns, row.cells, strict=True) if cell != Cell()},
+        "published": published,
+    }
+
+
+def _cell(column: Column, cell: Cell) -> dict[str, Any]:
+    if cell.word:
+        return {"word": cell.word}
+    found: dict[str, Any] = {} if cell.value is None else _statistic(cell.value)
+    before = parse_source(column.baseline)
+    if before is not None and cell.baseline is not None:
+        found[before.subject] = _statistic(cell.baseline)
+    return found | {"unit": column.unit, "protocol": cell.protocol}
+
+
+def _statistic(value: Statistic) -> dict[str, Any]:
+    return {"mean": value.mean, "std": value.std, "n": value.n}
