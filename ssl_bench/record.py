@@ -53,6 +53,8 @@ class DataRecord(_Part):
     test_images: int
     classes: int
     image_px: int
+    notes: tuple[str, ...] = ()
+    """How the data were read, e.g. which files were passed over."""
 
 
 class BackboneRecord(_Part):

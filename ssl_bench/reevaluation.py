@@ -68,6 +68,8 @@ def reevaluate(
         "machine",
         "machine",
     )
+    for note in resolved.dataset.notes:
+        say(f"{resolved.dataset.name}: {note}")
     device = machine.choose_device(machine_settings.device)
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     backbone = build_method(resolved).evaluation_backbone().to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ def check_free_space(method: Method, run_dir: Path) -> None:
 
 def find_run(text: str, results: Path) -> Path:
     """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.name == "record.json":
         path = path.parent
     if (path / "record.json").exists() or (path / "run.json").exists():

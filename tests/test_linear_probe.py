@@ -336,7 +336,7 @@ def test_the_probe_on_244_images_is_as_good_as_logistic_regression() -> None:
     from sklearn.linear_model import LogisticRegression
 
     ours, theirs, hundred_steps = [], [], []
-    for seed in range(5):
+    for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         mixing = torch.randn(24, 24, generator=generator) * torch.logspace(0, -1.5, 24)  # ill-conditioned, off centre
         labels = torch.arange(244 + 1000) % 2
@@ -348,9 +348,9 @@ def test_the_probe_on_244_images_is_as_good_as_logistic_regression() -> None:
         plain = {"learning_rates": (0.03, 0.1, 0.3, 1.0, 3.0), "epochs": 100}
         ours.append(evaluate(learned, asked, **plain, min_steps=1000, cross_validate_below=2000)["top1_last"].value)
         hundred_steps.append(evaluate(learned, asked, **plain)["top1_last"].value)
-    mean, expected = sum(ours) / 5, sum(theirs) / 5
+    mean, expected = sum(ours) / 3, sum(theirs) / 3
     assert abs(mean - expected) < 2, (mean, expected)
-    assert sum(hundred_steps) / 5 < expected - 3, "100 steps should not do, or the case is too easy"
+    assert sum(hundred_steps) / 3 < expected - 3, "100 steps should not do, or the case is too easy"
 
 
 def test_the_protocol_of_a_small_training_set_is_the_truth() -> None:

@@ -13,6 +13,7 @@ import typer
 from ssl_bench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from ssl_bench.measurement import Measurement
     from ssl_bench.record import RunRecord
     from ssl_bench.request import Request, Resolved
 
@@ -144,6 +145,8 @@ def execute(resolved: Resolved, run_dir: Path, resume: bool) -> None:
 
 def show_result(record: RunRecord, run_dir: Path) -> None:
     """The run's row: untrained beside trained for every primary measurement."""
+    from ssl_bench.measurement import within_noise
+
     primary: dict[str, dict[str, Any]] = {}
     data: dict[str, str] = {}
     for evaluation in record.evaluations:
@@ -160,10 +163,19 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
         unit = next(iter(values.values()))
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
+        ends = [interval_text(values[subject]) if subject in values else "" for subject in ("untrained", "trained")]
+        if any(ends):
+            noise = f"within what {unit.n:,} test items can tell" if both and within_noise(*values.values()) else ""
+            print(f"  {'  95 % interval':32}{ends[0]:>12}{ends[1]:>12}{'':10}   {noise}".rstrip())
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
     print("next    sslbench table   ·   sslbench run ... --data PATH   ·   sslbench list")
+
+
+def interval_text(measurement: Measurement) -> str:
+    """The ends of a measurement's interval, e.g. "54.5-58.9"; empty where it has none."""
+    return "" if measurement.interval is None else "-".join(f"{end:.1f}" for end in measurement.interval)
 
 
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -101,11 +101,11 @@ def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
     `list` is a name in ImageSets/Segmentation, or a list file of one's own; `objects` also asks for the object masks.
     Raises `UserError` for a folder, list or file that is missing or misnamed.
     """
-    root = _root(path.expanduser())
+    root = _root(Path(os.path.expanduser(path)))
     lists = root / "ImageSets" / "Segmentation"
     file = lists / (list if list.endswith(".txt") else f"{list}.txt")
     if not file.is_file():
-        own = Path(list).expanduser()
+        own = Path(os.path.expanduser(list))
         if not own.is_file():
             known = sorted(entry.stem for entry in lists.glob("*.txt"))
             raise UserError(
