@@ -10,13 +10,15 @@ What the formats hold beyond RGB is turned into RGB like this, the same on every
   clipped.
 - An animation or a multi-page file is its first picture. CMYK goes through Pillow's plain conversion, without profiles.
 
-A file of a few hundred kilobytes may hold 180 million pixels, 0.7 GB a copy. Images above `LARGE_PIXELS` are therefore
-decoded one at a time, in all threads and processes of the user on this machine, and converted in bands.
+A file of a few hundred kilobytes may hold 180 million pixels, 0.7 GB a copy. More than Pillow calls safe (89 million)
+is therefore refused, and images above `LARGE_PIXELS` are decoded one at a time, in all threads and processes of the
+user on this machine, and converted in bands.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 import threading
@@ -53,6 +55,8 @@ _UPRIGHT = {
 }
 _ORIENTATION = 0x0112
 
+# Refused here, with the file's name, where Pillow only warns
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.Image")
 # A garbled EXIF block is common in photos from the web (ImageNet has dozens) and says nothing about the pixels.
 warnings.filterwarnings("ignore", message=r"(Possibly corrupt|Corrupt) EXIF data", module=r"PIL\.TiffImagePlugin")
 
@@ -69,6 +73,7 @@ def read_image(path: str | os.PathLike[str], at_least_px: int | None = None) -> 
             image = Image.open(file, formats=FORMATS)
             if at_least_px is not None:
                 image.draft(None, (at_least_px, at_least_px))
+            _refuse_bomb(image.size)
             with _one_large_image_at_a_time(image.width * image.height):
                 image.load()
                 turn = _turn(image)
@@ -100,6 +105,11 @@ def holds_an_image(path: str | os.PathLike[str]) -> bool:
     except UserError as error:
         return isinstance(error.__cause__, PermissionError)
     return True
+
+
+def _refuse_bomb(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError(f"{size[0]:,} x {size[1]:,} px")
 
 
 @contextmanager
@@ -148,8 +158,10 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
         empty = Path(path).stat().st_size == 0
         reason = "it is empty (0 bytes)" if empty else f"it holds no image of a known kind ({', '.join(FORMATS)})"
     elif isinstance(error, Image.DecompressionBombError):
-        reason = f"it has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} that are safe to decode"
-        return f"cannot read {name}: {reason}. Shrink or remove it."
+        return (
+            f"cannot read {name}: it has more than the {Image.MAX_IMAGE_PIXELS or 0:,} pixels that are safe to decode. "
+            "Shrink it or move it away; large JPEGs can be decoded smaller with --set data.decode_px=512."
+        )
     elif isinstance(error, OSError) and error.errno is not None:  # the disk or the network, not the file's content
         return f"cannot read {name}: {error.strerror}."
     else:

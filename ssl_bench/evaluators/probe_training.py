@@ -237,7 +237,7 @@ class _Choice:
 
     def probes(self, weight: Tensor, bias: Tensor, classes: int) -> Probes:
         """What was found, with all classifiers as they are now."""
-        apart = weight.unflatten(1, (-1, classes))
+        apart = weight.reshape(len(weight), -1, classes)
         return Probes(
             apart.transpose(0, 1).contiguous(), bias.view(-1, classes).clone(), self._finite, self.last, self.selected
         )
