@@ -338,14 +338,14 @@ def test_the_probe_on_244_images_is_as_good_as_logistic_regression() -> None:
     ours, theirs, hundred_steps = [], [], []
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
-        mixing = torch.randn(24, 24, generator=generator) * torch.logspace(0, -1.5, 24)  # ill-conditioned, off centre
+        mixing = torch.randn(12, 12, generator=generator) * torch.logspace(0, -1, 12)  # ill-conditioned
         labels = torch.arange(244 + 1000) % 2
-        points = torch.randn(len(labels), 24, generator=generator) + 0.3 * (labels[:, None] * 2.0 - 1)
-        vectors = points @ mixing + 3 * torch.randn(24, generator=generator)
+        points = torch.randn(len(labels), 12, generator=generator) + 0.45 * (labels[:, None] * 2.0 - 1)
+        vectors = points @ mixing + 6 * torch.randn(12, generator=generator)  # and off center, as features are
         learned, asked = (vectors[:244], labels[:244]), (vectors[244:], labels[244:])
         model = LogisticRegression(max_iter=2000).fit(*(part.numpy() for part in learned))
         theirs.append(100 * model.score(*(part.numpy() for part in asked)))
-        plain = {"learning_rates": (0.03, 0.1, 0.3, 1.0, 3.0), "epochs": 100}
+        plain = {"learning_rates": (0.01, 0.03, 0.1, 0.3, 1.0), "epochs": 100}
         ours.append(evaluate(learned, asked, **plain, min_steps=1000, cross_validate_below=2000)["top1_last"].value)
         hundred_steps.append(evaluate(learned, asked, **plain)["top1_last"].value)
     mean, expected = sum(ours) / 3, sum(theirs) / 3

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ssl_bench.cli.run import show_result
+from ssl_bench.cli.show import describe_record
 from ssl_bench.measurement import Measurement, accuracy, wilson_interval, within_noise
+from tests.records import evaluation, make_record
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 2), (132, 244), (1068, 2000), (49_999, 50_000)])
@@ -44,3 +48,21 @@ def test_a_record_from_before_intervals_is_read_and_is_never_noise() -> None:
     assert not within_noise(read, read)
     kept = accuracy("m", 5, 10, protocol="p")
     assert Measurement.model_validate_json(kept.model_dump_json()) == kept
+
+
+def test_a_run_shows_n_interval_and_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = {"knn": (130, 140), "linear-probe": (130, 190)}
+    evaluations = tuple(
+        evaluation(name, subject, accuracy("top1", hits, 244, protocol="p", primary=True))
+        for name, both in pairs.items()
+        for subject, hits in zip(("untrained", "trained"), both, strict=True)
+    )
+    record = make_record(evaluations=evaluations)
+    show_result(record, Path("results/runs/x"))
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("  knn (top1)"))
+    assert lines[start].endswith("53.3        57.4      +4.1   test %, n 244")
+    assert " ".join(lines[start + 1].split()) == "95 % interval 47.0-59.4 51.1-63.4 the difference is within noise"
+    assert " ".join(lines[start + 3].split()) == "95 % interval 47.0-59.4 72.3-82.6"
+    shown = "\n".join(describe_record(record, Path("record.json")))
+    assert "95 % interval: untrained 47.0-59.4, trained 51.1-63.4" in shown

@@ -165,7 +165,7 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
         ends = [interval_text(values[subject]) if subject in values else "" for subject in ("untrained", "trained")]
         if any(ends):
-            noise = f"within what {unit.n:,} test items can tell" if both and within_noise(*values.values()) else ""
+            noise = "the difference is within noise" if both and within_noise(*values.values()) else ""
             print(f"  {'  95 % interval':32}{ends[0]:>12}{ends[1]:>12}{'':10}   {noise}".rstrip())
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")

@@ -68,7 +68,8 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
         (
             "data",
             f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
-            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}",
+            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}"
+            + "".join(f"; {note}" for note in data.notes),
         ),
         (
             "training",
