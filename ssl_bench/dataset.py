@@ -13,7 +13,10 @@ from ssl_bench.settings import Settings
 
 
 class Split(Protocol):
-    """Labelled images in a fixed order. Must survive pickling: worker processes read from it."""
+    """Labelled images in a fixed order. Must survive pickling: worker processes read from it.
+
+    A split may also have `size(index) -> (width, height)` in pixels, where that is cheaper than reading the image.
+    """
 
     labels: Sequence[int]
     """One class index an image; read by evaluators and by methods that declare `needs_labels`, by no other."""
@@ -44,6 +47,8 @@ class Dataset(ABC):
     """Side of the square image that networks get, unless the recipe sets another: 32 for CIFAR, 224 for photos."""
     train: Split
     test: Split
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the data were read, e.g. files that were passed over: shown, and recorded."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -56,4 +61,5 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hex digest that changes with the data: seed and code version of a made set, names and sizes of files."""
+        """Hex digest that changes with the data, not with the folder: of seed and code version of a made set, of names,
+        sizes and content of files."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -40,9 +41,10 @@ BATCHES_WORTH_WORKERS = 8
 class FeatureStore:
     """`FeatureStore(...)("train")`: features of a split in its order, extracted at the first call (`FeatureSource`).
 
-    Photos: bicubic resize of the shorter side to 256/224 of `image_px`, centre crop. Sets whose images are `image_px`
-    squares, such as CIFAR: as they are. Mean and standard deviation of ImageNet in both cases. The backbone runs in
-    eval mode and gets its modes back; `autocast_dtype` None is float32.
+    One transform for all images of both splits. Sets whose images are all `image_px` squares, such as CIFAR: as they
+    are. All others: bicubic resize of the shorter side to 256/224 of `image_px`, centre crop. Mean and standard
+    deviation of ImageNet in both cases. The backbone runs in eval mode and gets its modes back; `autocast_dtype` None
+    is float32.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class FeatureStore:
     ) -> None:
         self.backbone, self.dataset, self.device, self.say = backbone, dataset, device, say
         self.autocast_dtype, self.batch_size, self.workers = autocast_dtype, batch_size, workers
-        resize_px = image_px if _is_native(dataset.train, image_px) else round(image_px * RESIZE_TO_CROP)
+        resize_px = image_px if is_native(dataset, image_px) else round(image_px * RESIZE_TO_CROP)
         self.transform = evaluation_transform(crop_px=image_px, resize_px=resize_px)
         self.words = (
             f"native {image_px} px" if resize_px == image_px else f"resize {resize_px} bicubic, centre crop {image_px}"
@@ -138,10 +140,24 @@ def device_with_room(backbone: nn.Module, needed_bytes: int) -> torch.device:
     return parameter.device if needed_bytes < free_bytes else torch.device("cpu")
 
 
-def _is_native(images: Split, image_px: int) -> bool:
-    """Whether images are squares of `image_px` already, judged by the first, middle and last one."""
-    looked_at = {0, len(images) // 2, len(images) - 1} if len(images) else set()
-    return all(images.image(index).size == (image_px, image_px) for index in looked_at)
+def is_native(dataset: Dataset, image_px: int) -> bool:
+    """Whether all images of both splits are squares of `image_px` already: then, and only then, none is resized.
+
+    Sizes come from the splits' `size` (headers of files) where they have it. Known after the first call.
+    """
+    known = _NATIVE.setdefault(dataset, {})
+    if image_px not in known:
+        sizes = (_size(split, index) for split in (dataset.train, dataset.test) for index in range(len(split)))
+        known[image_px] = all(size == (image_px, image_px) for size in sizes)
+    return known[image_px]
+
+
+_NATIVE: WeakKeyDictionary[Dataset, dict[int, bool]] = WeakKeyDictionary()
+
+
+def _size(split: Split, index: int) -> tuple[int, int]:
+    size: Callable[[int], tuple[int, int]] | None = getattr(split, "size", None)
+    return split.image(index).size if size is None else size(index)
 
 
 def _check(vectors: Tensor, split: str) -> None:

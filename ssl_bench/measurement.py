@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -24,3 +27,47 @@ class Measurement(BaseModel):
     """The number a table shows for this evaluator unless it asks for another."""
     details: str = ""
     """What does not decide comparability but is worth knowing, e.g. the search library and its version."""
+    interval: tuple[float, float] | None = None
+    """Ends of the 95 % interval of `value`, in `unit`: how far another `n` test items could have moved it."""
+
+
+def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval, in percent, of a share of which `hits` of `n` items were counted (Wilson 1927).
+
+    Holds for few items and for shares near 0 and 100 %, where the usual "value +- 2 deviations" does not. It covers
+    the choice of the test items only, not that of the training images or of the seed.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = hits / n, z * z / n
+    center = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
+
+
+def accuracy(metric: str, hits: int, n: int, *, protocol: str, primary: bool = False, details: str = "") -> Measurement:
+    """A measurement in percent of test items, with its interval."""
+    return Measurement(
+        metric=metric,
+        value=100 * hits / n,
+        unit="%",
+        higher_is_better=True,
+        n=n,
+        protocol=protocol,
+        primary=primary,
+        details=details,
+        interval=wilson_interval(hits, n),
+    )
+
+
+def within_noise(one: Measurement, other: Measurement) -> bool:
+    """Whether the difference of two numbers may be an accident of the test items; False where an interval is missing.
+
+    Newcombe 1998 (Statistics in Medicine 17, method 10): the 95 % interval of the difference, from both numbers' own,
+    holds 0. The same test items behind both make this cautious, since shared luck cancels out.
+    """
+    if one.interval is None or other.interval is None:
+        return False
+    low, high = sorted((one, other), key=lambda measurement: measurement.value)
+    assert low.interval is not None
+    assert high.interval is not None
+    return high.value - low.value <= math.hypot(high.value - high.interval[0], low.interval[1] - low.value)

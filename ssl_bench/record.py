@@ -62,6 +62,8 @@ class DataRecord(RecordPart):
     test_images: int
     classes: int
     image_px: int
+    notes: tuple[str, ...] = ()
+    """How the data were read, e.g. which files were passed over."""
 
 
 class SpeedRecord(RecordPart):

@@ -47,6 +47,8 @@ def reevaluate(
     machine_settings = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     device = machine.choose_device(machine_settings.device)
     dataset = _open(recipe, data, section_of(values, "data"))
+    for note in dataset.notes:
+        say(f"{dataset.name}: {note}")
 
     networks = {"untrained": untrained_backbone}
     if record.training.steps:

@@ -22,6 +22,8 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
         f"{data.name} ({made}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes, "
         f"{data.image_px} px)",
     )
+    for note in data.notes:
+        line("data", note)
     line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
     tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
     line("network", f"{recipe.arch}, {_count(backbone.parameters)} parameters{tokens}")
@@ -65,6 +67,7 @@ def describe_data(resolved: Resolved) -> DataRecord:
         test_images=len(data.test),
         classes=len(data.classes),
         image_px=data.image_px,
+        notes=data.notes,
     )
 
 

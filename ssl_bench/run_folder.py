@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -197,7 +198,7 @@ def digest_of(folder: Path) -> str | None:
 
 def find_run(text: str, results: Path) -> Path:
     """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.name == "record.json":
         path = path.parent
     if is_run_folder(path):

@@ -167,23 +167,26 @@ def test_words_and_pixels_of_the_transform() -> None:
         assert torch.allclose(features.transform(image), published(image), atol=1e-5)
 
 
-def test_a_set_with_one_odd_image_is_still_read() -> None:
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("odd", [0, 1, 4])
+def test_one_image_of_another_size_means_that_all_are_resized(split: str, odd: int) -> None:
     dataset = ToyDataset(count=5)
-    squares = dataset.train
+    squares = getattr(dataset, split)
 
     class Odd(Photos):
         labels = squares.labels
 
         def __len__(self) -> int:
-            return 5
+            return len(squares)
 
         def image(self, index: int) -> Image.Image:
-            return squares.image(index) if index != 1 else super().image(index)
+            return squares.image(index) if index != odd else super().image(index)
 
-    dataset.train = Odd()  # type: ignore[assignment]
-    found = store(Pixels(), dataset)("train")
-    assert found.transform == "native 8 px"
-    assert found.vectors.shape == (5, 3)
+    assert store(Pixels(), ToyDataset(count=5))("train").transform == "native 8 px"
+    setattr(dataset, split, Odd())
+    features = store(Pixels(), dataset)
+    for name in ("train", "test"):
+        assert features(name).transform == "resize 9 bicubic, centre crop 8"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

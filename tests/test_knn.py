@@ -103,7 +103,7 @@ def test_votes_and_predictions_are_those_of_the_papers_formula() -> None:
             for j in range(k):
                 ours[labels[int(found.indices[i, j])]] += math.exp(float(found.similarities[i, j]) / 0.07)
             assert ours == pytest.approx(expected, rel=1e-5), "float32 normalisation"
-            assert int(predicted[k][i]) == expected.index(max(expected))
+            assert int(predicted[k][i, 0]) == expected.index(max(expected))
 
 
 def test_votes_from_float64_cosines_agree_to_a_millionth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_votes_from_float64_cosines_agree_to_a_millionth(monkeypatch: pytest.Mon
     similarities, indices = (normalize(queries.double(), dim=1) @ unit.T).topk(20)
     seen: list[Tensor] = []
     original = Tensor.argmax
-    monkeypatch.setattr(Tensor, "argmax", lambda self, dim: seen.append(self.clone()) or original(self, dim))
+    monkeypatch.setattr(Tensor, "argmax", lambda self, **kw: seen.append(self.clone()) or original(self, **kw))
     classify(indices, similarities, torch.tensor(labels), 4, [7, 20], 0.07)
     for k, votes in zip((7, 20), seen, strict=True):
         for i, query in enumerate(queries.tolist()):
@@ -131,6 +131,39 @@ def test_near_neighbours_outvote_many_far_ones_by_hand() -> None:
     assert other["top1_k3"].value == 0
 
 
+def authors_script(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int, classes: int) -> list[float]:
+    """Top-1 and top-5 in percent: the body of knn_classifier in the authors' eval_knn.py, in float64, all at once."""
+    similarity = queries.double() @ bank.double().T
+    distances, indices = similarity.topk(k, largest=True, sorted=True)
+    neighbours = torch.gather(labels.view(1, -1).expand(len(queries), -1), 1, indices)
+    one_hot = torch.zeros(len(queries) * k, classes, dtype=torch.float64).scatter_(1, neighbours.view(-1, 1), 1)
+    weights = distances.clone().div_(0.07).exp_()
+    probabilities = torch.sum(one_hot.view(len(queries), -1, classes) * weights.view(len(queries), -1, 1), 1)
+    correct = probabilities.sort(1, True)[1].eq(truth.view(-1, 1))
+    return [100 * correct.narrow(1, 0, top).sum().item() / len(queries) for top in (1, min(5, k))]
+
+
+@pytest.mark.parametrize(("classes", "k"), [(6, 5), (9, 20), (23, 10), (60, 20)])
+def test_top1_and_top5_are_those_of_the_authors_script(classes: int, k: int) -> None:
+    vectors, labels, queries, truth = data(150, 90, 7, classes)
+    found = evaluate(vectors, labels, queries, truth, classes, neighbours=(k,), reported=k)
+    bank, asked = normalize(vectors, dim=1), normalize(queries, dim=1)
+    expected = authors_script(bank, torch.tensor(labels), asked, torch.tensor(truth), k, classes)
+    assert [found[f"top{top}_k{k}"].value for top in (1, 5)] == pytest.approx(expected)
+    assert expected[0] < expected[1] < 100, "the case should tell top-1, top-5 and all apart"
+    assert [one.metric for one in found.values() if one.primary] == [f"top1_k{k}"]
+
+
+def test_top5_is_left_out_where_it_would_say_nothing() -> None:
+    assert list(evaluate(*data(30, 9, 4, 5), 5, neighbours=(10,), reported=10)) == ["top1_k10"]  # 5 classes: 100 %
+    assert list(evaluate(*data(30, 9, 4, 9), 9, neighbours=(4,), reported=4)) == ["top1_k4"]
+
+
+def test_classes_without_a_vote_rank_by_index() -> None:
+    ranked = classify(torch.tensor([[0, 1]]), torch.tensor([[0.9, 0.8]]), torch.tensor([6, 2]), 8, [1, 2], 0.07, 5)
+    assert {k: rows.tolist() for k, rows in ranked.items()} == {1: [[6, 0, 1, 2, 3]], 2: [[6, 2, 0, 1, 3]]}
+
+
 def test_length_of_a_feature_does_not_count() -> None:
     vectors, labels, queries, truth = data(40, 12, 4, 3)
     stretched = vectors * torch.linspace(0.01, 100, 40)[:, None]
@@ -144,17 +177,17 @@ def test_ties_go_to_the_smaller_training_index_and_class() -> None:
     for backend in ("torch", "faiss"):
         assert nearest(query, bank, 2, backend).indices.tolist() == [[1, 2]]
     predicted = classify(torch.tensor([[1, 2]]), torch.ones(1, 2), torch.tensor([0, 4, 3, 0]), 5, [1, 2], 0.07)
-    assert predicted[1].tolist() == [4]
-    assert predicted[2].tolist() == [3], "4 and 3 have one vote each"
+    assert predicted[1].tolist() == [[4]]
+    assert predicted[2].tolist() == [[3]], "4 and 3 have one vote each"
 
 
 def test_votes_in_parts_are_votes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     indices, labels = torch.randint(50, (37, 9), generator=generator), torch.randint(11, (50,), generator=generator)
     similarities = torch.rand(37, 9, generator=generator).sort(descending=True).values
-    whole = classify(indices, similarities, labels, 11, [2, 9], 0.07)
+    whole = classify(indices, similarities, labels, 11, [2, 9], 0.07, 5)
     monkeypatch.setattr("ssl_bench.evaluators.knn.VOTES_AT_ONCE", 44)
-    parts = classify(indices, similarities, labels, 11, [2, 9], 0.07)
+    parts = classify(indices, similarities, labels, 11, [2, 9], 0.07, 5)
     assert all(torch.equal(whole[k], parts[k]) for k in (2, 9))
 
 

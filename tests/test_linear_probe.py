@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Features, Measurement
-from ssl_bench.evaluators.linear_probe import LinearProbe, LinearProbeConfig, Probes, hold_out, train_probes
+from ssl_bench.evaluators.linear_probe import LinearProbe, LinearProbeConfig
+from ssl_bench.evaluators.probe_training import (
+    Probes,
+    ProbeSettings,
+    cross_validate,
+    draw_folds,
+    hold_out,
+    train_probes,
+)
 from ssl_bench.settings import parse_settings
 from tests.toy import ToyBackbone, ToyDataset
 
@@ -30,8 +38,8 @@ def train(
     """Two thirds for training, one third held out."""
     part = 2 * len(vectors) // 3
     return train_probes(
-        vectors[:part], labels[:part], vectors[part:], labels[part:], classes, rates,
-        epochs=epochs, batch_size=16, momentum=0.9, seed=seed,
+        vectors[:part], labels[:part], vectors[part:], labels[part:], classes,
+        ProbeSettings(rates, epochs, batch_size=16, momentum=0.9, seed=seed),
     )  # fmt: skip
 
 
@@ -42,7 +50,9 @@ def evaluate(
     say: Callable[[str], None] = print,
     **config: object,
 ) -> dict[str, Measurement]:
+    """Measurements by name; few epochs and the held-out part unless the case asks for more."""
     kinds: set[str] = set()
+    config = {"min_steps": 1, "cross_validate_below": 0, **config}
     splits = {"train": Features(*train, "native 8 px"), "test": Features(*test, "native 8 px")}
 
     def source(split: str, kind: str = "features") -> Features:
@@ -89,7 +99,7 @@ def test_each_rate_follows_a_plain_loop(batch_size: int) -> None:
     vectors, labels = clusters(96, 7, 4, 1.0)
     vectors, rates = vectors.double(), (1e-3, 0.1, 2.0, 30.0)
     found = train_probes(
-        vectors, labels, vectors[:20], labels[:20], 4, rates, epochs=9, batch_size=batch_size, momentum=0.9, seed=3
+        vectors, labels, vectors[:20], labels[:20], 4, ProbeSettings(rates, 9, batch_size, momentum=0.9, seed=3)
     )
     assert found.weight.shape == (4, 7, 4)
     for i, rate in enumerate(rates):
@@ -207,7 +217,9 @@ def test_measurements_say_what_they_are() -> None:
     assert found["top1_last"].protocol == f"{shared}rate chosen on held-out images, last epoch, native 8 px"
     assert found["top1_selected"].protocol == f"{shared}rate and epoch chosen on held-out images, native 8 px"
     assert found["top1_last"].details.startswith("rate 0.3 after epoch 5 of 5, held-out ")
-    assert found["top1_last"].details.endswith(" % of 21; the chosen rate 0.3 is at the end of the grid")
+    assert found["top1_last"].details.endswith(
+        " % of 20, trained on 180 of 200 images; the chosen rate 0.3 is at the end of the grid"
+    )
     assert lines == ["linear probe: the chosen rate 0.3 is at the end of the grid: widen it"]
 
 
@@ -232,7 +244,7 @@ def test_standardised_features_do_not_depend_on_scale_or_shift() -> None:
 def test_a_tenth_of_each_class_is_held_out() -> None:
     labels = torch.tensor([0] * 100 + [1] * 30 + [2] * 4 + [3])
     kept, held_out = hold_out(labels, 0.1, seed=0)
-    assert torch.bincount(labels[held_out], minlength=4).tolist() == [10, 3, 1, 0]
+    assert torch.bincount(labels[held_out], minlength=4).tolist() == [10, 3, 0, 0]
     assert sorted(kept.tolist() + held_out.tolist()) == list(range(135))
     assert not torch.equal(hold_out(labels, 0.1, seed=1)[1], held_out)
     assert torch.equal(hold_out(labels, 0.1, seed=0)[1], held_out)
@@ -256,3 +268,130 @@ def test_classes_of_one_image_cannot_be_split() -> None:
 def test_settings_that_make_no_sense_are_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_settings(LinearProbeConfig, given, "evaluators.linear-probe", "linear-probe")
+
+
+# small training sets
+
+
+def test_cross_validation_is_a_plain_loop_for_each_fold() -> None:
+    vectors, labels = clusters(60, 5, 3, 2.5)
+    vectors, rates, epochs = vectors.double(), (1e-3, 0.3, 3.0), 8
+    fold = draw_folds(labels, 4, seed=2)
+    found = cross_validate(vectors, labels, fold, 3, ProbeSettings(rates, epochs, 256, momentum=0.9, seed=0))
+    scores = {}
+    for rate in rates:
+        scale = 60 / 256  # the batch is that of all images
+        whole = full_batch_loop(vectors, labels, rate * scale, epochs)
+        parts = [full_batch_loop(vectors[fold != k], labels[fold != k], rate * scale, epochs) for k in range(4)]
+        for epoch in range(epochs):
+            hits, loss = 0, 0.0
+            for k in range(4):
+                weight, bias = parts[k][epoch]
+                logits = vectors[fold == k] @ weight + bias
+                hits += int((logits.argmax(dim=1) == labels[fold == k]).sum())
+                loss += float(nn.functional.cross_entropy(logits, labels[fold == k], reduction="sum"))
+            scores[rate, epoch + 1] = (hits / 60, -loss / 60, whole[epoch][0])
+    assert found.last is not None
+    assert found.selected is not None
+    last = max(((rate, epochs) for rate in rates), key=lambda key: scores[key][:2])
+    best = max(scores, key=lambda key: scores[key][:2])
+    assert (found.last.rate, found.last.epoch) == last
+    assert (found.selected.rate, found.selected.epoch) == best
+    for probe, key in ((found.last, last), (found.selected, best)):
+        assert probe.held_out_accuracy == pytest.approx(scores[key][0])
+        assert torch.allclose(probe.weight, scores[key][2], atol=1e-9)
+
+
+def full_batch_loop(vectors: Tensor, labels: Tensor, rate: float, epochs: int) -> list[tuple[Tensor, Tensor]]:
+    """Weight (dim, classes) and bias after each epoch of one step, with torch's own layer and optimizer."""
+    layer = nn.Linear(vectors.shape[1], 3).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.empty(vectors.shape[1], 3).double().normal_(0, 0.01, generator=generator).T)
+        layer.bias.zero_()
+    optimizer = torch.optim.SGD(layer.parameters(), rate, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    states = []
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(layer(vectors), labels).backward()
+        optimizer.step()
+        scheduler.step()
+        states.append((layer.weight.detach().T.clone(), layer.bias.detach().clone()))
+    return states
+
+
+def test_folds_share_out_each_class() -> None:
+    labels = torch.tensor([0] * 23 + [1] * 2 + [2] + [3] * 10)
+    fold = draw_folds(labels, 5, seed=0)
+    assert fold[labels == 2].tolist() == [-1], "the only image of a class is always trained on"
+    for label in (0, 1, 3):
+        counts = torch.bincount(fold[labels == label], minlength=5)
+        assert int(counts.max() - counts.min()) <= 1
+    sizes = torch.bincount(fold[fold >= 0], minlength=5)
+    assert int(sizes.max() - sizes.min()) <= 1
+
+
+def test_the_probe_on_244_images_is_as_good_as_logistic_regression() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    ours, theirs, hundred_steps = [], [], []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        mixing = torch.randn(12, 12, generator=generator) * torch.logspace(0, -1, 12)  # ill-conditioned
+        labels = torch.arange(244 + 1000) % 2
+        points = torch.randn(len(labels), 12, generator=generator) + 0.45 * (labels[:, None] * 2.0 - 1)
+        vectors = points @ mixing + 6 * torch.randn(12, generator=generator)  # and off center, as features are
+        learned, asked = (vectors[:244], labels[:244]), (vectors[244:], labels[244:])
+        model = LogisticRegression(max_iter=2000).fit(*(part.numpy() for part in learned))
+        theirs.append(100 * model.score(*(part.numpy() for part in asked)))
+        plain = {"learning_rates": (0.01, 0.03, 0.1, 0.3, 1.0), "epochs": 100}
+        ours.append(evaluate(learned, asked, **plain, min_steps=1000, cross_validate_below=2000)["top1_last"].value)
+        hundred_steps.append(evaluate(learned, asked, **plain)["top1_last"].value)
+    mean, expected = sum(ours) / 3, sum(theirs) / 3
+    assert abs(mean - expected) < 2, (mean, expected)
+    assert sum(hundred_steps) / 3 < expected - 3, "100 steps should not do, or the case is too easy"
+
+
+def test_the_protocol_of_a_small_training_set_is_the_truth() -> None:
+    learned = clusters(40, 4, 2, 1.0)
+    small = {"min_steps": 1000, "cross_validate_below": 2000}
+    one = evaluate(learned, learned, learning_rates=(0.1, 0.3), **small)["top1_last"]
+    assert ", 1000 epochs cosine (at least 1,000 steps), batch 256, " in one.protocol
+    assert ", trained on 100 % of train, " in one.protocol
+    assert ", rate chosen by 5-fold cross-validation, last epoch, " in one.protocol
+    assert " % of 40, trained on 40 of 40 images" in one.details
+    many = evaluate(clusters(2560, 4, 2, 1.0), learned, learning_rates=(0.1, 0.3), min_steps=1000)["top1_last"]
+    assert ", 112 epochs cosine (at least 1,000 steps), " in many.protocol, "nine steps an epoch"
+    assert ", trained on 90 % of train, " in many.protocol
+    assert one.n == 40
+    assert one.interval is not None
+
+
+def test_two_images_a_class_lose_a_tenth_and_not_half() -> None:
+    labels = torch.arange(2400) % 1200
+    kept, held_out = hold_out(labels, 0.1, seed=0)
+    assert (len(kept), len(held_out)) == (2160, 240)
+    assert set(labels[kept].tolist()) == set(range(1200)), "every class is trained on"
+    one = evaluate(clusters(60, 4, 30, 1.0), clusters(60, 4, 30, 1.0), learning_rates=(0.1, 0.3), epochs=1)["top1_last"]
+    assert ", trained on 90 % of train, " in one.protocol
+    assert ", trained on 54 of 60 images" in one.details
+
+
+def test_fewer_images_than_the_held_out_part_has_room_for() -> None:
+    kept, held_out = hold_out(torch.tensor([0, 1, 1]), 0.1, seed=0)
+    assert (kept.tolist(), held_out.tolist()) == ([0, 2], [1])
+
+
+@pytest.mark.parametrize("labels", [[0] * 20, [0, 1] + [2] * 38])
+def test_one_class_and_classes_of_one_image_are_measured(labels: list[int]) -> None:
+    vectors, truth = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(0)), torch.tensor(labels)
+    for below in (0, 2000):
+        found = evaluate((vectors, truth), (vectors, truth), learning_rates=(0.1, 0.3), cross_validate_below=below)
+        assert found["top1_last"].value >= 90
+
+
+def test_constant_features_give_the_largest_class() -> None:
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    found = evaluate((torch.ones(40, 3), labels), (torch.ones(40, 3), labels), cross_validate_below=2000)
+    assert found["top1_last"].value == 75

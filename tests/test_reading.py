@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from ssl_bench.datasets import reading
 from ssl_bench.datasets.reading import header_size, read_image, shown
 from ssl_bench.errors import UserError
 
@@ -208,8 +211,61 @@ def test_decompression_bomb(tmp_path: Path) -> None:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    with pytest.raises(UserError, match=r"bomb\.png: it has more pixels than the .* safe to decode\. Shrink or remove"):
+    with pytest.raises(
+        UserError, match=r"bomb\.png: it has more than the 89,478,485 pixels .* safe to decode\. Shrink it"
+    ):
         read_image(tmp_path / "bomb.png")
+
+
+def test_a_bomb_is_refused_where_pillow_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("LA", (40, 30)).save(tmp_path / "a.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1199)
+    for name in ("a.png", "a.jpg"):
+        with pytest.raises(UserError, match=r"it has more than the 1,199 pixels .*data\.decode_px=512"):
+            read_image(tmp_path / name)
+    assert read_image(tmp_path / "a.jpg", 8).size == (20, 15), "decoded at half its size"
+    assert header_size(tmp_path / "a.png") == (40, 30)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1200)
+    assert read_image(tmp_path / "a.png").size == (40, 30)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "transparent"])
+def test_bands_give_the_same_pixels(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (13, 7, 4), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    if mode == "transparent":
+        path = tmp_path / "a.png"
+        Image.fromarray(noise[..., 0]).save(path, transparency=int(noise[0, 0, 0]))
+    elif mode in ("I;16", "I", "F"):
+        kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        Image.fromarray(noise[..., 0].astype(kind) * kind(3)).save(path)
+    else:
+        Image.fromarray(noise, "RGBA").convert(mode).save(path)
+    whole = read_image(path).tobytes()
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 14)  # bands of two rows
+    assert read_image(path).tobytes() == whole
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    inside, most = 0, [0]
+
+    def slow(image: Image.Image) -> Image.Image:
+        nonlocal inside
+        inside += 1
+        most.append(inside)
+        time.sleep(0.02)
+        inside -= 1
+        return image.convert("RGB")
+
+    monkeypatch.setattr(reading, "_rgb", slow)
+    for limit, together in ((64, 4), (63, 1)):
+        monkeypatch.setattr(reading, "LARGE_PIXELS", limit)
+        most[:] = [0]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: read_image(tmp_path / "a.png"), range(8)))
+        assert (max(most) > 1) == (together > 1), (limit, max(most))
 
 
 def test_no_permission(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import pickle
 import random
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from torchvision import transforms
 from torchvision.transforms import functional as tv
 
 from ssl_bench import pixels as operations
+from ssl_bench import views
 from ssl_bench.views import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -316,3 +318,32 @@ def test_other_mistakes_are_explained():
         evaluation_transform(32, None)(noise(31, 40))
     with pytest.raises(ValueError, match="0 or more"):
         MultiCrop([(EVERYTHING, -1)])
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_px", "resize_px"),
+    [((2000, 2), 224, 256), ((3, 999), 32, 37), ((700, 5000), 64, 73), ((2001, 401), 100, 400), ((60, 13), 8, 16)],
+)
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_long_images_are_cropped_first_with_the_same_pixels(
+    size: tuple[int, int],
+    crop_px: int,
+    resize_px: int,
+    interpolation: Literal["bicubic", "bilinear"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    levels = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
+    transform = views.evaluation_transform(crop_px, resize_px, interpolation, **levels)  # type: ignore[arg-type]
+    shorter = min(size)
+    resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
+    whole = image.resize((int(resize_px * size[0] / shorter), int(resize_px * size[1] / shorter)), resample)
+    left, top = round((whole.width - crop_px) / 2), round((whole.height - crop_px) / 2)
+    expected = np.asarray(whole.crop((left, top, left + crop_px, top + crop_px)), dtype=np.float32)
+    asked: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, to, *a, **k: asked.append(to) or resize(self, to, *a, **k))
+    found = transform(image).permute(1, 2, 0).numpy()
+    assert np.abs(found - expected).max() <= 1.01
+    assert np.abs(found - expected).mean() < 0.15
+    assert asked == [(crop_px, crop_px)], "nothing larger than the crop is made"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def _files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
     files: list[Path] = []
     problems: list[str] = []
-    for path in (path.expanduser() for path in given):
+    for path in (Path(os.path.expanduser(path)) for path in given):
         if not path.is_dir():
             files.append(path)
             continue

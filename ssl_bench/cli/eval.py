@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.run import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, mask_folders, parse_assignments
+from ssl_bench.cli.run import (
+    DAVIS_HELP,
+    RESULTS,
+    VOC_HELP,
+    evaluator_names,
+    interval_text,
+    mask_folders,
+    parse_assignments,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +72,7 @@ def evaluate(
         for one in record.measurements:
             print(
                 f"  {record.evaluator:14} {record.subject:10} {one.metric:{width}} {one.value:8.2f} {one.unit}  "
-                f"n {one.n:,}, {record.data}"
+                f"{f'({ends}) ' if (ends := interval_text(one)) else ''}n {one.n:,}, {record.data}"
             )
         for picture in record.pictures:
             print(f"  picture {folder / picture}")

@@ -15,6 +15,7 @@ from ssl_bench.hints import command, results_of, resume_command
 from ssl_bench.signals import interrupting_signals
 
 if TYPE_CHECKING:
+    from ssl_bench.measurement import Measurement
     from ssl_bench.recipe import Recipe
     from ssl_bench.record import RunRecord
     from ssl_bench.request import Request, Resolved
@@ -190,6 +191,8 @@ def execute(resolved: Resolved, start: Start) -> None:
 
 def show_result(record: RunRecord, run_dir: Path) -> None:
     """The run's row: untrained beside trained for every primary measurement."""
+    from ssl_bench.measurement import within_noise
+
     primary: dict[str, dict[str, Any]] = {}
     data: dict[str, str] = {}
     for evaluation in record.evaluations:
@@ -206,6 +209,10 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
         unit = next(iter(values.values()))
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
+        ends = [interval_text(values[subject]) if subject in values else "" for subject in ("untrained", "trained")]
+        if any(ends):
+            noise = "the difference is within noise" if both and within_noise(*values.values()) else ""
+            print(f"  {'  95 % interval':32}{ends[0]:>12}{ends[1]:>12}{'':10}   {noise}".rstrip())
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
@@ -245,6 +252,11 @@ def next_commands(record: RunRecord, run_dir: Path) -> list[str]:
     if record.status == "finished" and record.recipe["evaluators"]:
         commands.append(command("eval", run, results=results))
     return commands
+
+
+def interval_text(measurement: Measurement) -> str:
+    """The ends of a measurement's interval, e.g. "54.5-58.9"; empty where it has none."""
+    return "" if measurement.interval is None else "-".join(f"{end:.1f}" for end in measurement.interval)
 
 
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:

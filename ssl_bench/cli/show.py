@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.run import RESULTS
+from ssl_bench.cli.run import RESULTS, interval_text
 from ssl_bench.hints import resume_command
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
         (
             "data",
             f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
-            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}",
+            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}"
+            + "".join(f"; {note}" for note in data.notes),
         ),
         (
             "training",
@@ -131,12 +132,15 @@ def _measured(evaluations: Iterable[EvaluationRecord]) -> list[str]:
 
     found: dict[tuple[str, str, str, str], dict[str, float]] = {}
     about: dict[tuple[str, str, str, str], tuple[str, str, int]] = {}
+    intervals: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.made_utc):
         for m in evaluation.measurements:
             on = data_title(evaluation.data, evaluation.synthetic)
             key = (evaluation.evaluator, m.metric, m.protocol, on)
             found.setdefault(key, {})[evaluation.subject] = m.value
             about[key] = ("*" if m.primary else " ", m.unit, m.n)
+            if m.interval is not None:
+                intervals.setdefault(key, {})[evaluation.subject] = interval_text(m)
     if not found:
         return ["  nothing was measured"]
     width = max(len(f"{evaluator} {metric}") for evaluator, metric, _, _ in found)
@@ -146,4 +150,8 @@ def _measured(evaluations: Iterable[EvaluationRecord]) -> list[str]:
         texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in ("untrained", "trained")]
         lines.append(f"  {star} {f'{key[0]} {key[1]}':<{width}}{texts[0]:>10}{texts[1]:>10}  {unit} of {n:,}, {key[3]}")
         lines.append(f"      {key[2]}")
+        if key in intervals:
+            lines.append(
+                f"      95 % interval: {', '.join(f'{subject} {ends}' for subject, ends in intervals[key].items())}"
+            )
     return lines

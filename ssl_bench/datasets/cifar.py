@@ -42,6 +42,11 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self._pixels)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) in pixels, of every image."""
+        height, width = self._pixels.shape[1:3]
+        return width, height
+
     def image(self, index: int) -> Image.Image:
         """The image as mode "RGB"."""
         if not 0 <= index < len(self):

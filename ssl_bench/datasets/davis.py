@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssl_bench.datasets.content import content_digest
 from ssl_bench.datasets.davis_layout import find_root, folder, read_list
 from ssl_bench.datasets.indexed_png import VOID, Mask, read_mask
 from ssl_bench.datasets.reading import read_image, shown
@@ -83,14 +84,21 @@ class DavisSequence:
 class DavisSet:
     """The listed sequences of a DAVIS folder.
 
-    `name` is "davis2017-val" only for the 30 official sequences, whole; `fingerprint` is the sha256 over names and
-    sizes in bytes of all their frames and masks, not over where the folder lies.
+    `name` is "davis2017-val" only for the 30 official sequences, whole.
     """
 
     path: Path
     name: str
-    fingerprint: str
     sequences: tuple[DavisSequence, ...]
+    listing: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+    """Each sequence with name and bytes of all its frames and masks."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over names, sizes and content (`content_digest`) of all frames and masks, not over where they lie."""
+        paths = [path for sequence in self.sequences for path in (*sequence.frames, *sequence.masks)]
+        total = sum(size for _, files in self.listing for _, size in files)
+        return hashlib.sha256(json.dumps([self.listing, content_digest(paths, total)]).encode()).hexdigest()
 
 
 def open_davis(path: Path, subset: str = "val", resolution: str = "480p") -> DavisSet:
@@ -104,7 +112,7 @@ def open_davis(path: Path, subset: str = "val", resolution: str = "480p") -> Dav
     images = folder(folder(root, "JPEGImages", "the frames"), resolution, "the frames at this resolution")
     annotations = folder(folder(root, "Annotations", "the masks"), resolution, "the masks at this resolution")
     sequences = tuple(_sequence(name, images, annotations, source) for name in names)
-    return DavisSet(root, _name(root, called, resolution, sequences), _fingerprint(sequences), sequences)
+    return DavisSet(root, _name(root, called, resolution, sequences), sequences, _listing(sequences))
 
 
 def check_size(path: Path, size: tuple[int, ...], expected: tuple[int, int], model: Path) -> None:
@@ -174,12 +182,11 @@ def _name(root: Path, subset: str, resolution: str, sequences: tuple[DavisSequen
     return f"{owner.resolve().name}/{subset}{at}"
 
 
-def _fingerprint(sequences: tuple[DavisSequence, ...]) -> str:
-    listed = [
-        [sequence.name, [[path.name, _bytes(path)] for path in (*sequence.frames, *sequence.masks)]]
+def _listing(sequences: tuple[DavisSequence, ...]) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:
+    return tuple(
+        (sequence.name, tuple((path.name, _bytes(path)) for path in (*sequence.frames, *sequence.masks)))
         for sequence in sequences
-    ]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    )
 
 
 def _bytes(path: Path) -> int:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import statistics
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
-from ssl_bench.datasets.listing import NOWHERE, ImageFile, list_class, list_images
+from ssl_bench.datasets.content import content_digest
+from ssl_bench.datasets.listing import NOWHERE, ImageFile, PassedOver, list_class, list_images
 from ssl_bench.datasets.reading import header_size, read_image, shown
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import Settings, setting
+
+HEADERS = 5_000
+"""Headers that are read to decide on `image_px`: about half a second."""
 
 
 class FilesConfig(Settings):
@@ -40,21 +46,20 @@ class ImageFiles:
     """A `Split` of image files below one folder; about 10 bytes an image plus its name, so workers get it quickly."""
 
     labels: Sequence[int]
-    digest: str
-    """sha256 over (label, name, size in bytes) of every file in order; not over where the folder lies."""
 
     def __init__(self, root: Path, files: Iterable[tuple[int, ImageFile]], at_least_px: int | None = None) -> None:
         """Keep (label, file) in the order given. Raises `UserError` naming files that are empty or point nowhere."""
         self.root = root
         self._at_least_px = at_least_px
         names, ends, labels = bytearray(), array("Q"), array("q")
-        digest, unusable = hashlib.sha256(), []
+        digest, unusable, total = hashlib.sha256(), [], 0
         for label, (name, size) in files:
             if size <= 0:
                 reason = "link to nowhere" if size == NOWHERE else "0 bytes"
                 unusable.append(f"{shown(root / name)} ({reason})")
             encoded = os.fsencode(name)
             digest.update(b"%d\0%b\0%d\n" % (label, encoded, size))
+            total += size
             names += encoded
             ends.append(len(names))
             labels.append(label)
@@ -63,7 +68,7 @@ class ImageFiles:
             more = f" and {len(unusable) - 10:,} more" if len(unusable) > 10 else ""
             raise UserError(f"{len(unusable):,} image files hold nothing: {first}{more}. Remove or replace them.")
         self._names, self._ends, self.labels = bytes(names), ends, labels
-        self.digest = digest.hexdigest()
+        self._listing, self._bytes = digest.hexdigest(), total
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -75,26 +80,44 @@ class ImageFiles:
         start = self._ends[index - 1] if index else 0
         return self.root / os.fsdecode(self._names[start : self._ends[index]])
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over (label, name, size in bytes) of every file in order and over `content_digest`.
+
+        Not over where the folder lies. Content is read when this is first asked for.
+        """
+        paths = [self.path(index) for index in range(len(self))]
+        return hashlib.sha256(f"{self._listing} {content_digest(paths, self._bytes)}".encode()).hexdigest()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) in pixels as the header says, before EXIF turns the image; errors as `image`."""
+        return header_size(self.path(index))
+
     def image(self, index: int) -> Image.Image:
         """The image as mode "RGB", upright. Raises `UserError` naming the file when it cannot be read."""
         return read_image(self.path(index), self._at_least_px)
 
 
-def train_files(folder: Path, classes: Sequence[str], config: FilesConfig) -> ImageFiles:
+def train_files(folder: Path, classes: Sequence[str], config: FilesConfig, passed: PassedOver) -> ImageFiles:
     """The training split in `folder`/CLASS/IMAGE, or its `train_fraction`."""
-    return ImageFiles(folder, files_by_class_folder(folder, classes, classes, config), config.decode_px)
+    return ImageFiles(folder, files_by_class_folder(folder, classes, classes, passed, config), config.decode_px)
 
 
 def files_by_class_folder(
-    folder: Path, classes: Sequence[str], known: Sequence[str], config: FilesConfig | None = None
+    folder: Path,
+    classes: Sequence[str],
+    known: Sequence[str],
+    passed: PassedOver,
+    config: FilesConfig | None = None,
 ) -> Iterator[tuple[int, ImageFile]]:
     """(label, file) of `folder`/CLASS/IMAGE for each of `classes`, labels counted in `known`.
 
-    With a `config`, only its `train_fraction` of each class. Raises `UserError` for a class without images.
+    With a `config`, only its `train_fraction` of each class. What is no image goes to `passed`. Raises `UserError` for
+    a class without images.
     """
     label_of = {name: label for label, name in enumerate(known)}
     for name in classes:
-        files = list_class(folder / name)
+        files = list_class(folder / name, passed)
         if config is not None and config.train_fraction < 1:
             kept = subset([file.name for file in files], name, config.train_fraction, config.subset_seed)
             files = [files[index] for index in kept]
@@ -103,14 +126,14 @@ def files_by_class_folder(
 
 
 def files_by_answers(
-    folder: Path, answers: Mapping[str, str], known: Sequence[str], source: Path
+    folder: Path, answers: Mapping[str, str], known: Sequence[str], source: Path, passed: PassedOver
 ) -> Iterator[tuple[int, ImageFile]]:
     """(label, file) of the flat `folder`, whose classes `answers` (file name to class, read from `source`) tells.
 
     Raises `UserError` unless the files are exactly those of the answers and every class is `known`.
     """
     label_of = {name: label for label, name in enumerate(known)}
-    files = list_images(folder)
+    files = list_images(folder, passed)
     missing = sorted(answers.keys() - {file.name for file in files})
     if missing:
         raise UserError(
@@ -149,6 +172,11 @@ def fingerprint(classes: Sequence[str], train_digest: str, test_digest: str) -> 
     return hashlib.sha256(json.dumps([*classes, train_digest, test_digest]).encode()).hexdigest()
 
 
+def notes(train: Path, passed: PassedOver, test: Path, passed_in_test: PassedOver) -> tuple[str, ...]:
+    """What was passed over in the folders of both splits, for `Dataset.notes`."""
+    return tuple(note for note in (passed.note(train), passed_in_test.note(test)) if note)
+
+
 def set_name(path: Path, fraction: float = 1.0, official: str = "") -> str:
     """Name for run ids and tables: `official` or the folder's, and the share of the training images if not all."""
     name = official or re.sub(r"[^\w.-]+", "-", os.path.basename(os.path.abspath(path))).strip("-.") or "images"
@@ -166,7 +194,7 @@ def is_complete(counts: tuple[int, int, int], official: tuple[int, int, int], fr
 
 
 def decide_image_px(split: ImageFiles, config: FilesConfig) -> int:
-    """`config.image_px`, or what up to 64 evenly chosen headers say.
+    """`config.image_px`, or what the headers say: all up to `HEADERS`, else that many, evenly chosen.
 
     A median shorter side of at most 96 px is rounded to a multiple of 16 (28 to 32, 64 to 64); larger images get 224.
     Raises `UserError` when no header can be read, or when `decode_px` would decode below the size decided.
@@ -174,10 +202,9 @@ def decide_image_px(split: ImageFiles, config: FilesConfig) -> int:
     px = config.image_px
     if px is None:
         sides, problem = [], None
-        step = max(1, len(split) // 64)
-        for index in range(0, len(split), step):
+        for index in range(0, len(split), math.ceil(len(split) / HEADERS)):
             try:
-                sides.append(min(header_size(split.path(index))))
+                sides.append(min(split.size(index)))
             except UserError as error:  # one bad file is the business of `checking`, which names them all
                 problem = error
         if not sides and problem is not None:

@@ -13,10 +13,11 @@ from ssl_bench.datasets.image_files import (
     decide_image_px,
     files_by_class_folder,
     fingerprint,
+    notes,
     set_name,
     train_files,
 )
-from ssl_bench.datasets.listing import check_class_names, subfolders
+from ssl_bench.datasets.listing import PassedOver, check_class_names, subfolders
 from ssl_bench.datasets.reading import shown
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import setting
@@ -46,6 +47,9 @@ class ImageFolder(Dataset):
         """Whether there is a train/ and a val/ or a test/."""
         return (path / "train").is_dir() and any((path / part).is_dir() for part in ("val", "test"))
 
+    train: ImageFiles
+    test: ImageFiles
+
     def __init__(self, config: Config, path: Path | None) -> None:
         """List both splits. Raises `UserError` for anything that would end the run later."""
         if path is None:
@@ -59,9 +63,10 @@ class ImageFolder(Dataset):
             raise UserError(
                 f"{shown(test)}/ and {shown(train)}/ are the same folder: a test on training images proves nothing."
             )
-        self.classes = tuple(subfolders(train))
+        passed, passed_in_test = PassedOver(), PassedOver()
+        self.classes = tuple(subfolders(train, passed))
         check_class_names(self.classes, train)
-        tested = subfolders(test)
+        tested = subfolders(test, passed_in_test)
         unknown = [name for name in tested if name not in set(self.classes)]
         if unknown:
             raise UserError(
@@ -70,16 +75,22 @@ class ImageFolder(Dataset):
                 + (f" ({len(unknown):,} such classes)" if len(unknown) > 1 else "")
             )
         check_class_names(tested, test)
-        self.train = train_files(train, self.classes, config)
-        self.test = ImageFiles(test, files_by_class_folder(test, tested, self.classes), config.decode_px)
+        self.train = train_files(train, self.classes, config, passed)
+        self.test = ImageFiles(
+            test, files_by_class_folder(test, tested, self.classes, passed_in_test), config.decode_px
+        )
         self.name = set_name(path, config.train_fraction)
         self.image_px = decide_image_px(self.train, config)
-        self._fingerprint = fingerprint(self.classes, self.train.digest, self.test.digest)
+        self.notes = notes(train, passed, test, passed_in_test)
+        untested = [name for name in self.classes if name not in set(tested)]
+        if untested:
+            self.notes += (f"{self.test_folder}/ has no images of {len(untested):,} classes ({untested[0]} first)",)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over class names and every file's label, name and size in bytes; not over where the folder lies."""
-        return self._fingerprint
+        """sha256 over class names and every file's label, name, size and content (`content_digest`: of a large set a
+        sample); not over where the folder lies."""
+        return fingerprint(self.classes, self.train.digest, self.test.digest)
 
 
 def _test_folder(path: Path, wanted: str) -> str:

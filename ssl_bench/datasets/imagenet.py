@@ -23,10 +23,11 @@ from ssl_bench.datasets.image_files import (
     files_by_answers,
     fingerprint,
     is_complete,
+    notes,
     set_name,
     train_files,
 )
-from ssl_bench.datasets.listing import check_class_names, subfolders
+from ssl_bench.datasets.listing import PassedOver, check_class_names, subfolders
 from ssl_bench.datasets.reading import shown
 from ssl_bench.errors import UserError
 
@@ -55,6 +56,9 @@ class ImageNet(Dataset):
         """Whether there is a train/ and a flat val/ with ImageNet's file names, at Kaggle's place or at the top."""
         return _images_folder(path) is not None
 
+    train: ImageFiles
+    test: ImageFiles
+
     def __init__(self, config: Config, path: Path | None) -> None:
         """List both splits. Raises `UserError` unless val/ holds exactly the images that the answers name."""
         folder = None if path is None else _images_folder(path)
@@ -64,20 +68,24 @@ class ImageNet(Dataset):
         self.config, self.path = config, path
         train, test = folder / "train", folder / "val"
         source, answers = _find_answers(folder)
-        self.classes = tuple(subfolders(train))
+        passed, passed_in_test = PassedOver(), PassedOver()
+        self.classes = tuple(subfolders(train, passed))
         check_class_names(self.classes, train)
-        self.train = train_files(train, self.classes, config)
-        self.test = ImageFiles(test, files_by_answers(test, answers, self.classes, source), config.decode_px)
+        self.train = train_files(train, self.classes, config, passed)
+        self.test = ImageFiles(
+            test, files_by_answers(test, answers, self.classes, source, passed_in_test), config.decode_px
+        )
         counts = len(self.classes), len(self.train), len(self.test)
         whole = is_complete(counts, OFFICIAL_COUNTS, config.train_fraction)
         self.name = set_name(path, config.train_fraction, "imagenet" if whole else "")
         self.image_px = decide_image_px(self.train, config)
-        self._fingerprint = fingerprint(self.classes, self.train.digest, self.test.digest)
+        self.notes = notes(train, passed, test, passed_in_test)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over class names and every file's label, name and size in bytes; not over where the folder lies."""
-        return self._fingerprint
+        """sha256 over class names and every file's label, name, size and content (`content_digest`: of a large set a
+        sample); not over where the folder lies."""
+        return fingerprint(self.classes, self.train.digest, self.test.digest)
 
 
 def _images_folder(path: Path) -> Path | None:

@@ -1,23 +1,30 @@
 """Which image files a folder holds: names and sizes, in one order on every machine, reading no pixels.
 
-Hidden files and folders (`.DS_Store`, `._photo.jpg`, `.ipynb_checkpoints`) and `__MACOSX` are not looked at. Files that
-are no images (labels, notes) are passed over; image formats that cannot be read here (`.heic`) are refused rather than
-silently left out. Links are followed.
+An image is a file with a known ending, or without any ending where its content is an image. Image formats that cannot
+be read here (`.heic`) are refused. Everything else is passed over, counted and reported (`PassedOver`): other files,
+hidden files and folders (`.DS_Store`, `._photo.jpg`, `.ipynb_checkpoints`), and the folders that file servers and
+archives leave behind (`@eaDir`, `__MACOSX`, `#recycle`). Links are followed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from ssl_bench.datasets.reading import EXTENSIONS, shown
+from ssl_bench.datasets.reading import EXTENSIONS, holds_an_image, shown
 from ssl_bench.errors import UserError
 
 UNREADABLE = (".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".svg")
+LEFT_BEHIND = frozenset(
+    {"@eadir", "@recycle", "@tmp", "__macosx", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
+    | {"system volume information", "thumbnails", "desktop.ini", "thumbs.db", "ehthumbs.db"}
+)
+"""Names, in lower case, of what file servers, archives and file managers put among a user's files."""
 NOWHERE = -1
 """Size of a link that points nowhere."""
 
@@ -29,34 +36,82 @@ class ImageFile(NamedTuple):
     size: int
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted. Raises `UserError` when it cannot be read."""
+class PassedOver:
+    """What lies among images and is none: counted by kind, with an example."""
+
+    def __init__(self) -> None:
+        self.files: Counter[str] = Counter()
+        self.folders: Counter[str] = Counter()
+        self._example = ""
+
+    def file(self, name: str, path: str) -> None:
+        """Count a file; `path` is where it lies below the listed folder."""
+        self.files["hidden" if _hidden(name) else _ending(name) or "without ending"] += 1
+        if not self._example or self._example.rpartition("/")[2].startswith("."):
+            self._example = path  # rather one that a file manager shows
+
+    def folder(self, name: str) -> None:
+        """Count a folder."""
+        self.folders[name] += 1
+
+    def note(self, folder: Path) -> str:
+        """One line on all of it, e.g. "train/: passed over 2 files (2 .txt, e.g. a/x.txt), 1 folder (@eaDir)"."""
+        parts = []
+        if self.files:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.files.most_common(4))
+            more = ", ..." if len(self.files) > 4 else ""
+            parts.append(f"{_counted(self.files, 'file')} ({kinds}{more}, e.g. {_printable(self._example)})")
+        if self.folders:
+            names = ", ".join(_printable(name) for name, _ in self.folders.most_common(4))
+            parts.append(f"{_counted(self.folders, 'folder')} ({names}{', ...' if len(self.folders) > 4 else ''})")
+        return f"{folder.name}/: passed over {', '.join(parts)}" if parts else ""
+
+
+def _counted(counter: Counter[str], noun: str) -> str:
+    return f"{counter.total():,} {noun}{'s' * (counter.total() != 1)}"
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def subfolders(folder: Path, passed: PassedOver | None = None) -> list[str]:
+    """Names of the folders in `folder`, sorted; what else lies there goes to `passed`.
+
+    Raises `UserError` when it cannot be read.
+    """
+    passed, found = passed or PassedOver(), []
     with _scan(folder) as entries:
-        return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is_folder(entry))
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not _is_folder(entry):
+                passed.file(entry.name, entry.name)
+            elif _left_behind(entry.name):
+                passed.folder(entry.name)
+            else:
+                found.append(entry.name)
+    return found
 
 
-def list_images(folder: Path) -> list[ImageFile]:
-    """The image files anywhere below `folder`, sorted by name.
+def list_images(folder: Path, passed: PassedOver | None = None, prefix: str = "") -> list[ImageFile]:
+    """The image files anywhere below `folder`, sorted by name; what else lies there goes to `passed`, behind `prefix`.
 
     Raises `UserError` for a folder that cannot be read, a link that leads back to a folder around it, and for images of
     a format that cannot be read.
     """
-    found: list[ImageFile] = []
-    refused: Counter[str] = Counter()
-    _walk(folder, "", (), found, refused)
-    if refused:
-        kinds = " and ".join(f"{count:,} {ending}" for ending, count in sorted(refused.items()))
+    listing = _Listing([], Counter(), passed or PassedOver(), prefix)
+    _walk(folder, "", (), listing)
+    if listing.refused:
+        kinds = " and ".join(f"{count:,} {ending}" for ending, count in sorted(listing.refused.items()))
         raise UserError(
             f"{shown(folder)}/ holds {kinds} files, a format that is not read here. "
             f"Convert them to JPEG or PNG, or move them away (read are {' '.join(EXTENSIONS)})."
         )
-    found.sort()
-    return found
+    return sorted(listing.found)
 
 
-def list_class(folder: Path) -> list[ImageFile]:
+def list_class(folder: Path, passed: PassedOver | None = None) -> list[ImageFile]:
     """`list_images` of a class folder. Raises `UserError` also when there are none."""
-    files = list_images(folder)
+    files = list_images(folder, passed, f"{folder.name}/")
     if files:
         return files
     endings = Counter(Path(name).suffix.lower() or "no ending" for _, _, names in os.walk(folder) for name in names)
@@ -88,28 +143,53 @@ def check_class_names(names: Sequence[str], folder: Path) -> None:
         raise UserError(f"{shown(folder)}/ {state}. Expected: {shown(folder)}/CLASS/IMAGE")
 
 
-def _walk(
-    folder: Path, prefix: str, around: tuple[tuple[int, int], ...], found: list[ImageFile], refused: Counter[str]
-) -> None:
+class _Listing(NamedTuple):
+    """What a walk has met so far."""
+
+    found: list[ImageFile]
+    refused: Counter[str]
+    """Images of formats that are not read, by ending."""
+    passed: PassedOver
+    prefix: str
+    """Before the names of what is passed over."""
+
+
+def _walk(folder: Path, below: str, around: tuple[tuple[int, int], ...], listing: _Listing) -> None:
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in around:
         raise UserError(f"{shown(folder)}/ is a link back to a folder that it lies in. Remove the link.")
     with _scan(folder) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
             name = entry.name
-            if _hidden(name):
-                continue
             if _is_folder(entry):
-                _walk(folder / name, f"{prefix}{name}/", (*around, here), found, refused)
-            elif name.lower().endswith(EXTENSIONS):
+                if _left_behind(name):
+                    listing.passed.folder(name)
+                else:
+                    _walk(folder / name, f"{below}{name}/", (*around, here), listing)
+            elif _is_image(entry):
                 try:
                     size = entry.stat().st_size
                 except OSError:  # a dangling link, or one to itself
                     size = NOWHERE
-                found.append(ImageFile(prefix + name, size))
-            elif name.lower().endswith(UNREADABLE):
-                refused[os.path.splitext(name)[1].lower()] += 1
+                listing.found.append(ImageFile(below + name, size))
+            elif _ending(name) in UNREADABLE and not _left_behind(name):
+                listing.refused[_ending(name)] += 1
+            else:
+                listing.passed.file(name, f"{listing.prefix}{below}{name}")
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    if _left_behind(entry.name):
+        return False
+    ending = _ending(entry.name)
+    return ending in EXTENSIONS or (not ending and entry.is_file() and holds_an_image(entry.path))
+
+
+def _ending(name: str) -> str:
+    """ ".jpg" of "photo.JPG"; empty where what follows the last dot is no ending, as in "n02084071.17"."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending if re.fullmatch(r"\.[a-z]\w*", ending) else ""
 
 
 def _scan(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
@@ -131,4 +211,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".")
+
+
+def _left_behind(name: str) -> bool:
+    return _hidden(name) or name.lower() in LEFT_BEHIND

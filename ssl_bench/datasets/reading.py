@@ -9,23 +9,40 @@ What the formats hold beyond RGB is turned into RGB like this, the same on every
   own maximum that holds every value, floats by 1 too; with negative values its own range is stretched. Nothing is
   clipped.
 - An animation or a multi-page file is its first picture. CMYK goes through Pillow's plain conversion, without profiles.
+
+A file of a few hundred kilobytes may hold 180 million pixels, 0.7 GB a copy. More than Pillow calls safe (89 million)
+is therefore refused, and images above `LARGE_PIXELS` are decoded one at a time, in all threads and processes of the
+user on this machine, and converted in bands.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import os
+import tempfile
+import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
 from ssl_bench.errors import UserError
 
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings, in lower case, of the files that count as images."""
+EXTENSIONS = (
+    ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+    ".tiff", ".webp",
+)  # fmt: skip
+"""Endings, in lower case, of the files that count as images: all that Pillow knows for `FORMATS`."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What a file may hold, whatever its ending says; nothing that starts another program (EPS) is among them."""
+
+LARGE_PIXELS = 1 << 24
+"""Larger images (16.8 million pixels) are decoded one at a time and converted in bands of this many pixels."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +55,8 @@ _UPRIGHT = {
 }
 _ORIENTATION = 0x0112
 
+# Refused here, with the file's name, where Pillow only warns
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.Image")
 # A garbled EXIF block is common in photos from the web (ImageNet has dozens) and says nothing about the pixels.
 warnings.filterwarnings("ignore", message=r"(Possibly corrupt|Corrupt) EXIF data", module=r"PIL\.TiffImagePlugin")
 
@@ -54,10 +73,13 @@ def read_image(path: str | os.PathLike[str], at_least_px: int | None = None) -> 
             image = Image.open(file, formats=FORMATS)
             if at_least_px is not None:
                 image.draft(None, (at_least_px, at_least_px))
-            image.load()
-            turn = _turn(image)
-            picture = _rgb(image)
-            return picture if turn is None else picture.transpose(turn)
+            _refuse_bomb(image.size)
+            with _one_large_image_at_a_time(image.width * image.height):
+                image.load()
+                turn = _turn(image)
+                picture = _rgb(image)
+                del image
+                return picture if turn is None else picture.transpose(turn)
     except (MemoryError, UserError):
         raise
     except Exception as error:  # decoders raise whatever they stumble on: OSError, SyntaxError, struct.error, ...
@@ -71,6 +93,46 @@ def header_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             return Image.open(file, formats=FORMATS).size
     except Exception as error:
         raise UserError(_unreadable(path, error)) from error
+
+
+def holds_an_image(path: str | os.PathLike[str]) -> bool:
+    """Whether the content of a file is an image of `FORMATS`, whatever its name; True where it must not be read.
+
+    The latter so that a file without permission is named later rather than left out.
+    """
+    try:
+        header_size(path)
+    except UserError as error:
+        return isinstance(error.__cause__, PermissionError)
+    return True
+
+
+def _refuse_bomb(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError(f"{size[0]:,} x {size[1]:,} px")
+
+
+@contextmanager
+def _one_large_image_at_a_time(pixels: int) -> Iterator[None]:
+    """Hold this user's lock for large images while one of `pixels` is decoded; nothing for the usual ones."""
+    if pixels <= LARGE_PIXELS:
+        yield
+        return
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    lock = FileLock(Path(tempfile.gettempdir()) / f"sslbench-large-image{user}.lock")
+    with _LARGE:
+        try:
+            lock.acquire()
+        except OSError:  # no temporary folder to write to: other processes are not waited for
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+_LARGE = threading.Lock()
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -96,8 +158,10 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
         empty = Path(path).stat().st_size == 0
         reason = "it is empty (0 bytes)" if empty else f"it holds no image of a known kind ({', '.join(FORMATS)})"
     elif isinstance(error, Image.DecompressionBombError):
-        reason = f"it has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} that are safe to decode"
-        return f"cannot read {name}: {reason}. Shrink or remove it."
+        return (
+            f"cannot read {name}: it has more than the {Image.MAX_IMAGE_PIXELS or 0:,} pixels that are safe to decode. "
+            "Shrink it or move it away; large JPEGs can be decoded smaller with --set data.decode_px=512."
+        )
     elif isinstance(error, OSError) and error.errno is not None:  # the disk or the network, not the file's content
         return f"cannot read {name}: {error.strerror}."
     else:
@@ -108,8 +172,19 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    convert = _eight_bits(image) if image.mode.startswith("I") or image.mode == "F" else _plain_rgb
+    rows = max(1, LARGE_PIXELS // image.width)
+    if rows >= image.height:
+        return convert(image)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(convert(band), (0, top))
+    return whole
+
+
+def _plain_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits a channel or fewer; transparency is laid over white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image.convert("RGBA"))
@@ -117,17 +192,28 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image)
+def _eight_bits(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """The function from `image`, or a band of it, of 16 or 32 bits a pixel to RGB. Raises ValueError for NaN."""
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))  # Pillow 10
     if sixteen_bits:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if not np.isfinite(values).all():
+        return _from_sixteen_bits
+    low, high = (float(bound(np.asarray(image))) for bound in (np.min, np.max))  # both NaN where any pixel is
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("pixels that are not numbers")
-    low, high = min(0.0, float(values.min())), float(values.max())
+    low = min(0.0, low)
     ranges = ([1.0] if image.mode == "F" else []) + [255.0, 65535.0] if low == 0 else []
     top = next((top for top in ranges if high <= top), high)
-    return np.rint((values.astype(np.float64) - low) * (255.0 / ((top - low) or 1.0))).astype(np.uint8)
+    return functools.partial(_stretched, low, 255.0 / ((top - low) or 1.0))
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    levels = ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return Image.fromarray(levels).convert("RGB")
+
+
+def _stretched(low: float, factor: float, image: Image.Image) -> Image.Image:
+    levels = np.rint((np.asarray(image).astype(np.float64) - low) * factor).astype(np.uint8)
+    return Image.fromarray(levels).convert("RGB")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

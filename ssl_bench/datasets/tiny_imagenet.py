@@ -16,10 +16,11 @@ from ssl_bench.datasets.image_files import (
     files_by_answers,
     fingerprint,
     is_complete,
+    notes,
     set_name,
     train_files,
 )
-from ssl_bench.datasets.listing import check_class_names, subfolders
+from ssl_bench.datasets.listing import PassedOver, check_class_names, subfolders
 from ssl_bench.datasets.reading import shown
 from ssl_bench.errors import UserError
 
@@ -44,6 +45,9 @@ class TinyImageNet(Dataset):
             and (path / "val" / "val_annotations.txt").is_file()
         )
 
+    train: ImageFiles
+    test: ImageFiles
+
     def __init__(self, config: Config, path: Path | None) -> None:
         """List both splits. Raises `UserError` unless val/ holds exactly the images that its list names."""
         if path is None or not self.recognises(path):
@@ -51,20 +55,24 @@ class TinyImageNet(Dataset):
             raise UserError(f"tiny-imagenet needs its unpacked folder (--data PATH){where}. Expected {self.layout}")
         self.config, self.path = config, path
         train, test, source = path / "train", path / "val" / "images", path / "val" / "val_annotations.txt"
-        self.classes = tuple(subfolders(train))
+        passed, passed_in_test = PassedOver(), PassedOver()
+        self.classes = tuple(subfolders(train, passed))
         check_class_names(self.classes, train)
-        self.train = train_files(train, self.classes, config)
-        self.test = ImageFiles(test, files_by_answers(test, _answers(source), self.classes, source), config.decode_px)
+        self.train = train_files(train, self.classes, config, passed)
+        self.test = ImageFiles(
+            test, files_by_answers(test, _answers(source), self.classes, source, passed_in_test), config.decode_px
+        )
         counts = len(self.classes), len(self.train), len(self.test)
         whole = is_complete(counts, OFFICIAL_COUNTS, config.train_fraction)
         self.name = set_name(path, config.train_fraction, "tiny-imagenet" if whole else "")
         self.image_px = decide_image_px(self.train, config)
-        self._fingerprint = fingerprint(self.classes, self.train.digest, self.test.digest)
+        self.notes = notes(train, passed, test, passed_in_test)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over class names and every file's label, name and size in bytes; not over where the folder lies."""
-        return self._fingerprint
+        """sha256 over class names and every file's label, name, size and content (`content_digest`: of a large set a
+        sample); not over where the folder lies."""
+        return fingerprint(self.classes, self.train.digest, self.test.digest)
 
 
 def _answers(source: Path) -> dict[str, str]:

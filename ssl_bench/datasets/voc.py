@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from ssl_bench.datasets.content import content_digest
 from ssl_bench.datasets.indexed_png import Mask, read_mask
 from ssl_bench.datasets.reading import header_size, read_image, shown
 from ssl_bench.errors import UserError, did_you_mean
@@ -66,8 +67,11 @@ class VocSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the names in their order and the sizes of their files."""
-        content = "\n".join((*self.names, *map(str, self.sizes)))
+        """Of the names in their order, and the sizes and content (`content_digest`) of their files."""
+        endings = zip(_folders(self.objects), (".jpg", ".png", ".png"), strict=False)
+        places = [(self.root / folder, ending) for folder, ending in endings]
+        paths = [folder / f"{name}{ending}" for name in self.names for folder, ending in places]
+        content = "\n".join((*self.names, *map(str, self.sizes), content_digest(paths, sum(self.sizes))))
         return hashlib.sha256(content.encode()).hexdigest()
 
     def size(self, index: int) -> tuple[int, int]:
@@ -101,11 +105,11 @@ def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
     `list` is a name in ImageSets/Segmentation, or a list file of one's own; `objects` also asks for the object masks.
     Raises `UserError` for a folder, list or file that is missing or misnamed.
     """
-    root = _root(path.expanduser())
+    root = _root(Path(os.path.expanduser(path)))
     lists = root / "ImageSets" / "Segmentation"
     file = lists / (list if list.endswith(".txt") else f"{list}.txt")
     if not file.is_file():
-        own = Path(list).expanduser()
+        own = Path(os.path.expanduser(list))
         if not own.is_file():
             known = sorted(entry.stem for entry in lists.glob("*.txt"))
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -39,7 +40,7 @@ def built_in_tables() -> dict[str, str]:
 
 def load_table(name_or_path: str) -> TableSource:
     """Read a description by built-in name or by path, and its published files. Raises `UserError`."""
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if path.suffix == ".toml" or path.is_file():
         try:
             return _load(path.read_text("utf-8"), str(path), path.parent)
