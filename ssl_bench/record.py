@@ -64,10 +64,12 @@ class BackboneRecord(_Part):
     parameters: int
     """Of the extractor only, no head."""
     tokens: int | None
-    """Tokens per image including CLS, None for a convolutional network."""
+    """Tokens per image including CLS, registers and the like; None for a network without tokens."""
     inference_images_per_second: float | None
     """At `inference_batch` images per forward pass, fp32, on the run's device."""
     inference_batch: int | None
+    pretrained: str = ""
+    """The weights it started from where those were not random; then "untrained" below means before this training."""
 
 
 class MachineRecord(_Part):
