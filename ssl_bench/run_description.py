@@ -14,9 +14,7 @@ from ssl_bench.request import Resolved
 from ssl_bench.training import Plan, TrainingState
 
 
-def announce(
-    line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord, network: Backbone
-) -> None:
+def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord, network: Backbone) -> None:
     """Say before anything is trained what the run is about to do; `backbone` describes `network`."""
     data, recipe = resolved.dataset, resolved.recipe
     made = "synthetic, " if data.synthetic else ""

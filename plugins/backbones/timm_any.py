@@ -27,10 +27,13 @@ class TimmSettings(Settings):
     """Which network, and what it starts from."""
 
     name: str = setting(
-        ..., "Name of the network in timm.list_models(); with a tag, as NAME.TAG, its pretrained weights.", source="timm"
+        ...,
+        "Name of the network in timm.list_models(); with a tag, as NAME.TAG, its pretrained weights.",
+        source="timm",
     )
     weights: str | None = setting(
-        None, "File with pretrained weights; null: those of the name's tag from timm's hub, or random ones without a tag."
+        None,
+        "File with pretrained weights; null: those of the name's tag from timm's hub, or random ones without a tag.",
     )
     positions: Positions | None = setting(
         None,
@@ -62,7 +65,7 @@ class TimmAny(Backbone):
         self.name, self.image_px, self.kind = config.name, image_px, known.kind
         self.patch_px, self.prefix_tokens, self._tokens = known.patch_px, known.prefix_tokens, known.tokens
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
-        self.positions = (config.positions or "timm") if known.positions else None
+        self.positions = config.positions if config.positions in known.positions else (known.positions or (None,))[0]
         self.why_not = timm_attention.why_not(network, config.name)
         self.supports = frozenset({"patch_tokens", "attention"}) - self.why_not.keys()
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens

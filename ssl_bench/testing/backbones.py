@@ -81,7 +81,7 @@ def it_can_be_built(subject: Subject) -> None:
     )
     require(
         network.patch_px is None or network.kind == "vit",
-        f"a network with patches of {network.patch_px} px calls itself a convnet: set kind = \"vit\"",
+        f'a network with patches of {network.patch_px} px calls itself a convnet: set kind = "vit"',
     )
     require(isinstance(network.pretrained, str), "pretrained is not a string: name the weights that it starts from")
     require(isinstance(network.supports, frozenset), "supports is not a frozenset: frozenset({'patch_tokens'})")
