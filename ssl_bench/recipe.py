@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from ssl_bench.settings import Settings, setting
 
-
 ADDED_BACKBONE_SETTINGS = {"positions": ("timm", None), "weights": (None,)}
 """Settings of backbones that older recipes lack, with the values that mean what every run did before they existed."""
 

@@ -69,7 +69,12 @@ class BackboneRecord(_Part):
     """At `inference_batch` images per forward pass, fp32, on the run's device."""
     inference_batch: int | None
     pretrained: str = ""
-    """The weights it started from where those were not random; then "untrained" below means before this training."""
+    """The weights it started from where those were not random; the subject "untrained" then has these weights."""
+
+    @property
+    def start(self) -> Literal["untrained", "pretrained"]:
+        """What the network is called before the first step."""
+        return "pretrained" if self.pretrained else "untrained"
 
 
 class MachineRecord(_Part):

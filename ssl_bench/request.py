@@ -96,10 +96,10 @@ def resolve(request: Request) -> Resolved:
     backbone_config = parse_settings(backbone.Config, _section(own_values, "backbone"), "backbone", arch)
     backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
-    kind = backbone.kind_for(backbone_config, dataset.image_px)
+    network_kind = backbone.kind_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
     preset_values = {} if preset is None else dict(preset.values)
-    if preset is not None and kind == "convnet":
+    if preset is not None and network_kind == "convnet":
         preset_values |= preset.convnet_values
     values = {**preset_values, **own_values}
 
@@ -121,7 +121,7 @@ def resolve(request: Request) -> Resolved:
         patch_px=patch_px,
         batch_size=training.batch_size,
         classes=len(dataset.classes),
-        kind=kind,
+        kind=network_kind,
     )
     method_config = method.fill(method_config, situation)
     require_filled(method_config, method.Config, method_name)

@@ -1,4 +1,4 @@
-"""Any network that timm knows by name: `--arch timm:convnext_tiny`, and with its pretrained weights by their tag.
+"""Any network that timm (https://github.com/huggingface/pytorch-image-models) knows by name: `--arch timm:convnext_tiny`.
 
 `timm:vit_tiny_patch16_224` is untrained, `timm:vit_tiny_patch16_224.augreg_in21k` starts from the weights of that tag
 (`timm_weights`). Features are what timm pools for its classifier. Transformers of patches take any image size that
@@ -54,8 +54,8 @@ class TimmAny(Backbone):
         if known.patch_px is not None and image_px % known.patch_px:
             sizes = [max(1, image_px // known.patch_px + more) * known.patch_px for more in (0, 1)]
             raise UserError(
-                f"images of {image_px} px are not whole patches of timm's {config.name}, which are {known.patch_px} px. "
-                f"Give --set data.image_px={sizes[0]}, or {sizes[1]}"
+                f"images of {image_px} px are not whole patches of timm's {config.name}, which are "
+                f"{known.patch_px} px. Give --set data.image_px={sizes[0]}, or {sizes[1]}"
             )
         if "." in config.name or config.weights is not None:
             network, self.pretrained = timm_weights.load(config.name, config.weights, image_px, drop_path)
@@ -67,7 +67,7 @@ class TimmAny(Backbone):
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         self.positions = config.positions if config.positions in known.positions else (known.positions or (None,))[0]
         self.why_not = timm_attention.why_not(network, config.name)
-        self.supports = frozenset({"patch_tokens", "attention"}) - self.why_not.keys()
+        self.supports = frozenset({"patch_tokens", "attention"}).difference(self.why_not)
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
 

@@ -142,7 +142,8 @@ def _patch_px(network: Any) -> int | None:
     """Side of a patch at the network's entrance, None where there is no such thing."""
     if isinstance(network, VisionTransformer | Eva):
         return vit_tokens.patch_px(network)
-    for embed in (getattr(network, "patch_embed", None), getattr(network, "stem", None)):
+    entrances: list[Any] = [getattr(network, name, None) for name in ("patch_embed", "stem")]
+    for embed in entrances:
         if hasattr(embed, "feat_ratio"):
             return int(embed.feat_ratio())
         size = getattr(embed, "patch_size", None)

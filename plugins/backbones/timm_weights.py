@@ -7,7 +7,10 @@ that tag. timm converts what it loads (`checkpoint_filter_fn`), resampling posit
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,8 @@ def load(name: str, file: str | None, image_px: int, drop_path: float) -> tuple[
     """(network with pretrained weights, what they are in words). Raises `UserError` where they cannot be had."""
     if file is None:
         try:
-            return create(name, image_px, drop_path, pretrained=True), name
+            with _nothing_missing():
+                return create(name, image_px, drop_path, pretrained=True), name
         except Exception as error:  # whatever a hub, a network and a cache can raise
             raise UserError(
                 f"the pretrained weights of timm:{name} are not on this machine and cannot be downloaded "
@@ -63,7 +67,8 @@ def load(name: str, file: str | None, image_px: int, drop_path: float) -> tuple[
     if path.suffix != ".npz":
         overlay = {"state_dict": _state_dict(path), "custom_load": False}
     try:
-        network = create(name, image_px, drop_path, pretrained=True, pretrained_cfg_overlay=overlay)
+        with _nothing_missing():
+            network = create(name, image_px, drop_path, pretrained=True, pretrained_cfg_overlay=overlay)
     except (RuntimeError, ValueError, AssertionError, KeyError, OSError) as error:
         raise UserError(
             f"backbone.weights = {file!r} does not hold weights of timm's {name} ({_first_line(error)}). Give the file "
@@ -71,6 +76,30 @@ def load(name: str, file: str | None, image_px: int, drop_path: float) -> tuple[
         ) from error
     network.pretrained_cfg = {**network.pretrained_cfg, "state_dict": None}
     return network, f"{name} from {path.name}, sha256 {digest[:12]}"
+
+
+@contextmanager
+def _nothing_missing() -> Iterator[None]:
+    """Raises `ValueError` where timm leaves weights random: it only logs which keys a file lacks."""
+    found: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.extend([record.getMessage()] if "Missing keys" in record.getMessage() else [])
+
+    logger, handler = logging.getLogger("timm.models._builder"), Kept()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # what is wrong is said once, by us
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    if found:
+        raise ValueError(found[0].partition(". ")[0][:200])
 
 
 def _sha256(path: Path) -> str:

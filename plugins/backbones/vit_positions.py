@@ -27,7 +27,7 @@ def resample_as_dino(table: Tensor, grid: tuple[int, int], wanted: tuple[int, in
     if grid == wanted:
         return table
     factors = [(side + ADDED_TO_SIDE) / own for side, own in zip(wanted, grid, strict=True)]
-    as_map = table.unflatten(1, grid).permute(0, 3, 1, 2)
+    as_map = table.view(1, *grid, -1).permute(0, 3, 1, 2)
     resampled = interpolate(as_map, scale_factor=factors, mode="bicubic")
     assert tuple(resampled.shape[-2:]) == wanted
     return resampled.flatten(2).transpose(1, 2)
@@ -40,7 +40,8 @@ def add_positions_as_dino(vit: Any, patches: Tensor) -> Tensor:
     """
     learned = 0 if vit.no_embed_class else vit.num_prefix_tokens
     table: Tensor = vit.pos_embed
-    resampled = resample_as_dino(table[:, learned:], vit.patch_embed.grid_size, tuple(patches.shape[1:3]))
+    rows, columns = patches.shape[1:3]
+    resampled = resample_as_dino(table[:, learned:], vit.patch_embed.grid_size, (rows, columns))
     tokens = patches.flatten(1, 2)
     prefix = [token.expand(len(tokens), -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
     if vit.no_embed_class:

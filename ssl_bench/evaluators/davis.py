@@ -139,8 +139,8 @@ class Davis(Evaluator):
         some = f"first {len(clips.sequences)} of {clips.listed} sequences" if self.config.sequences else "all sequences"
         return (
             f"DAVIS v{VERSION}, {some}, J and F semi-supervised without first and last frame, mean over objects: "
-            f"shorter side {short} px, longer floored to {step} px, bilinear, std 0.228; last-block patch features{positions}, "
-            f"sources first + last {options.context_frames}, {reach}, top {options.top_k}, "
+            f"shorter side {short} px, longer floored to {step} px, bilinear, std 0.228; last-block patch features"
+            f"{positions}, sources first + last {options.context_frames}, {reach}, top {options.top_k}, "
             f"exp(s / {options.temperature:g}), soft labels, bilinear, min-max, argmax; fp32"
         )
 
