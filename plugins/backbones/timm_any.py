@@ -1,4 +1,6 @@
-"""Any network that timm (https://github.com/huggingface/pytorch-image-models) knows by name: `--arch timm:convnext_tiny`.
+"""Any network that timm knows by name: `--arch timm:convnext_tiny`.
+
+Source: https://github.com/huggingface/pytorch-image-models; each network's paper is named in timm.
 
 `timm:vit_tiny_patch16_224` is untrained, `timm:vit_tiny_patch16_224.augreg_in21k` starts from the weights of that tag
 (`timm_weights`). Features are what timm pools for its classifier. Transformers of patches take any image size that

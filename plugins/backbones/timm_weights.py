@@ -80,7 +80,10 @@ def load(name: str, file: str | None, image_px: int, drop_path: float) -> tuple[
 
 @contextmanager
 def _nothing_missing() -> Iterator[None]:
-    """Raises `ValueError` where timm leaves weights random: it only logs which keys a file lacks."""
+    """Raises `ValueError` where timm leaves weights random: it only logs which keys a file lacks.
+
+    The hub's warnings of each failed try are muted: what is wrong is said once, in the message.
+    """
     found: list[str] = []
 
     class Kept(logging.Handler):
@@ -89,14 +92,18 @@ def _nothing_missing() -> Iterator[None]:
 
     logger, handler = logging.getLogger("timm.models._builder"), Kept()
     level, propagate = logger.level, logger.propagate
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.ERROR)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # what is wrong is said once, by us
+    logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        hub.setLevel(hub_level)
         logger.propagate = propagate
     if found:
         raise ValueError(found[0].partition(". ")[0][:200])
