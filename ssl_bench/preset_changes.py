@@ -24,27 +24,27 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
     left out: their numbers carry their own protocols.
     """
     recipe, plain = resolved.recipe, resolved.recipe.model_dump(mode="json")
-    patch_px = resolved.backbone.patch_px_for(resolved.backbone_config, resolved.dataset.image_px)
+    kind = resolved.backbone.kind_for(resolved.backbone_config, resolved.dataset.image_px)
+    images = len(resolved.dataset.train)
     preset = resolved.method.presets.get(preset_name)
-    values: dict[str, Any] = {} if preset is None else dict(preset.values)
-    if preset is not None and patch_px is None:
-        values |= preset.convnet_values
-    if preset is not None and preset.steps is not None and "training.epochs" not in values:
-        steps = preset.steps * recipe.training.batch_size
-        values["training.epochs"] = max(1, round(steps / len(resolved.dataset.train)))
+    values = preset.values_for(kind) if preset else {}
+    epochs = preset.epochs_for(recipe.training.batch_size, images) if preset else None
+    if epochs is not None:
+        values["training.epochs"] = epochs
     situation = Situation(
         image_px=resolved.dataset.image_px,
-        train_images=len(resolved.dataset.train),
-        patch_px=patch_px,
+        train_images=images,
+        patch_px=resolved.backbone.patch_px_for(resolved.backbone_config, resolved.dataset.image_px),
         batch_size=recipe.training.batch_size,
         classes=len(resolved.dataset.classes),
+        kind=kind,
     )
     method = resolved.method.Config(**_section(values, "method"))
     with suppress(UserError):  # a preset that does not fit this batch size or data leaves open what it leaves open
         method = resolved.method.fill(method, situation)
     standards: list[tuple[str, Mapping[str, Any], dict[str, Any]]] = [
         ("method", plain["method"]["settings"], method.model_dump(mode="json")),
-        ("backbone", plain["backbone"]["settings"], _defaults(resolved.backbone.Config)),
+        ("backbone", plain["backbone"]["settings"], _backbone_defaults(resolved)),
         ("data", plain["data"]["settings"], _defaults(type(resolved.dataset).Config)),
         ("optimizer", plain["optimizer"], OptimizerSettings(**_section(values, "optimizer")).model_dump(mode="json")),
         ("training", plain["training"], TrainingSettings(**_section(values, "training")).model_dump(mode="json")),
@@ -66,3 +66,13 @@ def _defaults(model: type[Settings]) -> dict[str, Any]:
     """The defaults of a settings model in plain values; a required setting has none."""
     defaults = {name: field.get_default() for name, field in model.model_fields.items() if not field.is_required()}
     return model.model_construct(**defaults).model_dump(mode="json", include=set(defaults))
+
+
+def _backbone_defaults(resolved: Resolved) -> dict[str, Any]:
+    """What the architecture decides with nothing set by hand, e.g. its rule for positions with this method."""
+    kind, given = resolved.backbone, resolved.recipe.backbone.settings
+    required = {name for name, field in kind.Config.model_fields.items() if field.is_required()}
+    config = kind.Config(**{name: given[name] for name in required})
+    filled = kind.fill(config, resolved.dataset.image_px, resolved.method.backbone_defaults)
+    settings: dict[str, Any] = filled.model_dump(mode="json", exclude=required)
+    return settings

@@ -12,6 +12,9 @@ from typing import Any, Literal
 from ssl_bench.recipe_seal import sealed_recipe
 from ssl_bench.settings import NONE, Settings, setting
 
+ADDED_BACKBONE_SETTINGS = {"positions": ("timm", None), "weights": (None,)}
+"""Settings of backbones that older recipes lack, with the values that mean what every run did before they existed."""
+
 
 class TrainingSettings(Settings):
     """How long, how large, how precise."""
@@ -95,6 +98,10 @@ class Recipe(Settings):
         content = self.model_dump(mode="json")
         for key in OUTSIDE_DIGEST:
             del content["data"][key]
+        settings = content["backbone"]["settings"]
+        for name, before in ADDED_BACKBONE_SETTINGS.items():  # so that older digests stay valid
+            if name in settings and settings[name] in before:
+                del settings[name]
         for part in content["evaluators"]:
             part["settings"].pop("path", None)
             if part["fingerprint"] is None:

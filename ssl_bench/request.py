@@ -94,12 +94,11 @@ def resolve(request: Request) -> Resolved:
         method_name, method, file.preset if request.preset is None else request.preset, len(dataset.train)
     )
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
+    backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
+    network_kind = backbone.kind_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
-    preset_values = {} if preset is None else dict(preset.values)
-    if preset is not None and patch_px is None:
-        preset_values |= preset.convnet_values
-    values = {**preset_values, **own_values}
+    values = {**(preset.values_for(network_kind) if preset else {}), **own_values}
 
     training = parse_settings(TrainingSettings, section_of(values, "training"), "training", "training")
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
@@ -110,8 +109,8 @@ def resolve(request: Request) -> Resolved:
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
             f"({len(dataset.train)} images). Give --batch-size {len(dataset.train)} or smaller."
         )
-    if preset is not None and preset.steps is not None and "training.epochs" not in values:
-        epochs = max(1, round(preset.steps * training.batch_size / len(dataset.train)))
+    epochs = preset.epochs_for(training.batch_size, len(dataset.train)) if preset else None
+    if epochs is not None and "training.epochs" not in values:
         training = training.model_copy(update={"epochs": epochs})
     situation = Situation(
         image_px=dataset.image_px,
@@ -119,6 +118,7 @@ def resolve(request: Request) -> Resolved:
         patch_px=patch_px,
         batch_size=training.batch_size,
         classes=len(dataset.classes),
+        kind=network_kind,
     )
     method_config = fill(method, method_name, method_config, situation, backbone, dataset)
     evaluators = []
@@ -190,6 +190,8 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         *((f"evaluators.{part.name}", part.settings) for part in recipe.evaluators),
     ):
         values |= {f"{section}.{key}": value for key, value in settings.items()}
+    if "positions" in registry.backbone(recipe.backbone.name).Config.model_fields:
+        values.setdefault("backbone.positions", "timm")  # of a run from before this was a setting
     return Request(
         method=recipe.method.name,
         arch=recipe.backbone.name,

@@ -268,7 +268,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
     )  # fmt: skip
     backbone_record = describe_backbone(resolved, network)
-    announce(display.line, resolved, backbone_record)
+    announce(display.line, resolved, backbone_record, network)
     if plan.total_steps:
         check_free_space(method, optimizer, start.run_dir)
     return _Session(resolved, start, display, evaluators, method, make_views, optimizer, plan, backbone_record)

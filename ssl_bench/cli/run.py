@@ -202,7 +202,7 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
                 primary.setdefault(name, {})[evaluation.subject] = one
                 data[name] = "test" if evaluation.data == record.data.name else evaluation.data
     print()
-    print(f"{'':34}{'untrained':>12}{'trained':>12}{'change':>10}")
+    print(f"{'':34}{record.backbone.start:>12}{'trained':>12}{'change':>10}")
     for name, values in primary.items():
         both = "untrained" in values and "trained" in values
         change = f"{values['trained'].value - values['untrained'].value:+.1f}" if both else ""
@@ -213,6 +213,8 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         if any(ends):
             noise = "the difference is within noise" if both and within_noise(*values.values()) else ""
             print(f"  {'  95 % interval':32}{ends[0]:>12}{ends[1]:>12}{'':10}   {noise}".rstrip())
+    if record.backbone.pretrained:
+        print(f"\nstart   {record.backbone.pretrained}")
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
