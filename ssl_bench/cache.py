@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 
@@ -12,7 +13,7 @@ def cache_folder() -> Path:
     """$SSLBENCH_CACHE, else $XDG_CACHE_HOME/sslbench, else ~/.cache/sslbench.
 
     Without a home (no HOME and no entry for the user, as in many containers): a folder of the user's own below the
-    temporary one, and a warning that names SSLBENCH_CACHE.
+    temporary one, and a line on standard error that names SSLBENCH_CACHE.
     """
     own, shared = os.environ.get("SSLBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
@@ -24,8 +25,11 @@ def cache_folder() -> Path:
         return Path(home) / ".cache" / "sslbench"
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     folder = Path(tempfile.gettempdir()) / f"sslbench-cache{user}"
-    warnings.warn(
-        f"this user has no home folder, so the cache is {folder}. Set SSLBENCH_CACHE=FOLDER to keep it elsewhere.",
-        stacklevel=2,
-    )
+    _tell(f"note: this user has no home folder, so the cache is {folder}. SSLBENCH_CACHE=FOLDER keeps it elsewhere.")
     return folder
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    """Say it once."""
+    print(text, file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ssl_bench import cache
 from ssl_bench.cache import cache_folder
 from ssl_bench.datasets.voc import open_voc
 from ssl_bench.errors import UserError
@@ -42,11 +43,14 @@ def test_the_order_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_the_cache_is_temporary_and_said() -> None:
-    with pytest.warns(UserWarning, match=r"no home folder, .*Set SSLBENCH_CACHE=FOLDER"):
-        folder = cache_folder()
+def test_without_a_home_the_cache_is_temporary_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    cache._tell.cache_clear()
+    folders = {cache_folder(), cache_folder()}
+    (folder,) = folders
     assert folder.is_absolute()
     assert str(os.getuid()) in folder.name
+    said = capsys.readouterr().err
+    assert said.count("no home folder") == said.count("SSLBENCH_CACHE=FOLDER") == 1
 
 
 @pytest.mark.usefixtures("homeless")
