@@ -13,6 +13,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.features import eval_mode
 from ssl_bench.method import Batch
 from ssl_bench.patches import check_whole_patches
+from ssl_bench.registry import blame
 
 if TYPE_CHECKING:
     from ssl_bench.request import Resolved
@@ -30,7 +31,7 @@ def in_one_message(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what}: {in_words(error)}. {DEBUG}") from error
+        raise UserError(f"{what}: {blame(error) or f'{in_words(error)}. {DEBUG}'}") from error
 
 
 def in_words(error: BaseException) -> str:
@@ -62,6 +63,8 @@ def require_images_fit(backbone: Backbone, image_px: int, arch: str, resolved: R
 def step_failure(error: Exception, batch: Batch | None, backbone: Backbone, resolved: Resolved) -> UserError:
     """The message for a first training step that failed: which views do not fit the network and what to set."""
     arch = resolved.recipe.arch
+    if blame(error):
+        return UserError(f"the first training step fails: {blame(error)}")
     if batch is None:
         return UserError(f"the views of the first batch cannot be made: {in_words(error)}. {DEBUG}")
     images = [view for view in batch.views if view.ndim == 4]

@@ -516,3 +516,11 @@ def test_whatever_a_method_raises_before_training_is_one_message(
     with pytest.raises(UserError) as shown:
         sslbench(*arguments, "--data", str(data), *KNN)
     assert shown.value.__cause__ is error
+
+
+def test_a_results_folder_that_no_record_can_hold_is_refused(sslbench: Command, data: Path, tmp_path: Path) -> None:
+    for arguments in (("--results", "caf\udce9"), ("--run-id", "caf\udce9")):
+        status, _, err = sslbench(*RANDOM, "--data", str(data), *KNN, *arguments)
+        assert status == 2
+        assert "bytes that are not UTF-8" in err
+    assert not list(tmp_path.iterdir())

@@ -180,8 +180,8 @@ class MoCoV2(Method):
         elif situation.is_convnet and splits not in possible:
             raise UserError(
                 f"method.batch_norm_splits = {splits} does not divide training.batch_size = {batch} into equal parts "
-                f"of at least 2 images. Give --set method.batch_norm_splits=null to have it chosen, or one of "
-                f"{', '.join(map(str, possible))}"
+                f"of at least 2 images. Possible: {', '.join(map(str, possible))}, or to have it chosen: "
+                "--set method.batch_norm_splits=null"
             )
         decided = {"crop_px": crop_px, "blur_sigma_px": blur, "queue_size": queue, "batch_norm_splits": splits}
         return config.model_copy(update=decided)
