@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from ssl_bench.errors import UserError
@@ -114,8 +114,8 @@ def load_latest(folder: Path) -> Checkpoint | None:
             warnings.append(f"checkpoint {path.name} is damaged: {reason}")
             continue
         state = json.loads((path / "state.json").read_text())
-        optimizer = _unflatten_optimizer(load_file(path / "optimizer.safetensors"), state.pop("optimizer"))
-        return Checkpoint(load_file(path / "method.safetensors"), optimizer, state, tuple(warnings))
+        optimizer = _unflatten_optimizer(read_tensors(path / "optimizer.safetensors"), state.pop("optimizer"))
+        return Checkpoint(read_tensors(path / "method.safetensors"), optimizer, state, tuple(warnings))
     if not found:
         return None
     reasons = "".join(f"\n  {line}" for line in warnings)
@@ -123,6 +123,15 @@ def load_latest(folder: Path) -> Checkpoint | None:
         f"no usable checkpoint in {folder}:{reasons}\nCopy one back from a backup, remove that folder to train again "
         "from step 0 with --resume, or start the run again with --restart."
     )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; its library opens no path that is not UTF-8, so that one is read here."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return load(path.read_bytes())
+    return load_file(path)
 
 
 def damage(path: Path) -> str:
@@ -161,7 +170,7 @@ def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         raise UserError(f"{path} is not there: weights are not committed; run the recipe again or copy the file back")
     if sha256 is not None and _digest(path) != sha256:
         raise DamagedFile(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
-    return load_file(path)
+    return read_tensors(path)
 
 
 def _digest(path: Path) -> str:

@@ -67,7 +67,8 @@ def accepted(path: Path, damaged: Iterable[bytes], read: Callable[[Path], Any]) 
             found.append((content, read(path)))
         except UserError as error:
             messages.append(str(error))
-    assert [text for text in messages if path.name not in text or "\n" in text] == []
+    named = (path.name, "no method given")  # a recipe cut before its first section holds nothing
+    assert [text for text in messages if "\n" in text or not any(word in text for word in named)] == []
     return found
 
 
