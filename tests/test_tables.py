@@ -99,6 +99,7 @@ def test_a_rate_without_evidence_that_the_machine_was_quiet_is_left_out() -> Non
     busy = make_record("byol", backbone={"inference_images_per_second": None, "inference_note": "left out"})
     table = comparison(old, busy)
     assert [cell(table, row, "inference") for row in rows(table)] == [Cell(), Cell()]
+    assert "im/s" not in to_markdown(table, published_lists=False).partition("| method")[2].partition("\n\n")[0]
     table = comparison(old, make_record(seed=1))
     assert cell(table, the_row(table), "inference").value == Statistic(503.0, None, 1)
     assert "9,000" not in to_markdown(table)
