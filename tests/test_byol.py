@@ -18,8 +18,6 @@ from torch import nn
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
-from ssl_bench.recipe import TrainingSettings
-from ssl_bench.settings import parse_settings
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods.byol import BYOL, PRESETS, BYOLSettings, head, regression_loss
@@ -343,17 +341,6 @@ def test_views_are_a_function_of_the_samples_random_numbers():
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_name_settings_that_exist(name):
-    models = {"method": BYOLSettings, "optimizer": OptimizerSettings, "training": TrainingSettings}
-    preset = PRESETS[name]
-    for values in (preset.values, {**preset.values, **preset.convnet_values}):
-        for section, model in models.items():
-            of_section = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(section + ".")}
-            parse_settings(model, of_section, section, section)
-        assert {key.partition(".")[0] for key in values} <= set(models)
-
-
 @pytest.mark.parametrize(
     ("name", "epochs", "lr", "decay", "momentum"),
     [("paper", 1000, 0.2, 1.5e-6, 0.996), ("paper-300", 300, 0.3, 1e-6, 0.99), ("paper-100", 100, 0.45, 1e-6, 0.99)],
@@ -364,7 +351,3 @@ def test_the_papers_values_by_epochs(name, epochs, lr, decay, momentum):
     assert (values["optimizer.name"], values["optimizer.base_lr"]) == ("lars", lr)
     assert (values["optimizer.weight_decay"], values["method.target_momentum"]) == (decay, momentum)
     assert OptimizerSettings().warmup_epochs == 10
-
-
-def test_every_setting_says_what_it_means():
-    assert all(field.description.endswith(".") for field in BYOLSettings.model_fields.values())

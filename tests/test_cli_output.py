@@ -17,10 +17,11 @@ from ssl_bench import registry
 from ssl_bench.cli.encodings import HANDLER
 from ssl_bench.cli.main import main
 from ssl_bench.cli.run import show_result
+from ssl_bench.cli.width import fold
 from ssl_bench.record import RunRecord, read_record, write_record
 from tests.conftest import Command
 from tests.davis_files import moving_square, write_davis
-from tests.records import make_record
+from tests.records import KNN, evaluation, make_record, measured
 from tests.toy import write_image_folder
 
 NETWORK = ("backbone.depth=1", "backbone.dim=32", "backbone.patch_px=8", "training.precision=fp32")
@@ -133,6 +134,31 @@ def test_a_mistake_leaves_stdout_empty(sslbench: Command, words: tuple[str, ...]
     status, out, err = sslbench(*words, "--json")
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
+
+
+# terminals
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_folded_line_fits_and_loses_no_word(width: int) -> None:
+    line = f"  protocol   {'evaluated on images of 224 px, ' * 9}{'x' * 200}"
+    folded = fold(line, width, 13).splitlines()
+    assert " ".join(folded).split() == line.split()
+    assert folded[0].startswith("  protocol   evaluated")
+    assert all(len(part) <= width for part in folded if "xxx" not in part)
+    assert all(part.startswith(" " * 13) and part[13] != " " for part in folded[1:])
+    assert fold("  short", width, 13) == "  short"
+
+
+def test_a_protocol_stands_once_below_the_numbers_that_share_it(sslbench: Command, results: Path) -> None:
+    shared = (measured(1.0), measured(2.0, metric="top1_k10", primary=False), measured(3.0, metric="x", protocol="own"))
+    record = make_record(run_id="shared", evaluations=(evaluation("knn", "trained", *shared),))
+    write_record(record, results / "runs" / "shared" / "record.json")
+    lines = [line.strip() for line in sslbench("show", "shared", "--results", results)[1].splitlines()]
+    names = [line for line in lines if line in (KNN, "own") or line.removeprefix("* ").startswith("knn ")]
+    assert [line if line in (KNN, "own") else line.removeprefix("* ").split()[1] for line in names] == [
+        "top1_k20", "top1_k10", KNN, "x", "own",
+    ]  # fmt: skip
 
 
 # encodings, pipes and disks

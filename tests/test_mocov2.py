@@ -19,8 +19,6 @@ from torch.nn import functional
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
-from ssl_bench.recipe import TrainingSettings
-from ssl_bench.settings import parse_settings
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods.mocov2 import PRESETS, Encoder, MoCoV2, MoCoV2Settings, info_nce, logits
@@ -369,17 +367,6 @@ def test_views_are_the_authors():
     assert not torch.equal(*made[0])
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_name_settings_that_exist(name):
-    models = {"method": MoCoV2Settings, "optimizer": OptimizerSettings, "training": TrainingSettings}
-    preset = PRESETS[name]
-    for values in (preset.values, {**preset.values, **preset.convnet_values}):
-        for section, model in models.items():
-            of_section = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(section + ".")}
-            parse_settings(model, of_section, section, section)
-        assert {key.partition(".")[0] for key in values} <= set(models)
-
-
 def test_the_paper_on_a_convnet():
     values = {**PRESETS["paper"].values, **PRESETS["paper"].convnet_values}
     defaults = MoCoV2Settings()
@@ -389,9 +376,3 @@ def test_the_paper_on_a_convnet():
     settings = OptimizerSettings(**optimizer)
     assert (settings.name, settings.base_lr, settings.weight_decay, settings.warmup_epochs) == ("sgd", 0.03, 1e-4, 0)
     assert (settings.lr_scaling, settings.momentum, settings.final_lr) == ("linear", 0.9, 0.0)
-
-
-def test_every_setting_says_what_it_means():
-    for name, field in MoCoV2Settings.model_fields.items():
-        assert field.description, name
-        assert field.description.endswith("."), name

@@ -18,9 +18,7 @@ from torch import nn
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
-from ssl_bench.recipe import TrainingSettings
 from ssl_bench.schedules import scaled_lr
-from ssl_bench.settings import parse_settings
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods.simclr import PRESETS, SimCLR, SimCLRSettings, nt_xent, projector, similarities
@@ -288,24 +286,9 @@ def test_views_are_a_function_of_the_samples_random_numbers():
     assert not torch.equal(once[0], once[1])
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_name_settings_that_exist(name):
-    models = {"method": SimCLRSettings, "optimizer": OptimizerSettings, "training": TrainingSettings}
-    preset = PRESETS[name]
-    for values in (preset.values, {**preset.values, **preset.convnet_values}):
-        for section, model in models.items():
-            of_section = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(section + ".")}
-            parse_settings(model, of_section, section, section)
-        assert {key.partition(".")[0] for key in values} <= set(models)
-
-
 def test_the_papers_rates():
     linear, root = ({**PRESETS[n].values, **PRESETS[n].convnet_values} for n in ("paper", "paper-100-sqrt"))
     assert scaled_lr(linear["optimizer.base_lr"], 4096, linear["optimizer.lr_scaling"]) == pytest.approx(4.8)
     assert scaled_lr(root["optimizer.base_lr"], 1024, root["optimizer.lr_scaling"]) == pytest.approx(0.075 * 32)
     assert linear["optimizer.weight_decay"] == 1e-6
     assert OptimizerSettings().warmup_epochs == 10
-
-
-def test_every_setting_says_what_it_means():
-    assert all(field.description.endswith(".") for field in SimCLRSettings.model_fields.values())

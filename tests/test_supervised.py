@@ -10,12 +10,10 @@ import torch
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
-from ssl_bench.recipe import TrainingSettings
-from ssl_bench.settings import parse_settings
 from ssl_bench.training import Plan, TrainingState, train
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
-from ssl_bench_plugins.methods import random_init, supervised
+from ssl_bench_plugins.methods import random_init
 from ssl_bench_plugins.methods.byol import BYOL
 from ssl_bench_plugins.methods.dino import DINO
 from ssl_bench_plugins.methods.random_init import RandomInit, RandomInitSettings
@@ -200,22 +198,3 @@ def test_epochs_are_answered(tmp_path):
 
 
 # --- presets
-
-
-@pytest.mark.parametrize(
-    ("module", "model", "name"),
-    [(supervised, SupervisedSettings, name) for name in supervised.PRESETS]
-    + [(random_init, RandomInitSettings, name) for name in random_init.PRESETS],
-)
-def test_presets_name_settings_that_exist(module, model, name):
-    models = {"method": model, "optimizer": OptimizerSettings, "training": TrainingSettings}
-    preset = module.PRESETS[name]
-    for values in (preset.values, {**preset.values, **preset.convnet_values}):
-        for section, of in models.items():
-            of_section = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(section + ".")}
-            parse_settings(of, of_section, section, section)
-        assert {key.partition(".")[0] for key in values} <= set(models)
-
-
-def test_every_setting_says_what_it_means():
-    assert all(field.description.endswith(".") for field in SupervisedSettings.model_fields.values())

@@ -19,8 +19,6 @@ from torch.nn import functional
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
 from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
-from ssl_bench.recipe import TrainingSettings
-from ssl_bench.settings import parse_settings
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods.swav import PRESETS, SwAV, SwAVSettings, swapped_prediction
@@ -424,17 +422,6 @@ def test_views_are_the_authors():
     assert all(torch.equal(a, b) for a, b in zip(*twice, strict=True))
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_name_settings_that_exist(name):
-    models = {"method": SwAVSettings, "optimizer": OptimizerSettings, "training": TrainingSettings}
-    preset = PRESETS[name]
-    for values in (preset.values, {**preset.values, **preset.convnet_values}):
-        for section, model in models.items():
-            of_section = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(section + ".")}
-            parse_settings(model, of_section, section, section)
-        assert {key.partition(".")[0] for key in values} <= set(models)
-
-
 @pytest.mark.parametrize(
     ("name", "rate", "batch", "queue", "warmup"),
     [("paper", 4.8, 4096, 0, 10), ("paper-small-batch", 0.6, 256, 3840, 0)],
@@ -452,9 +439,3 @@ def test_the_authors_scripts_on_a_convnet(name, rate, batch, queue, warmup):
     assert settings.final_lr == pytest.approx(rate / 1000)
     assert (values["training.batch_size"], values.get("method.queue_size", 0)) == (batch, queue)
     assert SwAVSettings().queue_from_epoch == 15
-
-
-def test_every_setting_says_what_it_means():
-    for name, field in SwAVSettings.model_fields.items():
-        assert field.description, name
-        assert field.description.endswith("."), name

@@ -904,28 +904,20 @@ def test_a_data_set_on_disk_asks_for_its_folder() -> None:
 # ---------------------------------------------------------------- everything registered
 
 
-@pytest.mark.parametrize("kind", ["method", "evaluator", "backbone"])
-def test_official_plugins_pass(kind: registry.Kind) -> None:
-    small = {
-        "dino",
-        "byol",
-        "mocov2",
-        "swav",
-        "simclr",
-        "supervised",
-        "knn",
-        "linear-probe",
-        "deit_s16",
-        "deit_s5",
-        "vit_b16",
-        "resnet18",
-        "resnet50",
-    }
-    for name in small & set(registry.names(kind)):
-        assert_sound(kind, registry.find(kind, name).load())
+SMALL = {
+    "method": ("dino", "byol", "mocov2", "swav", "simclr", "supervised"),
+    "evaluator": ("knn", "linear-probe"),
+    "backbone": ("deit_s16", "deit_s5", "vit_b16", "resnet18", "resnet50"),
+}
+"""Plugins of sslbench that are checked here; the others differ from these in numbers alone, or have tests below."""
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in SMALL.items() for name in names])
+def test_official_plugins_pass(kind: registry.Kind, name: str) -> None:
+    assert_sound(kind, registry.find(kind, name).load())
 
 
 def test_the_evaluator_of_attention_passes_on_a_few_embedded_masks() -> None:
     plugin = registry.find("evaluator", "voc-jaccard").load()
     outcomes = assert_sound("evaluator", plugin, settings={"images": 4, "size_px": 64, "pictures": 1})
-    assert set(outcomes.values()) <= {"ok", "skipped"}
+    assert [name for name, outcome in outcomes.items() if outcome != "ok"] == ["test labels are not learned"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
+from ssl_bench.cli.width import print_folded
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def register(app: typer.Typer) -> None:
             print_json({"plugins": [_plain(plugin, words) for plugin, words in faults.items()]})
         for one in () if as_json else shown:
             print(f"{one}s")
-            print("\n".join(_lines({p: words for p, words in faults.items() if p.kind == one})) or "  none installed")
+            lines = _lines({p: words for p, words in faults.items() if p.kind == one})
+            print_folded(lines or ["  none installed"], 6)
         broken = [f"{p.kind} {p.name} of {p.origin}" for p, words in faults.items() if words]
         if check and broken:
             print(f"broken: {', '.join(broken)}. Everything else works", file=sys.stderr)

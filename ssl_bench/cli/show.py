@@ -11,7 +11,11 @@ import typer
 
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.run import RESULTS, interval_text
+from ssl_bench.cli.width import print_folded
 from ssl_bench.hints import resume_command
+
+HANG = 13
+"""Where the text of a fact begins."""
 
 if TYPE_CHECKING:
     from ssl_bench.record import EvaluationRecord, RunRecord
@@ -47,7 +51,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print_json(record.model_dump(mode="json"))
         else:
-            print("\n".join(describe_record(record, path)))
+            print_folded(describe_record(record, path), HANG)
         for problem in problems:
             print(f"warning: left out: {problem}", file=sys.stderr)
         if problems:
@@ -149,13 +153,15 @@ def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
         return ["  nothing was measured"]
     width = max(len(f"{evaluator} {metric}") for evaluator, metric, _, _ in found)
     lines = [f"  {'':<{width + 2}}{start:>10}{'trained':>10}"]
+    protocol = ""
     for key, values in found.items():
+        if protocol not in ("", key[2]):
+            lines.append(f"      {protocol}")  # once below all numbers that follow it
+        protocol = key[2]
         star, unit, n = about[key]
         texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in ("untrained", "trained")]
         lines.append(f"  {star} {f'{key[0]} {key[1]}':<{width}}{texts[0]:>10}{texts[1]:>10}  {unit} of {n:,}, {key[3]}")
-        lines.append(f"      {key[2]}")
         if key in intervals:
-            lines.append(
-                f"      95 % interval: {', '.join(f'{subject} {ends}' for subject, ends in intervals[key].items())}"
-            )
-    return lines
+            ends = ", ".join(f"{subject} {interval}" for subject, interval in intervals[key].items())
+            lines.append(f"    {'95 % interval':<{width}}  {ends}")
+    return [*lines, f"      {protocol}"]

@@ -70,7 +70,7 @@ def to_csv(table: Table) -> str:
 
 
 def block_grid(table: Table, block: Block) -> Grid:
-    """A block's rows as texts. The settings column and a published one stand only where a row fills them."""
+    """A block's rows as texts. Settings, published figures and what needs evidence stand where a row fills them."""
     description = table.description
     settings = any(row.settings for row in block.rows)
     shown = [
@@ -80,7 +80,12 @@ def block_grid(table: Table, block: Block) -> Grid:
     ]
     header = [key.title or key.id for key in table.keys] + ["settings"] * settings + ["seeds"]
     right = [False] * (len(table.keys) + settings) + [True]
-    for column in description.column:
+    columns = [
+        (index, column)
+        for index, column in enumerate(description.column)
+        if not column.evidence or any(row.cells[index] != Cell() for row in block.rows)
+    ]
+    for _, column in columns:
         header.append(f"{column.title} {column.unit}".strip())
         right.append(True)
     header += [f"published, {part.data}" for _, part in shown]
@@ -90,7 +95,7 @@ def block_grid(table: Table, block: Block) -> Grid:
             *row.keys,
             *([row.settings] if settings else []),
             _seeds(row),
-            *(cell_text(c, cell, row.finished) for c, cell in zip(description.column, row.cells, strict=True)),
+            *(cell_text(column, row.cells[index], row.finished) for index, column in columns),
             *(shown_beside(part, row.published[index]) for index, part in shown),
         )
         for row in block.rows
