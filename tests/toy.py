@@ -109,7 +109,7 @@ class ToyDataset(Dataset):
 
 
 def write_image_folder(
-    root: Path, *, train: int = 12, test: int = 4, px: int = 16, classes: tuple[str, ...] = ("a", "b")
+    root: Path, *, train: int = 12, test: int = 4, px: int = 16, classes: tuple[str, ...] = ("a", "b"), tint: int = 100
 ) -> Path:
     """An image folder of noise tinted by class: `train` and `test` images a class, `px` pixels, PNG."""
     for split, count in (("train", train), ("val", test)):
@@ -119,6 +119,6 @@ def write_image_folder(
             for index in range(count):
                 rng = np.random.default_rng([label, index, split == "train"])
                 pixels = rng.integers(0, 150, (px, px, 3))
-                pixels[..., label % 3] += 100
+                pixels[..., label % 3] += tint
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
     return root
