@@ -364,6 +364,41 @@ def test_where_the_teachers_weights_come_from(teacher):
     assert dino.evaluation_backbone() is dino.teacher.backbone
 
 
+@pytest.mark.parametrize("stopped_after", [0, 1, 4])
+def test_the_teacher_of_the_previous_iteration_survives_a_stop(stopped_after):
+    """Figure 5.9 of the thesis: the teacher of step t is the student that entered step t - 1, resumed or not."""
+
+    def build():
+        dino = method(teacher="previous_iteration")
+        return dino, build_optimizer(settings, dino.parameter_groups())
+
+    settings = OptimizerSettings(warmup_epochs=0, base_lr=0.1)
+    dino, optimizer = build()
+    students = []
+    for step in range(6):
+        if step == stopped_after:
+            kept = copy.deepcopy((dino.state_dict(), optimizer.state_dict()))
+            dino, optimizer = build()
+            with torch.no_grad():
+                for parameter in dino.parameters():
+                    parameter.fill_(0.5)  # nothing may be left of what the new object started with
+            dino.load_state_dict(kept[0])
+            optimizer.load_state_dict(kept[1])
+        progress = Progress(step, 6, step // 3, 2)
+        students.append(state(dino.student))
+        for name, value in dino.teacher.state_dict().items():
+            assert torch.equal(value, students[max(0, step - 1)][name])
+        set_schedule(optimizer, settings, progress, 4)
+        optimizer.zero_grad()
+        out = dino.step(a_batch(), progress)
+        out.loss.backward()
+        before = state(dino)
+        dino.before_optimizer(progress)
+        assert all(torch.equal(value, before[name]) for name, value in dino.state_dict().items())
+        optimizer.step()
+        dino.update(out.carry, progress)
+
+
 def test_a_convnets_teacher_keeps_its_own_running_statistics():
     dino = method(make_convnet)
     dino.step(a_batch(), LATER)

@@ -19,10 +19,11 @@ bottleneck's normalisation (row 6); Sinkhorn assigns each global view's batch at
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -162,6 +163,7 @@ class DINO(Method):
 
     Config = DINOSettings
     presets = PRESETS
+    backbone_defaults: ClassVar[Mapping[str, Any]] = {"positions": "dino"}
     center: Tensor
 
     def __init__(self, config: DINOSettings, make_backbone: MakeBackbone) -> None:
@@ -171,6 +173,8 @@ class DINO(Method):
         self.student = Network(student, Head(student.feature_dim, config, predictor=config.predictor))
         self.teacher = Network(teacher, Head(teacher.feature_dim, config)).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict(), strict=not config.predictor)
+        # The student as it entered the last step, for the teacher that is one iteration behind it.
+        self.previous = copy.deepcopy(self.teacher) if config.teacher == "previous_iteration" else None
         self.register_buffer("center", torch.zeros(config.out_dim))
         batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.modules())
         self.micro_batches_are_exact = config.assignment != "sinkhorn" and not batch_norm
@@ -226,8 +230,6 @@ class DINO(Method):
             clip_each(self.student.parameters(), self.config.clip_norm)
         if progress.epoch < self.config.freeze_last_layer_epochs:
             self.student.head.last_layer.zero_grad(set_to_none=True)
-        if self.config.teacher == "previous_iteration":  # from here to the next step, the student is one step ahead
-            ema.copy_weights(self.teacher, self.student)
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Move the centre by this batch's mean score, and the teacher."""
@@ -239,6 +241,9 @@ class DINO(Method):
         epoch_ends = (progress.step + 1) % progress.steps_per_epoch == 0
         if self.config.teacher == "student_copy" or (self.config.teacher == "previous_epoch" and epoch_ends):
             ema.copy_weights(self.teacher, self.student)
+        if self.previous is not None:  # the student of step t - 1 is the teacher of step t
+            ema.copy_weights(self.teacher, self.previous)
+            ema.copy_weights(self.previous, self.student)
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
         """The two collapses of figure 7."""

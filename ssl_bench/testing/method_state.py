@@ -13,7 +13,16 @@ from torch import Tensor
 from ssl_bench.backbone import Backbone
 from ssl_bench.checkpoint import load_latest, save_checkpoint
 from ssl_bench.method import Method
-from ssl_bench.testing.method_bench import MIDDLE, STEPS_PER_EPOCH, Subject, moved, optimizer_of, some, state_of
+from ssl_bench.testing.method_bench import (
+    MIDDLE,
+    STEPS_PER_EPOCH,
+    Subject,
+    moved,
+    optimizer_of,
+    progress_at,
+    some,
+    state_of,
+)
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 
 
@@ -32,6 +41,25 @@ def step_moves_no_state(subject: Subject) -> None:
                 not changed,
                 f"step() moves {some(changed)}: hand what is needed on in `carry` and move state in update(), which "
                 "the loop calls once per optimizer step",
+            )
+
+
+def before_optimizer_moves_no_state(subject: Subject) -> None:
+    """`before_optimizer` changes gradients and nothing else: no parameter, no buffer, no number of the method's own."""
+    for bench in subject.working:
+        method = bench.build()
+        if not any(parameter.requires_grad for parameter in method.parameters()):
+            raise CheckSkipped("nothing is trained")
+        optimizer = optimizer_of(method)
+        for step in (0, MIDDLE, MIDDLE + STEPS_PER_EPOCH - 1):  # the first and the last one of an epoch
+            bench.train_step(method, optimizer, bench.batch(step), step)  # so that a teacher differs from its student
+            bench.step(method, bench.batch(step), step).loss.backward()  # type: ignore[no-untyped-call]
+            before, plain = state_of(method, statistics=True), _plain(method)
+            method.before_optimizer(progress_at(step))
+            changed = moved(before, state_of(method, statistics=True)) + moved_plain(plain, _plain(method))
+            require(
+                not changed,
+                f"before_optimizer() moves {some(changed)}: it may clip or drop gradients; move state in update()",
             )
 
 

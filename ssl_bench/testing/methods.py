@@ -29,6 +29,7 @@ CHECKS = (
     method_gradients.parameter_groups_cover_what_is_trained,
     method_gradients.teacher_gets_no_gradient,
     method_state.step_moves_no_state,
+    method_state.before_optimizer_moves_no_state,
     method_state.state_moves_in_update,
     method_state.state_is_saved_and_restored_bit_for_bit,
     method_gradients.two_micro_batches_equal_one_batch,
