@@ -11,6 +11,14 @@ from torch import Tensor, nn
 from ssl_bench.settings import Settings
 
 Capability = Literal["patch_tokens", "attention"]
+Kind = Literal["vit", "convnet"]
+Positions = Literal["dino", "timm"]
+"""Rule that resamples learned positions for an image size other than the one a network was built for.
+
+"dino": bicubic without antialiasing (a = -0.75), scale factor (side + 0.1) / grid (`interpolate_pos_encoding` in
+vision_transformer.py of github.com/facebookresearch/dino). "timm": bicubic with antialiasing (a = -0.5), scale factor
+side / grid (timm's `resample_abs_pos_embed`).
+"""
 
 
 class Backbone(nn.Module):
@@ -22,9 +30,16 @@ class Backbone(nn.Module):
     """
 
     Config: ClassVar[type[Settings]]
-    kind: ClassVar[Literal["vit", "convnet"]]
+    kind: Kind
+    """"vit": attention or an MLP mixes tokens; "convnet": convolutions mix positions. Presets follow it."""
     patch_px: int | None
-    """Side of a patch in pixels; None for a convolutional network."""
+    """Side of a patch in pixels; None for a network without a fixed grid of patches."""
+    prefix_tokens: tuple[str, ...] = ("CLS",)
+    """Names of the tokens in front of the patches, in order, e.g. ("CLS", "register"). Unused without patches."""
+    positions: Positions | None = None
+    """Rule for learned positions at other image sizes; None for a network without learned positions to resample."""
+    pretrained: str = ""
+    """The weights it starts from, e.g. "vit_tiny_patch16_224.augreg_in21k"; empty for random initial weights."""
     image_px: int
     """Side of the square image it was built for."""
     feature_dim: int
@@ -32,7 +47,7 @@ class Backbone(nn.Module):
     supports: frozenset[str] = frozenset()
     """Of "patch_tokens", "attention"."""
     why_not: Mapping[Capability, str] = {}
-    """Why it has not what `supports` leaves out, for messages: {"attention": "it is a convolutional network"}."""
+    """Why a capability is missing, for messages: {"attention": "it is a convolutional network"}."""
 
     def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -41,6 +56,39 @@ class Backbone(nn.Module):
     def patch_px_for(cls, config: Any, image_px: int) -> int | None:
         """The patch side this architecture will have, without building it; None for a convolutional network."""
         return None
+
+    @classmethod
+    def kind_for(cls, config: Any, image_px: int) -> Kind:
+        """The `kind` this architecture will have, without building it."""
+        kind: Kind | None = getattr(cls, "kind", None)
+        return kind or ("convnet" if cls.patch_px_for(config, image_px) is None else "vit")
+
+    @classmethod
+    def fill(cls, config: Any, image_px: int, defaults: Mapping[str, Any]) -> Any:
+        """The config with settings left open (None) taken from `defaults`, the method's `backbone_defaults`.
+
+        Raises `UserError` for settings that cannot work at `image_px`.
+        """
+        left_open = {name for name in cls.Config.model_fields if getattr(config, name) is None}
+        decided = {name: value for name, value in defaults.items() if name in left_open}
+        return config.model_copy(update=decided) if decided else config
+
+    @classmethod
+    def without_pretrained(cls, config: Any) -> Any:
+        """A config that builds the same architecture with random weights: kept weights are loaded into it."""
+        return config
+
+    def token_count(self, height: int, width: int) -> int | None:
+        """Tokens of an image in a block, prefix tokens included; None for a network without patches."""
+        if self.patch_px is None:
+            return None
+        return len(self.prefix_tokens) + (height // self.patch_px) * (width // self.patch_px)
+
+    def positions_protocol(self, height: int, width: int) -> str:
+        """Words for a protocol line, e.g. ", positions dino"; empty at the size the network was built for."""
+        if self.positions is None or (height, width) == (self.image_px, self.image_px):
+            return ""
+        return f", positions {self.positions}"
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

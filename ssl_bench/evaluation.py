@@ -67,6 +67,7 @@ def evaluate_network(
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
     folder itself, PNG or GIF, and the record names them.
     """
+    called = "pretrained" if subject == "untrained" and backbone.pretrained else subject
     training = backbone.training
     backbone.eval()
     features = FeatureStore(
@@ -83,7 +84,7 @@ def evaluate_network(
     try:
         for (name, evaluator), place in zip(evaluators, places, strict=True):
             begun = time.monotonic()
-            say(f"{name} of the {subject} network")
+            say(f"{name} of the {called} network")
             read = evaluator.data(dataset)
             measurements = evaluator.evaluate(Evaluation(backbone, features, dataset, seed, run_dir / place, say))
             _check(name, measurements)

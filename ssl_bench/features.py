@@ -63,6 +63,7 @@ class FeatureStore:
         self.words = (
             f"native {image_px} px" if resize_px == image_px else f"resize {resize_px} bicubic, centre crop {image_px}"
         )
+        self.words += backbone.positions_protocol(image_px, image_px)
         self._kept: dict[tuple[SplitName, Kind], Features] = {}
 
     def __call__(self, split: SplitName, kind: Kind = "features") -> Features:

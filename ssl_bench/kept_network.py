@@ -32,7 +32,7 @@ def trained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
     recipe = Recipe.model_validate(record.recipe)
     kind = registry.backbone(recipe.backbone.name)
     config = parse_settings(kind.Config, recipe.backbone.settings, "backbone", recipe.backbone.name)
-    backbone = kind(config, image_px=recipe.data.image_px)
+    backbone = kind(kind.without_pretrained(config), image_px=recipe.data.image_px)
     backbone.load_state_dict(kept_weights(run_dir))
     return backbone.eval(), record
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor, nn
 
-from ssl_bench.backbone import Backbone
+from ssl_bench.backbone import Backbone, Kind
 from ssl_bench.settings import Settings
 from ssl_bench.signs import Sign
 
@@ -83,7 +83,7 @@ class Preset:
     summary: str
     values: Mapping[str, Any]
     convnet_values: Mapping[str, Any] = field(default_factory=dict)
-    """Laid over `values` when the backbone has no patches, i.e. is a convolutional network."""
+    """Laid over `values` when the backbone's kind is "convnet"."""
     steps: int | None = None
     """About how many optimizer steps a run has when the user names no number of epochs: a set of 500 images and one of
     15,000 then train equally long. None: the epochs in `values`."""
@@ -97,10 +97,17 @@ class Situation:
     """Side of the square image the network is meant for."""
     train_images: int
     patch_px: int | None
-    """Side of a patch, or None for a convolutional network."""
+    """Side of a patch, or None for a network without a fixed grid of patches."""
     batch_size: int
     classes: int = 0
     """Number of classes; for a method with `needs_labels`, no other has a use for it."""
+    kind: Kind | None = None
+    """The backbone's kind; None: decided by `patch_px`."""
+
+    @property
+    def is_convnet(self) -> bool:
+        """Whether the backbone is a convolutional network."""
+        return self.patch_px is None if self.kind is None else self.kind == "convnet"
 
 
 class MakeBackbone(Protocol):
@@ -124,6 +131,9 @@ class Method(nn.Module):
     needs_labels: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone must support, e.g. {"patch_tokens"}: checked before anything is built."""
+    backbone_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Values for settings of the backbone that the user leaves open, e.g. {"positions": "dino"}; ignored by backbones
+    without a setting of that name."""
     micro_batches_are_exact: bool = False
     """Whether the mean of equal micro-batches' losses has the gradient of the whole batch's loss; an instance may
     decide it by its settings and layers (batch norm and Sinkhorn see the whole batch)."""

@@ -64,10 +64,17 @@ class BackboneRecord(_Part):
     parameters: int
     """Of the extractor only, no head."""
     tokens: int | None
-    """Tokens per image including CLS, None for a convolutional network."""
+    """Tokens per image including CLS, registers and the like; None for a network without tokens."""
     inference_images_per_second: float | None
     """At `inference_batch` images per forward pass, fp32, on the run's device."""
     inference_batch: int | None
+    pretrained: str = ""
+    """The weights it started from where those were not random; the subject "untrained" then has these weights."""
+
+    @property
+    def start(self) -> Literal["untrained", "pretrained"]:
+        """What the network is called before the first step."""
+        return "pretrained" if self.pretrained else "untrained"
 
 
 class MachineRecord(_Part):

@@ -94,10 +94,12 @@ def resolve(request: Request) -> Resolved:
     dataset = open_dataset(data_text, _dataset_loaders(), _section(own_values, "data"))
     preset_name, reason = _choose_preset(method_name, method, request.preset or run.get("preset"), len(dataset.train))
     backbone_config = parse_settings(backbone.Config, _section(own_values, "backbone"), "backbone", arch)
+    backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
+    network_kind = backbone.kind_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
     preset_values = {} if preset is None else dict(preset.values)
-    if preset is not None and patch_px is None:
+    if preset is not None and network_kind == "convnet":
         preset_values |= preset.convnet_values
     values = {**preset_values, **own_values}
 
@@ -119,6 +121,7 @@ def resolve(request: Request) -> Resolved:
         patch_px=patch_px,
         batch_size=training.batch_size,
         classes=len(dataset.classes),
+        kind=network_kind,
     )
     method_config = method.fill(method_config, situation)
     require_filled(method_config, method.Config, method_name)
@@ -164,6 +167,8 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         *((f"evaluators.{part.name}", part.settings) for part in recipe.evaluators),
     ):
         values |= {f"{section}.{key}": value for key, value in settings.items()}
+    if "positions" in registry.backbone(recipe.backbone.name).Config.model_fields:
+        values.setdefault("backbone.positions", "timm")  # of a run from before this was a setting
     return Request(
         method=recipe.method.name,
         arch=recipe.backbone.name,

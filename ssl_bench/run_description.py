@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -13,8 +14,8 @@ from ssl_bench.request import Resolved
 from ssl_bench.training import Plan, TrainingState
 
 
-def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord) -> None:
-    """Say before anything is built what the run is about to do."""
+def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord, network: Backbone) -> None:
+    """Say before anything is trained what the run is about to do; `backbone` describes `network`."""
     data, recipe = resolved.dataset, resolved.recipe
     made = "synthetic, " if data.synthetic else ""
     line(
@@ -23,8 +24,9 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
         f"{data.image_px} px)",
     )
     line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
-    tokens = f", {backbone.tokens - 1} patches per image" if backbone.tokens else ""
-    line("network", f"{recipe.backbone.name}, {_count(backbone.parameters)} parameters{tokens}")
+    tokens = tokens_in_words(network, data.image_px)
+    start = f", starts from {backbone.pretrained}" if backbone.pretrained else ""
+    line("network", f"{recipe.backbone.name}, {_count(backbone.parameters)} parameters{tokens}{start}")
     training = recipe.training
     line(
         "training",
@@ -37,18 +39,30 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 100_000 else f"{number:,}"
 
 
+def tokens_in_words(network: Backbone, image_px: int) -> str:
+    """E.g. ", 21 tokens per image (16 patches, CLS, 4 registers)"; empty for a network without tokens."""
+    tokens = network.token_count(image_px, image_px)
+    if tokens is None:
+        return ""
+    if network.patch_px is None:
+        return f", {tokens} tokens in the last block"
+    counts = Counter(network.prefix_tokens)
+    names = [name if count == 1 else f"{count} {name}s" for name, count in counts.items()]
+    return f", {tokens} tokens per image ({', '.join([f'{tokens - counts.total()} patches', *names])})"
+
+
 def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
     """The evaluated network as a record holds it; its throughput is measured by the runner."""
     recipe = resolved.recipe
-    patches = None if backbone.patch_px is None else (resolved.dataset.image_px // backbone.patch_px) ** 2
     return BackboneRecord(
         name=recipe.backbone.settings["name"] if recipe.backbone.name == "timm" else recipe.backbone.name,
         plugin=registry.find("backbone", recipe.backbone.name).origin,
         kind=backbone.kind,
         parameters=sum(p.numel() for p in backbone.parameters()),
-        tokens=None if patches is None else patches + 1,
+        tokens=backbone.token_count(resolved.dataset.image_px, resolved.dataset.image_px),
         inference_images_per_second=None,
         inference_batch=None,
+        pretrained=backbone.pretrained,
     )
 
 

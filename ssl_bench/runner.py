@@ -92,7 +92,7 @@ def _run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
     )  # fmt: skip
     backbone_record = describe_backbone(resolved, judged)
-    announce(display.line, resolved, backbone_record)
+    announce(display.line, resolved, backbone_record, judged)
     check_free_space(method, start.run_dir)
 
     def judge(subject: Any) -> list[EvaluationRecord]:

@@ -254,6 +254,13 @@ class MovesInStep(SoundMethod):
         return output
 
 
+class MovesBeforeOptimizer(SoundMethod):
+    """Unpublished."""
+
+    def before_optimizer(self, progress: Progress) -> None:
+        self.centre.add_(1.0)
+
+
 class CountsInStep(SoundMethod):
     """Unpublished."""
 
@@ -391,9 +398,9 @@ class ConstantTeacher(SoundMethod):
         pass
 
 
-class Adds(nn.Module):
+class Adds(Backbone):
     def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
+        super().__init__(None, image_px=backbone.image_px)
         self.backbone, self.feature_dim = backbone, backbone.feature_dim
 
     def forward(self, images: Tensor) -> Tensor:
@@ -442,6 +449,7 @@ class Slow(SoundMethod):
         (TeacherTrained, "teacher gets no gradient", "under torch.no_grad()"),
         (MovesInStep, "step moves no state", "step() moves centre"),
         (CountsInStep, "step moves no state", "step() moves calls"),
+        (MovesBeforeOptimizer, "before optimizer moves no state", "before_optimizer() moves centre"),
         (StillTeacher, "state moves in update", "teacher ("),
         (StillCentre, "state moves in update", "centre is the same after"),
         (PlainState, "state is saved and restored bit for bit", "register_buffer"),
@@ -568,6 +576,61 @@ class SoundBackbone(Backbone):
         return self.layer(images).relu().mean(dim=(2, 3))
 
 
+class Patched(SoundBackbone):
+    """Patches of 8 px through one layer, and their mean (unpublished)."""
+
+    kind = "vit"
+    prefix_tokens: tuple[str, ...] = ()
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        self.patch_px = 8
+        self.layer = nn.Conv2d(3, 8, 8, stride=8)
+        self.mix = nn.Linear(8, 8)
+
+    @classmethod
+    def patch_px_for(cls, config: Any, image_px: int) -> int | None:
+        return 8
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.mix(self.layer(images).flatten(2).transpose(1, 2)).mean(dim=1)
+
+
+class Miscounting(Patched):
+    """Unpublished."""
+
+    prefix_tokens = ("CLS",)
+
+
+class Transposed(Patched):
+    """Unpublished."""
+
+    supports = frozenset({"patch_tokens"})
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        return self.layer(images).transpose(2, 3)
+
+
+class CalledConvnet(Patched):
+    """Unpublished."""
+
+    kind = "convnet"
+
+
+class KindOnlyBuilt(Patched):
+    """Unpublished."""
+
+    @classmethod
+    def kind_for(cls, config: Any, image_px: int) -> Any:
+        return "convnet"
+
+
+class Misspelled(SoundBackbone):
+    """Unpublished."""
+
+    supports = frozenset({"pach_tokens"})
+
+
 class Fixed(SoundBackbone):
     """Unpublished."""
 
@@ -660,14 +723,20 @@ class Dimensionless(SoundBackbone):
         self.feature_dim = None  # type: ignore[assignment]
 
 
-def test_a_sound_backbone_passes_every_check() -> None:
-    assert set(assert_sound("backbone", SoundBackbone).values()) == {"ok"}
+@pytest.mark.parametrize("plugin", [SoundBackbone, Patched])
+def test_a_sound_backbone_passes_every_check(plugin: type) -> None:
+    assert set(assert_sound("backbone", plugin).values()) == {"ok"}
 
 
 @pytest.mark.parametrize(
     ("plugin", "name", "words"),
     [
         (Dimensionless, "it can be built", "feature_dim is None"),
+        (CalledConvnet, "it can be built", 'set kind = "vit"'),
+        (Misspelled, "it can be built", "supports names ['pach_tokens']"),
+        (Miscounting, "tokens are what its layers see", "token_count(32, 32) says 17, its layers see [16] tokens"),
+        (Transposed, "maps follow rectangles", "is 5 x 3: give rows first"),
+        (KindOnlyBuilt, "patch px for agrees", "kind_for() says convnet, the network is a vit"),
         (Fixed, "initial weights come from the global random state", "another seed gives the same weights"),
         (Map, "features have the declared dimension", "pool or take the CLS token"),
         (OneSize, "other image sizes work", "resample position embeddings"),

@@ -1,20 +1,21 @@
 """Vision transformers: DeiT-Ti, DeiT-S and ViT-B with patches of 16, 8 or 5 px (arXiv 2010.11929, 2012.12877).
 
-The networks are timm's; DeiT and ViT of one size are the same network. As DINO's vision_transformer.py, except that
-positions for other image sizes are resampled with antialiasing (see vit_tokens.embed). Features are the CLS token
-after the final norm. Images must divide into whole patches: the authors' code ignores the last 4 px of 224 with
+The networks are timm's; DeiT and ViT of one size are the same network. With positions = "dino" they equal DINO's
+vision_transformer.py at every size; "timm" resamples positions with antialiasing. Features are the CLS token after the
+final norm. Images must divide into whole patches: the authors' code ignores the last 4 px of 224 with
 patches of 5 px; here deit_s5 wants 220 px (what they in effect used) or 225, and says so.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone
+from ssl_bench.backbone import Backbone, Kind, Positions
 from ssl_bench.errors import UserError
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
@@ -34,13 +35,19 @@ class ViTSettings(Settings):
     heads: int | None = setting(
         None, "Attention heads; null: one for every 64 of the width.", source="DeiT, Table 1", ge=1
     )
+    positions: Positions | None = setting(
+        None,
+        "How learned positions are resampled for views and images of another size: as DINO's code or as timm; null: "
+        "dino for the method DINO, else timm.",
+        source="vision_transformer.py interpolate_pos_encoding; timm resample_abs_pos_embed",
+    )
 
 
 class ViT(Backbone):
     """Vision transformer of 12 blocks, read at its CLS token."""
 
     Config = ViTSettings
-    kind: ClassVar[Literal["vit", "convnet"]] = "vit"
+    kind: Kind = "vit"
     supports = frozenset({"patch_tokens", "attention"})
     own_patch_px: ClassVar[int] = 16
     own_dim: ClassVar[int] = 384
@@ -54,6 +61,7 @@ class ViT(Backbone):
         super().__init__(config, image_px=image_px, drop_path=drop_path)
         self.patch_px = self.patch_px_for(config, image_px)
         self.image_px = image_px
+        self.positions: Positions = config.positions or "timm"
         self.feature_dim = config.dim or self.own_dim
         heads = config.heads or max(1, self.feature_dim // HEAD_DIM)
         check_whole_patches("an image", image_px, self.patch_px)
@@ -79,9 +87,14 @@ class ViT(Backbone):
         """The configured patch, or the architecture's own."""
         return config.patch_px or cls.own_patch_px
 
+    @classmethod
+    def fill(cls, config: ViTSettings, image_px: int, defaults: Mapping[str, Any]) -> ViTSettings:
+        """Positions as the method wants them, else as timm."""
+        return super().fill(config, image_px, {"positions": "timm", **defaults})  # type: ignore[no-any-return]
+
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim): the CLS token after the final norm."""
-        return vit_tokens.cls_token(self.network, images)
+        return vit_tokens.cls_token(self.network, images, self.positions)
 
     def probe_features(self, images: Tensor) -> Tensor:
         """CLS tokens of the last blocks, each through the final norm, and for ViT-B the mean patch token.
@@ -89,7 +102,7 @@ class ViT(Backbone):
         (batch, 3, height, width) -> (batch, feature_dim * n): n is 4 for Ti and S (blocks 9 to 12 in order), 2 for B.
         Source: DINO, appendix F.2, and eval_linear.py's help for --n_last_blocks and --avgpool_patchtokens.
         """
-        last = [self.network.norm(tokens) for tokens in vit_tokens.block_outputs(self.network, images)]
+        last = [self.network.norm(tokens) for tokens in vit_tokens.block_outputs(self.network, images, self.positions)]
         read = [tokens[:, 0] for tokens in last[-self.probe_blocks :]]
         if self.probe_mean_patch:
             read.append(last[-1][:, 1:].mean(dim=1))
@@ -97,11 +110,11 @@ class ViT(Backbone):
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), after the final norm."""
-        return vit_tokens.patch_tokens(self.network, images)
+        return vit_tokens.patch_tokens(self.network, images, self.positions)
 
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): the last block's CLS query on the patches."""
-        return vit_tokens.cls_attention(self.network, images)
+        return vit_tokens.cls_attention(self.network, images, self.positions)
 
 
 class DeitTi16(ViT):

@@ -14,7 +14,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 
-from ssl_bench.backbone import Backbone
+from ssl_bench.backbone import Backbone, Kind
 from ssl_bench.settings import Settings, setting
 
 SMALL_IMAGE_PX = 64
@@ -41,7 +41,7 @@ class ResNet(Backbone):
     """Residual network with average-pooled features."""
 
     Config = ResNetSettings
-    kind: ClassVar[Literal["vit", "convnet"]] = "convnet"
+    kind: Kind = "convnet"
     why_not = dict.fromkeys(
         ("attention", "patch_tokens"), "it is a convolutional network, without patches or CLS token"
     )

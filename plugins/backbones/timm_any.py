@@ -1,97 +1,146 @@
-"""Any network that timm knows by name, untrained: `--arch timm:convnext_tiny`.
+"""Any network that timm knows by name: `--arch timm:convnext_tiny`.
 
-Features are what timm pools for its classifier. Transformers of patches take any image size that their patches divide,
-and show their patch tokens; those whose features are a CLS token show its attention. What a network does not show, it
-says why (`timm_attention`).
+Source: https://github.com/huggingface/pytorch-image-models; each network's paper is named in timm.
+
+`timm:vit_tiny_patch16_224` is untrained, `timm:vit_tiny_patch16_224.augreg_in21k` starts from the weights of that tag
+(`timm_weights`). Features are what timm pools for its classifier. Transformers of patches take any image size that
+their patches divide, and show their patch tokens; those whose features are a CLS token show its attention. What a
+network does not show, it says why (`timm_attention`).
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any
 
-import timm
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from ssl_bench.backbone import Backbone
-from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.backbone import Backbone, Kind, Positions
+from ssl_bench.errors import UserError
 from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
 
-from . import timm_attention, vit_tokens
+from . import timm_attention, timm_weights, vit_tokens
+from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
 
 
 class TimmSettings(Settings):
-    """Which network."""
+    """Which network, and what it starts from."""
 
-    name: str = setting(..., "Name of the network in timm.list_models().", source="timm")
+    name: str = setting(
+        ...,
+        "Name of the network in timm.list_models(); with a tag, as NAME.TAG, its pretrained weights.",
+        source="timm",
+    )
+    weights: str | None = setting(
+        None,
+        "File with pretrained weights; null: those of the name's tag from timm's hub, or random ones without a tag.",
+    )
+    positions: Positions | None = setting(
+        None,
+        "How learned positions are resampled for views and images of another size: as DINO's code or as timm; null: "
+        "dino for the method DINO where the network is a plain ViT, else timm.",
+        source="vision_transformer.py interpolate_pos_encoding; timm resample_abs_pos_embed",
+    )
 
 
 class TimmAny(Backbone):
     """Any network of timm's by its name."""
 
     Config = TimmSettings
-    kind: ClassVar[Literal["vit", "convnet"]] = "convnet"
 
     def __init__(self, config: TimmSettings, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__(config, image_px=image_px, drop_path=drop_path)
-        if not timm.is_model(config.name):
-            known = timm.list_models()
+        known = _facts(config, image_px)
+        if known.patch_px is not None and image_px % known.patch_px:
+            sizes = [max(1, image_px // known.patch_px + more) * known.patch_px for more in (0, 1)]
             raise UserError(
-                f"timm has no network called {config.name!r}.{did_you_mean(config.name, known)} It knows {len(known)}: "
-                'python -c "import timm; print(timm.list_models())"'
+                f"images of {image_px} px are not whole patches of timm's {config.name}, which are "
+                f"{known.patch_px} px. Give --set data.image_px={sizes[0]}, or {sizes[1]}"
             )
-        network = _create(config.name, image_px, drop_path)
-        self.network = network
-        self.image_px = image_px
+        if "." in config.name or config.weights is not None:
+            network, self.pretrained = timm_weights.load(config.name, config.weights, image_px, drop_path)
+        else:
+            network = create(config.name, image_px, drop_path, pretrained=False)
+        self.network: Any = network
+        self.name, self.image_px, self.kind = config.name, image_px, known.kind
+        self.patch_px, self.prefix_tokens, self._tokens = known.patch_px, known.prefix_tokens, known.tokens
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
-        self.patch_px = None
-        if timm_attention.has_patches(network):
-            self.patch_px = vit_tokens.patch_px(network)
-            check_whole_patches("an image", image_px, self.patch_px)
+        self.positions = config.positions if config.positions in known.positions else (known.positions or (None,))[0]
         self.why_not = timm_attention.why_not(network, config.name)
-        self.supports = frozenset({"patch_tokens", "attention"}) - self.why_not.keys()
+        self.supports = frozenset({"patch_tokens", "attention"}).difference(self.why_not)
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
-        self._cls_only = (
-            type(network) is VisionTransformer and "attention" in self.supports and type(network.fc_norm) is nn.Identity
-        )
+        self._cls_only = reads_cls_alone(network)
 
     @classmethod
     def patch_px_for(cls, config: TimmSettings, image_px: int) -> int | None:
-        """Read from the name, e.g. 16 of vit_small_patch16_224; None where it does not say."""
-        found = re.search(r"_(?:patch|p)(\d+)(?:_|$)", config.name)
-        return int(found.group(1)) if found else None
+        """The network's patch; None for one without a fixed grid of patches."""
+        return _facts(config, image_px).patch_px
+
+    @classmethod
+    def kind_for(cls, config: TimmSettings, image_px: int) -> Kind:
+        """The network's kind, by its layers."""
+        return _facts(config, image_px).kind
+
+    @classmethod
+    def fill(cls, config: TimmSettings, image_px: int, defaults: Mapping[str, Any]) -> TimmSettings:
+        """Positions as the method wants them where the network can have them so, else as timm.
+
+        Raises `UserError` where "dino" is asked for and the network is no plain ViT.
+        """
+        rules = _facts(config, image_px).positions
+        wanted = defaults.get("positions")
+        chosen = config.positions or (wanted if wanted in rules else "timm")
+        if chosen == "dino" and chosen not in rules:
+            raise UserError(
+                f"backbone.positions = 'dino': {config.name} is not a plain ViT read at its CLS token, and only timm's "
+                "rule is known for it. Leave the setting out, or choose e.g. deit_s16 or timm:vit_small_patch16_224"
+            )
+        return config.model_copy(update={"positions": chosen})
+
+    @classmethod
+    def without_pretrained(cls, config: TimmSettings) -> TimmSettings:
+        """The same network with random weights."""
+        return config.model_copy(update={"name": timm_weights.architecture(config.name), "weights": None})
+
+    def token_count(self, height: int, width: int) -> int | None:
+        """As the base class; without a grid of patches, what leaves the last block at the network's own size."""
+        if self.patch_px is None:
+            return self._tokens if (height, width) == (self.image_px, self.image_px) else None
+        return super().token_count(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, feature_dim): the features that timm's classifier would read."""
+        """(batch, 3, height, width) -> (batch, feature_dim): the features that timm's classifier would read.
+
+        Raises `UserError` for sizes that the network does not take.
+        """
+        for side in images.shape[-2:]:
+            check_whole_patches("an image side", side, self.patch_px)
         if self._cls_only:
-            return vit_tokens.cls_token(self.network, images)
-        return self.network(images)  # type: ignore[no-any-return]
+            return vit_tokens.cls_token(self.network, images, self.positions or "timm")
+        try:
+            return self.network(images)  # type: ignore[no-any-return]
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, AssertionError, RuntimeError) as error:
+            if "more than 1 value per channel" in str(error):  # batch norm on a batch of 1
+                raise
+            raise does_not_fit(self.name, self.image_px, tuple(images.shape), error) from error
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), as the network's last norm leaves them."""
         if "patch_tokens" in self.why_not:
             raise NotImplementedError(self.why_not["patch_tokens"])
-        return timm_attention.patch_tokens(self.network, images)
+        return timm_attention.patch_tokens(self.network, images, self.positions or "timm")
 
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): the last CLS query on the patches."""
         if "attention" in self.why_not:
             raise NotImplementedError(self.why_not["attention"])
-        return timm_attention.cls_attention(self.network, images)
+        return timm_attention.cls_attention(self.network, images, self.positions or "timm")
 
 
-def _create(name: str, image_px: int, drop_path: float) -> Any:
-    """The network with as much as its constructor understands of size and drop path."""
-    sized: dict[str, Any] = {"img_size": image_px}
-    dropped: dict[str, Any] = {"drop_path_rate": drop_path}
-    attempts = [{"dynamic_img_size": True, **sized, **dropped}, {**sized, **dropped}, dropped]
-    for arguments in attempts:
-        try:
-            return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-        except TypeError:
-            continue
-    if drop_path:
-        raise UserError(f"{name} has no stochastic depth: set the method's drop_path to 0")
-    return timm.create_model(name, pretrained=False, num_classes=0)
+def _facts(config: TimmSettings, image_px: int) -> Facts:
+    timm_weights.check_name(config.name)
+    return facts(timm_weights.architecture(config.name), image_px)

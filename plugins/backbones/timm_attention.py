@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ssl_bench.backbone import Capability
+from ssl_bench.backbone import Capability, Positions
 from ssl_bench.errors import UserError
 
 from . import vit_tokens
@@ -57,14 +57,14 @@ def why_not(network: Any, name: str) -> dict[Capability, str]:
     return {}
 
 
-def cls_attention(network: Any, images: Tensor) -> Tensor:
+def cls_attention(network: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, heads, rows, columns): the last CLS query on the patches.
 
-    A softmax over all tokens, of which the patches' share is returned. Raises `UserError` for sizes that patches do
-    not divide.
+    A softmax over all tokens, of which the patches' share is returned. `positions` other than timm's is for
+    VisionTransformer only. Raises `UserError` for sizes that patches do not divide.
     """
     if isinstance(network, VisionTransformer):
-        return vit_tokens.cls_attention(network, images)
+        return vit_tokens.cls_attention(network, images, positions)
     grid = vit_tokens.grid(network, images)
     with _LastAttention() as last:
         network.forward_features(images)
@@ -76,11 +76,11 @@ def cls_attention(network: Any, images: Tensor) -> Tensor:
     return patches.reshape(*patches.shape[:2], *grid)
 
 
-def patch_tokens(network: Any, images: Tensor) -> Tensor:
+def patch_tokens(network: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, dim, rows, columns): patches as they leave `forward_features`; errors as
     above."""
     if isinstance(network, VisionTransformer):
-        return vit_tokens.patch_tokens(network, images)
+        return vit_tokens.patch_tokens(network, images, positions)
     grid = vit_tokens.grid(network, images)
     patches: Tensor = network.forward_features(images)[:, network.num_prefix_tokens :]
     return patches.transpose(1, 2).reshape(len(images), -1, *grid)

@@ -22,45 +22,48 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_bench.backbone import Positions
 from ssl_bench.patches import check_whole_patches
 
+from .vit_positions import add_positions_as_dino
 
-def embed(vit: Any, images: Tensor) -> Tensor:
+
+def embed(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, tokens, dim): patches with their positions, CLS first, before any block.
 
-    For another image size the learned positions are resampled by timm: bicubic with antialiasing. (The authors'
-    interpolate_pos_encoding: bicubic without.)
+    `positions` is the rule that resamples the learned positions for another image size.
     """
-    tokens = vit._pos_embed(vit.patch_embed(images))
+    patches = vit.patch_embed(images)
+    tokens = add_positions_as_dino(vit, patches) if positions == "dino" else vit._pos_embed(patches)
     return vit.norm_pre(vit.patch_drop(tokens))  # type: ignore[no-any-return]
 
 
-def block_outputs(vit: Any, images: Tensor) -> Iterator[Tensor]:
+def block_outputs(vit: Any, images: Tensor, positions: Positions = "timm") -> Iterator[Tensor]:
     """(batch, tokens, dim) after each block in turn, before the final norm."""
-    tokens = embed(vit, images)
+    tokens = embed(vit, images, positions)
     for block in vit.blocks:
         tokens = _run(block, tokens)
         yield tokens
 
 
-def cls_token(vit: Any, images: Tensor) -> Tensor:
+def cls_token(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, dim): the CLS token after the last block and the final norm."""
-    tokens = _before_last_block(vit, images)
+    tokens = _before_last_block(vit, images, positions)
     return vit.norm(_run(vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
 
 
-def patch_tokens(vit: Any, images: Tensor) -> Tensor:
+def patch_tokens(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, dim, rows, columns): patches after the last block and the final norm.
 
     Raises `UserError` for sizes that patches do not divide.
     """
     shape = grid(vit, images)
-    tokens = deque(block_outputs(vit, images), maxlen=1).pop()  # all outputs of 6,240 tokens would be 115 MB
+    tokens = deque(block_outputs(vit, images, positions), maxlen=1).pop()  # all outputs of 6,240 tokens would be 115 MB
     patches = vit.norm(tokens)[:, vit.num_prefix_tokens :]
     return patches.transpose(1, 2).unflatten(2, shape)  # type: ignore[no-any-return]
 
 
-def cls_attention(vit: Any, images: Tensor) -> Tensor:
+def cls_attention(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, heads, rows, columns): last block's CLS query on the patches.
 
     A softmax over all tokens, of which the patches' share is returned. Only this block's weights are written out.
@@ -68,7 +71,7 @@ def cls_attention(vit: Any, images: Tensor) -> Tensor:
     """
     shape = grid(vit, images)
     attention = vit.blocks[-1].attn
-    normed = vit.blocks[-1].norm1(_before_last_block(vit, images))
+    normed = vit.blocks[-1].norm1(_before_last_block(vit, images, positions))
     query, key, _ = _query_key_value(attention, normed, cls_only=True)
     products = query @ key.transpose(-2, -1) * attention.scale
     weights = products.to(torch.promote_types(products.dtype, torch.float32)).softmax(dim=-1)
@@ -77,8 +80,14 @@ def cls_attention(vit: Any, images: Tensor) -> Tensor:
 
 
 def patch_px(vit: Any) -> int:
-    """Side of a patch; they are square in all networks that timm names."""
-    size = vit.patch_embed.patch_size
+    """Side of a patch in pixels of the image; behind a convolutional stem, the stem's stride counts too.
+
+    Patches are square in all networks that timm names.
+    """
+    embed = vit.patch_embed
+    if hasattr(embed, "feat_ratio"):
+        return int(embed.feat_ratio())
+    size = embed.patch_size
     return int(size if isinstance(size, int) else size[0])
 
 
@@ -102,8 +111,8 @@ def draw_cls_token_as_dino(vit: Any) -> None:
     nn.init.trunc_normal_(vit.cls_token, std=0.02)
 
 
-def _before_last_block(vit: Any, images: Tensor) -> Tensor:
-    tokens = embed(vit, images)
+def _before_last_block(vit: Any, images: Tensor, positions: Positions) -> Tensor:
+    tokens = embed(vit, images, positions)
     for block in vit.blocks[:-1]:
         tokens = _run(block, tokens)
     return tokens

@@ -177,7 +177,7 @@ class MoCoV2(Method):
         possible = [parts for parts in range(1, max(2, batch // 2 + 1)) if batch % parts == 0]
         if splits is None:
             splits = max(parts for parts in possible if parts == 1 or parts <= min(PAPERS_PARTS, batch // LEAST_PART))
-        elif situation.patch_px is None and splits not in possible:
+        elif situation.is_convnet and splits not in possible:
             raise UserError(
                 f"method.batch_norm_splits = {splits} does not divide training.batch_size = {batch} into equal parts "
                 f"of at least 2 images. Possible: {', '.join(map(str, possible))}, or null to have it chosen"

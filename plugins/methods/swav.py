@@ -224,7 +224,7 @@ class SwAV(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """All alike in a convolutional network, as the authors' LARC; by default without decay on 1-d parameters."""
         alike = [ParameterGroup("all", list(self.parameters()))]
-        return alike if self.backbone.patch_px is None else super().parameter_groups()
+        return alike if self.backbone.kind == "convnet" else super().parameter_groups()
 
     def before_optimizer(self, progress: Progress) -> None:
         """Let the prototypes rest at first."""

@@ -104,7 +104,8 @@ def _network(run: str, results: Path, untrained: bool) -> tuple[Backbone, str]:
             f"{arch} has no attention to show{why_missing(backbone, ['attention'])}. "
             "Choose a run of a ViT, e.g. of deit_s16."
         )
-    state = "untrained" if untrained else f"{record.method} trained on {record.data.name}"
+    before = f"before training (pretrained {record.backbone.pretrained})" if record.backbone.pretrained else "untrained"
+    state = before if untrained else f"{record.method} trained on {record.data.name}"
     return backbone.to(machine.choose_device("auto")), f"{arch}, {state}"
 
 

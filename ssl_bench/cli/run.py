@@ -153,13 +153,15 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
                 primary.setdefault(name, {})[evaluation.subject] = one
                 data[name] = "test" if evaluation.data == record.data.name else evaluation.data
     print()
-    print(f"{'':34}{'untrained':>12}{'trained':>12}{'change':>10}")
+    print(f"{'':34}{record.backbone.start:>12}{'trained':>12}{'change':>10}")
     for name, values in primary.items():
         both = "untrained" in values and "trained" in values
         change = f"{values['trained'].value - values['untrained'].value:+.1f}" if both else ""
         cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
         unit = next(iter(values.values()))
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
+    if record.backbone.pretrained:
+        print(f"\nstart   {record.backbone.pretrained}")
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")

@@ -63,7 +63,8 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
         ("method", f"{record.method} ({record.method_plugin}), preset {record.preset}{reason}"),
         (
             "network",
-            f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}",
+            f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}"
+            + (f", started from {network.pretrained}" if network.pretrained else ""),
         ),
         (
             "data",
@@ -93,7 +94,7 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
     outcome = record.status + (f": {record.status_reason}" if record.status_reason else "")
     lines = [f"{record.run_id}  {outcome}", ""]
     lines += [f"  {name:<11}{text}" for name, text in facts if text]
-    lines += ["", *_measured(record.evaluations), ""]
+    lines += ["", *_measured(record.evaluations, network.start), ""]
     pictures = [picture for evaluation in record.evaluations for picture in evaluation.pictures]
     lines += ["pictures", *(f"  {path.parent / picture}" for picture in pictures), ""] if pictures else []
     lines += ["recipe"]
@@ -110,8 +111,11 @@ def _recipe(record: RunRecord, flat: dict[str, object]) -> Iterable[tuple[str, o
     return ((name.replace(".settings.", ".", 1), value) for name, value in flat.items())
 
 
-def _measured(evaluations: Iterable[EvaluationRecord]) -> list[str]:
-    """One line a metric, untrained and trained side by side, with the protocol under it; main numbers with a star."""
+def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
+    """One line a metric, before and after training side by side, with the protocol under it; main numbers with a star.
+
+    `start` is what the network is called before its first step.
+    """
     from ssl_bench.tables.table import data_title
 
     found: dict[tuple[str, str, str, str], dict[str, float]] = {}
@@ -125,7 +129,7 @@ def _measured(evaluations: Iterable[EvaluationRecord]) -> list[str]:
     if not found:
         return ["  nothing was measured"]
     width = max(len(f"{evaluator} {metric}") for evaluator, metric, _, _ in found)
-    lines = [f"  {'':<{width + 2}}{'untrained':>10}{'trained':>10}"]
+    lines = [f"  {'':<{width + 2}}{start:>10}{'trained':>10}"]
     for key, values in found.items():
         star, unit, n = about[key]
         texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in ("untrained", "trained")]

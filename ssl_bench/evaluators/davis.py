@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.davis import DavisSequence, open_davis
 from ssl_bench.datasets.indexed_png import Mask
@@ -124,21 +125,22 @@ class Davis(Evaluator):
             )
             if number <= self.config.videos:
                 write_pictures(folder, sequence, folder, own)
-        protocol = self._protocol(clips, options, evaluation.backbone.patch_px)
+        protocol = self._protocol(clips, options, evaluation.backbone)
         details = f"{fmean(seconds):.3g} s a frame, {sum(map(len, clips.sequences))} frames"
         return [
             *_measurements("", scores, protocol, details),
             *_measurements("copy_first_", copied, f"{protocol.partition(':')[0]}: first mask copied", ""),
         ]
 
-    def _protocol(self, clips: Clips, options: Propagation, patch_px: int | None) -> str:
-        short, step = sides(options.short_side_px, patch_px)
+    def _protocol(self, clips: Clips, options: Propagation, backbone: Backbone) -> str:
+        short, step = sides(options.short_side_px, backbone.patch_px)
+        positions = f", positions {backbone.positions}" if backbone.positions else ""
         reach = "whole frame" if options.radius is None else f"square radius {options.radius}"
         some = f"first {len(clips.sequences)} of {clips.listed} sequences" if self.config.sequences else "all sequences"
         return (
             f"DAVIS v{VERSION}, {some}, J and F semi-supervised without first and last frame, mean over objects: "
-            f"shorter side {short} px, longer floored to {step} px, bilinear, std 0.228; last-block patch features, "
-            f"sources first + last {options.context_frames}, {reach}, top {options.top_k}, "
+            f"shorter side {short} px, longer floored to {step} px, bilinear, std 0.228; last-block patch features"
+            f"{positions}, sources first + last {options.context_frames}, {reach}, top {options.top_k}, "
             f"exp(s / {options.temperature:g}), soft labels, bilinear, min-max, argmax; fp32"
         )
 

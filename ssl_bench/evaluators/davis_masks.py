@@ -28,8 +28,10 @@ SAY_SECONDS = 20.0
 
 
 def network_digest(backbone: Backbone) -> str:
-    """Of the names and values of all weights and buffers, and the side of a patch."""
+    """Of the names and values of all weights and buffers, the side of a patch and how positions are resampled."""
     digest = hashlib.sha256(f"{type(backbone).__qualname__} {backbone.patch_px}".encode())
+    if backbone.positions == "dino":  # masks of older versions, all by timm's rule, stay valid
+        digest.update(b"positions dino")
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -151,9 +151,12 @@ class VocJaccard(Evaluator):
 
     def _measurements(self, scores: list[ImageScores], total: int, backbone: Backbone) -> list[Measurement]:
         config, found = self.config, score_set(scores, self.config.best_head)
-        seen = "of native size"
-        if config.resize != "native":
-            seen = f"{config.resize} {min(self._seen((1, 1), backbone))} px"
+        if config.resize == "native":
+            seen = "of native size" + (f", positions {backbone.positions}" if backbone.positions else "")
+        else:
+            side = min(self._seen((1, 1), backbone))
+            rectangles = config.resize == "short-side"
+            seen = f"{config.resize} {side} px" + backbone.positions_protocol(side, 0 if rectangles else side)
         first = f"first {config.images:,} of " if config.images else ""
         protocol = (
             f"attention Jaccard v{VERSION}: {first}list {Path(config.list).stem}, images {seen}, CLS attention of "

@@ -79,13 +79,24 @@ def it_can_be_built(subject: Subject) -> None:
     require(
         getattr(network, "kind", None) in ("vit", "convnet"), 'kind is not named: add kind = "vit" or kind = "convnet"'
     )
+    require(
+        network.patch_px is None or network.kind == "vit",
+        f'a network with patches of {network.patch_px} px calls itself a convnet: set kind = "vit"',
+    )
+    require(isinstance(network.pretrained, str), "pretrained is not a string: name the weights that it starts from")
     require(isinstance(network.supports, frozenset), "supports is not a frozenset: frozenset({'patch_tokens'})")
-    unknown = network.supports - {"patch_tokens", "attention"}
-    require(not unknown, f"supports names {sorted(unknown)}: known are patch_tokens and attention")
+    for place, names in (("supports", network.supports), ("why_not", frozenset(network.why_not))):
+        unknown = names - {"patch_tokens", "attention"}
+        require(not unknown, f"{place} names {sorted(unknown)}: known are patch_tokens and attention")
 
 
 def initial_weights_come_from_the_global_random_state(subject: Subject) -> None:
-    """The same torch seed gives the same weights, another seed others."""
+    """The same torch seed gives the same weights, another seed others; pretrained weights are said and always alike."""
+    if subject.build().pretrained:
+        one, other = (subject.build(seed).state_dict() for seed in (1, 2))
+        changed = [name for name in one if not same(one[name], other[name])]
+        require(not changed, f"{some(changed)} differs between two networks of the same pretrained weights")
+        return
     one, again, other = (subject.build(seed).state_dict() for seed in (1, 1, 2))
     changed = [name for name in one if not same(one[name], again[name])]
     require(
@@ -94,7 +105,8 @@ def initial_weights_come_from_the_global_random_state(subject: Subject) -> None:
     )
     require(
         any(not same(one[name], other[name]) for name in one),
-        "another seed gives the same weights: draw them anew in every __init__, and load no pretrained ones",
+        "another seed gives the same weights: draw them anew in every __init__; where they are pretrained, name them "
+        'in self.pretrained, e.g. "vit_tiny_patch16_224.augreg_in21k"',
     )
 
 
@@ -126,6 +138,56 @@ def other_image_sizes_work(subject: Subject) -> None:
                 "position embeddings (timm: dynamic_img_size=True) or pool over whatever map there is"
             ) from error
         require(shape == (IMAGES, network.feature_dim), f"{rows * unit} x {columns * unit} px give features {shape}")
+
+
+@torch.no_grad()
+def tokens_are_what_its_layers_see(subject: Subject) -> None:
+    """`token_count` is the length of the sequences that pass the network's layers, at its own and at other sizes.
+
+    Asked of the inputs (batch, tokens, dim) of every normalization and linear layer.
+    """
+    network, unit = subject.network, subject.network.patch_px
+    if unit is None:
+        return
+    for height, width in ((subject.image_px, subject.image_px), (3 * unit, 5 * unit)):
+        seen: set[int] = set()
+
+        def look(_: torch.nn.Module, given: tuple[Tensor, ...], seen: set[int] = seen) -> None:
+            if given and isinstance(given[0], Tensor) and given[0].ndim == 3:
+                seen.add(given[0].shape[1])
+
+        layers = [one for one in network.modules() if isinstance(one, torch.nn.LayerNorm | torch.nn.Linear)]
+        hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+        try:
+            network(subject.images(height, width))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not seen:  # layers of other kinds
+            return
+        said = network.token_count(height, width)
+        require(
+            said in seen,
+            f"token_count({height}, {width}) says {said}, its layers see {sorted(seen)} tokens: name the tokens in "
+            f"front of the patches in self.prefix_tokens (now {network.prefix_tokens}), and set self.patch_px",
+        )
+
+
+@torch.no_grad()
+def maps_follow_rectangles(subject: Subject) -> None:
+    """`patch_tokens` and `attention` of a rectangle have its rows and columns of patches, and each place its own."""
+    network, unit = subject.network, subject.network.patch_px
+    if unit is None:
+        return
+    for rows, columns in ((3, 5), (6, 2)):
+        images = subject.images(rows * unit, columns * unit)
+        for name in sorted(network.supports):
+            shape = tuple(getattr(network, name)(images).shape[2:])
+            require(
+                shape == (rows, columns),
+                f"{name}() of {rows * unit} x {columns * unit} px images is {shape[0]} x {shape[1]}: give rows first, "
+                "then columns",
+            )
 
 
 @torch.no_grad()
@@ -179,9 +241,29 @@ def supports_what_it_says(subject: Subject) -> None:
 
 
 def patch_px_for_agrees(subject: Subject) -> None:
-    """`patch_px_for` says beforehand what the built network has, None for a convolutional one."""
+    """`patch_px_for` and `kind_for` say beforehand what the built network has."""
     said, has = subject.plugin.patch_px_for(subject.config, subject.image_px), subject.network.patch_px
     require(said == has, f"patch_px_for() says {said}, the network has {has}: return the same from both")
+    said_kind = subject.plugin.kind_for(subject.config, subject.image_px)
+    require(
+        said_kind == subject.network.kind,
+        f"kind_for() says {said_kind}, the network is a {subject.network.kind}: return the same from both",
+    )
+
+
+def settings_are_filled_once(subject: Subject) -> None:
+    """`fill` takes the method's defaults for what is left open only, and changes nothing that is decided."""
+    for defaults in ({}, {"positions": "dino"}, {"positions": "timm"}):
+        filled = subject.plugin.fill(subject.config, subject.image_px, defaults)
+        again = subject.plugin.fill(filled, subject.image_px, {"positions": "dino"})
+        changed = [name for name in type(filled).model_fields if getattr(filled, name) != getattr(again, name)]
+        require(not changed, f"fill() changes {some(changed)} a second time: decide only what is None")
+        network = subject.plugin(filled, image_px=subject.image_px)
+        rule = getattr(filled, "positions", None)
+        require(
+            network.positions is None or rule is None or network.positions == rule,
+            f"backbone.positions = {rule!r}, but the network resamples as {network.positions!r}",
+        )
 
 
 @torch.no_grad()
@@ -225,9 +307,12 @@ CHECKS = (
     initial_weights_come_from_the_global_random_state,
     features_have_the_declared_dimension,
     other_image_sizes_work,
+    tokens_are_what_its_layers_see,
+    maps_follow_rectangles,
     eval_mode_is_deterministic,
     supports_what_it_says,
     patch_px_for_agrees,
+    settings_are_filled_once,
     drop_path_is_accepted,
     every_parameter_gets_a_gradient,
     probe_features_are_vectors,

@@ -101,7 +101,7 @@ class Subject:
             values: dict[str, Any] = {}
             if preset is not None:
                 values |= preset.values
-                values |= preset.convnet_values if network.patch_px is None else {}
+                values |= preset.convnet_values if network.is_convnet else {}
             own = {key.removeprefix("method."): v for key, v in values.items() if key.startswith("method.")}
             config = parse_settings(self.plugin.Config, {**own, **self.settings}, "method", self.plugin.__name__)
             made.append(Bench(self.plugin, self.plugin.fill(config, subjects.situation(network)), network))

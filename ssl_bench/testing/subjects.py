@@ -50,6 +50,11 @@ class Network:
         """Side of a patch, None for a convolutional network."""
         return self.kind.patch_px_for(self.config, self.image_px)
 
+    @property
+    def is_convnet(self) -> bool:
+        """Whether presets take their values for convolutional networks."""
+        return self.kind.kind_for(self.config, self.image_px) == "convnet"
+
 
 def networks(requires: frozenset[str] = frozenset()) -> list[Network]:
     """The narrow networks that support what is required. Raises `CheckSkipped` when none does."""
@@ -71,6 +76,7 @@ def situation(network: Network) -> Situation:
         "patch_px": network.patch_px,
         "batch_size": BATCH,
         "classes": CLASSES,
+        "kind": network.kind.kind_for(network.config, network.image_px),
     }
     names = {field.name for field in dataclasses.fields(Situation)}
     return Situation(**{name: value for name, value in facts.items() if name in names})

@@ -1,7 +1,6 @@
 """A small convolutional network with average pooling (LeCun et al. 1998, doi:10.1109/5.726791): replace it by yours."""
 
 from itertools import pairwise
-from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ class MyPlugin(Backbone):
     """my_plugin: three convolutions and an average."""
 
     Config = MyPluginSettings
-    kind: ClassVar[Literal["vit", "convnet"]] = "convnet"
+    kind = "convnet"
 
     def __init__(self, config: MyPluginSettings, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__(config, image_px=image_px, drop_path=drop_path)
