@@ -21,10 +21,11 @@ from ssl_bench.cli.output import SurvivingStream
 from ssl_bench.errors import UserError
 from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.metrics_log import MetricsLog
-from ssl_bench.resuming import resume_command
+from ssl_bench.hints import resume_command
 from ssl_bench.run_folder import hold
 from ssl_bench.training import StepReport
-from tests.test_end_to_end import SMALL, Command, sslbench  # noqa: F401
+from tests.conftest import Command
+from tests.test_end_to_end import SMALL
 from tests.toy import ToyDataset, ToyMethod, write_image_folder
 
 STEPS = 5
