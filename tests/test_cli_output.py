@@ -16,7 +16,7 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.cli.encodings import HANDLER
 from ssl_bench.cli.main import main
-from ssl_bench.cli.run import show_result
+from ssl_bench.cli.result import show_result
 from ssl_bench.cli.width import fold
 from ssl_bench.record import RunRecord, read_record, write_record
 from tests.conftest import Command

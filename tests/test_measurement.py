@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_bench.cli.run import show_result
+from ssl_bench.cli.result import show_result
 from ssl_bench.cli.show import describe_record
 from ssl_bench.measurement import Measurement, accuracy, wilson_interval, within_noise
 from tests.records import evaluation, make_record

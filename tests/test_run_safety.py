@@ -19,9 +19,9 @@ from ssl_bench import runner
 from ssl_bench.cli.display import TerminalDisplay
 from ssl_bench.cli.output import SurvivingStream
 from ssl_bench.errors import UserError
+from ssl_bench.hints import resume_command
 from ssl_bench.loading import EpochOrder, batches
 from ssl_bench.metrics_log import MetricsLog
-from ssl_bench.hints import resume_command
 from ssl_bench.run_folder import hold
 from ssl_bench.training import StepReport
 from tests.conftest import Command
@@ -54,7 +54,7 @@ def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TerminalDisplay, "step", signalled)
 
 
-def stopped(sslbench: Command, arguments: list[str], step: int = 3) -> str:  # noqa: F811
+def stopped(sslbench: Command, arguments: list[str], step: int = 3) -> str:
     with pytest.MonkeyPatch.context() as patch:
         stop_at(step, patch)
         status, out, err = sslbench(*arguments)
@@ -73,7 +73,7 @@ def lines(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("crash", [KeyboardInterrupt(), RuntimeError("a bug"), UserError("an image is cut")])
 def test_what_was_trained_survives_a_crash_of_the_trained_evaluation(
-    sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, crash: BaseException  # noqa: F811
+    sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, crash: BaseException
 ) -> None:  # fmt: skip
     real = runner.evaluate_network
 
@@ -103,7 +103,7 @@ def test_what_was_trained_survives_a_crash_of_the_trained_evaluation(
 
 @pytest.mark.parametrize("left", ["nothing", "a cut save"])
 def test_a_run_killed_in_its_first_save_resumes_at_step_0(
-    sslbench: Command, arguments: list[str], folder: Path, left: str  # noqa: F811
+    sslbench: Command, arguments: list[str], folder: Path, left: str
 ) -> None:  # fmt: skip
     stopped(sslbench, arguments)
     for checkpoint in (folder / "checkpoints").iterdir():
@@ -116,7 +116,7 @@ def test_a_run_killed_in_its_first_save_resumes_at_step_0(
 
 
 def test_damaged_checkpoints_and_a_damaged_log_are_answered(
-    sslbench: Command, arguments: list[str], folder: Path  # noqa: F811
+    sslbench: Command, arguments: list[str], folder: Path
 ) -> None:  # fmt: skip
     stopped(sslbench, arguments)
     (state,) = (folder / "checkpoints").glob("*/state.json")
@@ -135,7 +135,7 @@ def test_damaged_checkpoints_and_a_damaged_log_are_answered(
 
 
 def test_a_restart_that_is_refused_or_stopped_costs_nothing(
-    sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     assert sslbench(*arguments)[0] == 0
     before = contents(folder)
@@ -165,7 +165,7 @@ def raising(error: BaseException) -> Any:
 
 
 def test_a_refused_run_leaves_no_folder(
-    sslbench: Command, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    sslbench: Command, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     assert sslbench(*arguments, "--set", "machine.device=cuda:99")[0] == 2
     monkeypatch.setattr(runner, "inference_rate", raising(UserError("no")))
@@ -174,7 +174,7 @@ def test_a_refused_run_leaves_no_folder(
 
 
 def test_changed_data_are_named_and_can_be_accepted(
-    sslbench: Command, arguments: list[str], folder: Path, data: Path  # noqa: F811
+    sslbench: Command, arguments: list[str], folder: Path, data: Path
 ) -> None:  # fmt: skip
     stopped(sslbench, arguments)
     image = data / "train" / "a" / "0.png"
@@ -191,7 +191,7 @@ def test_changed_data_are_named_and_can_be_accepted(
 
 
 def test_names_that_are_not_utf8_are_refused_before_training_or_kept_out_of_the_record(
-    sslbench: Command, arguments: list[str], tmp_path: Path, data: Path  # noqa: F811
+    sslbench: Command, arguments: list[str], tmp_path: Path, data: Path
 ) -> None:  # fmt: skip
     odd = os.fsdecode(b"r\xe9sultats")
     stopped(sslbench, [*arguments, "--results", odd])
@@ -208,7 +208,7 @@ def test_names_that_are_not_utf8_are_refused_before_training_or_kept_out_of_the_
 
 
 def test_checkpoints_that_exist_are_not_counted_twice(
-    sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     stopped(sslbench, arguments)
     one = sum(file.stat().st_size for file in (folder / "checkpoints").rglob("*"))

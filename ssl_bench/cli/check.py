@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Check a plugin against its contract: what holds, what fails and how to mend it; exit status 1 if any does."""
-        from ssl_bench.cli.run import parse_assignments
+        from ssl_bench.cli.options import parse_assignments
 
         asked = _kind(kind)
         found, plugin, origin = _find(name, asked)

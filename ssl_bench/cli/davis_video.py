@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssl_bench.cli.run import DAVIS_HELP, RESULTS, parse_assignments
+from ssl_bench.cli.options import DAVIS_HELP, RESULTS, parse_assignments
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.run import (
+from ssl_bench.cli.options import (
     DAVIS_HELP,
     RESULTS,
     VOC_HELP,
     evaluator_names,
-    interval_text,
     mask_folders,
     parse_assignments,
 )
+from ssl_bench.cli.result import interval_text
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.run import RESULTS, interval_text
+from ssl_bench.cli.options import RESULTS
+from ssl_bench.cli.result import interval_text
 from ssl_bench.cli.width import print_folded
 from ssl_bench.hints import resume_command
 

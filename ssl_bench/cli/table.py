@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.run import RESULTS
+from ssl_bench.cli.options import RESULTS
 from ssl_bench.errors import UserError
 from ssl_bench.hints import command
 

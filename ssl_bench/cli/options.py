@@ -1,0 +1,45 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_bench import hints
+from ssl_bench.errors import UserError
+
+RESULTS = hints.RESULTS
+VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
+DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
+
+
+def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The evaluators that `--voc` and `--davis` ask for, and their folders as settings."""
+    given = {name: str(path) for name, path in (("voc-jaccard", voc), ("davis", davis)) if path is not None}
+    return tuple(given), {f"evaluators.{name}.path": path for name, path in given.items()}
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=1"]` to `{"a.b": 1}`. Raises `UserError` for a text without "=" or a key given twice."""
+    from ssl_bench.settings import parse_text
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text!r} is not KEY=VALUE, e.g. --set method.teacher_temperature=0.05")
+        if key.strip() in values:
+            raise UserError(f"--set gives {key.strip()!r} twice")
+        values[key.strip()] = parse_text(value.strip())
+    return values
+
+
+def evaluator_names(text: str | None) -> tuple[str, ...] | None:
+    """`--with`: "knn,linear-probe" to names; None where it was not given. Raises `UserError` where it names none."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UserError("--with names no evaluator; see: sslbench list evaluators")
+    return names

@@ -1,0 +1,108 @@
+"""Which run the words of the command line name: a new one, or one that was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.hints import command
+
+if TYPE_CHECKING:
+    from ssl_bench.recipe import Recipe
+    from ssl_bench.request import Request, Resolved
+
+
+def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
+    """The folder of the run that the argument METHOD names, or None where it names a method.
+
+    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one.
+    """
+    from ssl_bench import registry
+    from ssl_bench.restart import is_run_folder
+    from ssl_bench.run_folder import find_run
+
+    if not text.strip():
+        return None
+    path = Path(text).expanduser()
+    if resume and is_run_folder(path):
+        return path
+    if text in registry.names("method"):
+        return None
+    if is_run_folder(path):
+        raise UserError(f"{text!r} is a run's folder, not a method. To resume it: {command('run', '--resume', text)}")
+    known = registry.names("method")
+    if "/" in text or path.is_dir():
+        found = "a folder without a run in it (run.json)" if path.is_dir() else "no folder that exists"
+        raise UserError(
+            f"no method is called {text!r}.{did_you_mean(text, known)} Known: {', '.join(known)} (sslbench list). As a "
+            f"path it is {found}; to resume a run: sslbench run --resume results/runs/RUN"
+        )
+    if resume:
+        try:
+            return find_run(text, results)
+        except UserError as error:
+            raise UserError(f"no method is called {text!r}.{did_you_mean(text, known)} And {error}") from None
+    return None
+
+
+def free_run_id(recipe: Recipe, results: Path) -> str:
+    """The recipe's run id, with more characters of the digest where another recipe has that folder already."""
+    from ssl_bench.run_folder import digest_of
+
+    names = [recipe.name_with(characters) for characters in (4, 8, 16, 64)]
+    return next(name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest))
+
+
+def named_as_before(run_dir: Path, resolved: Resolved) -> Resolved:
+    """A resumed run with its data named as when it was started, wherever they lie now."""
+    import dataclasses
+
+    from ssl_bench.run_state import read_run_state
+
+    name = read_run_state(run_dir).recipe.data.name
+    resolved.dataset.name = name
+    data = resolved.recipe.data.model_copy(update={"name": name})
+    return dataclasses.replace(resolved, recipe=resolved.recipe.model_copy(update={"data": data}))
+
+
+def request_of_run(run_dir: Path, given: Request) -> Request:
+    """The request of a stopped run, with the machine settings and moved folders that were given. Raises `UserError`
+    for anything else."""
+    import dataclasses
+
+    from ssl_bench.request import request_of
+    from ssl_bench.run_state import read_run_state
+
+    if given.arch or given.preset or given.recipe_file or given.evaluators is not None:
+        raise UserError(
+            "--resume FOLDER takes everything from the run; leave --arch, --preset, --recipe and --with out"
+        )
+    for key in given.values:
+        if not key.startswith("machine.") and not _is_evaluators_path(key):
+            raise UserError(f"--resume continues the run's own recipe; only machine.* can change, not {key!r}")
+    if (run_dir / "record.json").exists():
+        raise UserError(f"the run {run_dir.name} is finished; see it with: {command('show', run_dir)}")
+    if not (run_dir / "run.json").exists():
+        raise UserError(f"{run_dir} holds no run that can be resumed: run.json is missing")
+    state = read_run_state(run_dir)
+    moved = {key: path for key, path in given.values.items() if _is_evaluators_path(key)}
+    changes = {key.partition(".")[2]: value for key, value in given.values.items() if key not in moved}
+    request = request_of(state.recipe, {**state.machine.model_dump(mode="json"), **changes})
+    for key in moved:
+        if key not in request.values:
+            raise UserError(f"--resume continues with the run's own evaluators, and {key!r} is of none of them")
+    request = dataclasses.replace(request, values={**request.values, **moved})
+    return request if given.data is None else dataclasses.replace(request, data=given.data)
+
+
+def _is_evaluators_path(key: str) -> bool:
+    """Whether a setting says where an evaluator's data lie, which may change while a run is stopped."""
+    return key.startswith("evaluators.") and key.endswith(".path")
+
+
+def checked_run_id(run_id: str) -> str:
+    """Raises `UserError` unless `--run-id` is the name of a folder."""
+    if run_id in ("", ".", "..") or "/" in run_id or "\\" in run_id:
+        raise UserError(f"--run-id {run_id!r} is not a folder name; use letters, digits, '-', '_' and '.'")
+    return run_id
