@@ -63,10 +63,10 @@ class Resolved:
 def resolve(request: Request) -> Resolved:
     """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built."""
     from ssl_bench.datasets.opening import find_dataset, open_found
+    from ssl_bench.failures import in_one_message
     from ssl_bench.filling import fill
     from ssl_bench.method import Situation
     from ssl_bench.optimizers import OptimizerSettings
-    from ssl_bench.trial import in_one_message
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
     method_name = _method_name(request, file)

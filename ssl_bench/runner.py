@@ -30,6 +30,7 @@ from ssl_bench.evaluation import (
     refuse_unsupported,
 )
 from ssl_bench.evaluator import Evaluator
+from ssl_bench.failures import in_one_message
 from ssl_bench.features import UnusableFeatures
 from ssl_bench.hints import resume_command
 from ssl_bench.method import Batch, MakeViews, Method
@@ -52,7 +53,7 @@ from ssl_bench.run_folder import Start, begin, check_free_space, hold, new_run, 
 from ssl_bench.run_state import BeforeTraining, RunState, write_run_state
 from ssl_bench.speed import measure_speed
 from ssl_bench.training import Plan, StepReport, TrainingState, restore, train
-from ssl_bench.trial import in_one_message, require_images_fit, step_failure
+from ssl_bench.trial import require_images_fit, step_failure
 
 
 class Display(Protocol):

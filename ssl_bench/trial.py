@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
+from ssl_bench.failures import DEBUG, in_words
 from ssl_bench.features import eval_mode
 from ssl_bench.method import Batch
 from ssl_bench.patches import check_whole_patches
@@ -20,25 +20,6 @@ if TYPE_CHECKING:
 
 SIDES_PX = (32, 48, 56, 64, 84, 96, 112, 128, 160, 192, 224, 256, 288, 384, 448)
 """Sizes of images that are tried where one does not fit; networks of one size want 224 px or one of the larger."""
-DEBUG = "SSLBENCH_DEBUG=1 shows where"
-
-
-@contextmanager
-def in_one_message(what: str) -> Iterator[None]:
-    """Turn whatever a plugin or a library raises inside into a `UserError` that begins with `what`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{what}: {blame(error) or f'{in_words(error)}. {DEBUG}'}") from error
-
-
-def in_words(error: BaseException) -> str:
-    """Type and first line, e.g. "AssertionError: Input height (64) doesn't match model (224)"."""
-    first = str(error).strip().partition("\n")[0].rstrip(". ")
-    first = first if len(first) <= 300 else f"{first[:297]}..."
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def require_images_fit(backbone: Backbone, image_px: int, arch: str, resolved: Resolved | None = None) -> None:
