@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -109,3 +110,15 @@ class Backbone(nn.Module):
         Each head's map is the softmax over all tokens with the CLS key's own weight left out, so it sums to < 1.
         """
         raise NotImplementedError(f"{type(self).__name__} has no CLS attention")
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside, each module's own mode again outside."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

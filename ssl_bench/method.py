@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone, Kind
 from ssl_bench.settings import Settings
-from ssl_bench.signs import Sign
 
 Views = tuple[Tensor, ...]
 MakeViews = Callable[[Image.Image, Random], Views]
@@ -118,6 +117,22 @@ class Situation:
     def is_convnet(self) -> bool:
         """Whether the backbone is a convolutional network."""
         return self.patch_px is None if self.kind is None else self.kind == "convnet"
+
+
+Near = tuple[float, float]
+"""(value, tolerance): a log shows a sign while it is within the tolerance of the value."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """How a collapse shows in what is logged, and the words with which the run then ends."""
+
+    near: Mapping[str, Near]
+    """By logged name; the sign is there at a step where all of them are."""
+    cause: str
+    """What has happened, e.g. "one score wins for every image, as without centering"."""
+    change: str
+    """The settings to change, as they are typed."""
 
 
 class MakeBackbone(Protocol):

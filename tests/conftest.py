@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_bench import speed
 from ssl_bench.cli.main import main
+from ssl_bench.evaluation import speed
 
 Command = Callable[..., tuple[int, str, str]]
 """`sslbench WORDS`, in this process: (exit status, what it wrote to stdout, to stderr)."""

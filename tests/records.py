@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_bench.measurement import Measurement
-from ssl_bench.record import (
+from ssl_bench.records.record import (
     BackboneRecord,
     DataRecord,
     EvaluationRecord,

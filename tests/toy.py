@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.ema import move_towards
 from ssl_bench.dataset import Dataset
-from ssl_bench.ema import move_towards
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.settings import Settings, setting
 

@@ -33,16 +33,17 @@ from typing import Any
 import torch
 
 from benchmarks.peers.lightly_twins import TWINS
-from ssl_bench import machine
+from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation import build_evaluators, evaluate_network
+from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network
+from ssl_bench.files import write_atomically
 from ssl_bench.method import Method
-from ssl_bench.optimizers import OptimizerSettings, build_optimizer
-from ssl_bench.recipe import Recipe
-from ssl_bench.record import EvaluationRecord, RunRecord, read_record, write_atomically
-from ssl_bench.request import Resolved, request_of, resolve
-from ssl_bench.runner import build_method
-from ssl_bench.training import Plan, StepReport, TrainingState, train
+from ssl_bench.recipes.resolve import Resolved, request_of, resolve
+from ssl_bench.records.recipe import Recipe
+from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record
+from ssl_bench.runs import machine
+from ssl_bench.runs.runner import build_method
+from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 
 TOLERATED = 1.5
 METRIC = ("knn", "top1_k20")

@@ -19,8 +19,8 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import nn
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.views import from_global_rng
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Progress, StepOutput
-from ssl_bench.views import from_global_rng
 from ssl_bench_plugins.methods.byol import BYOL
 from ssl_bench_plugins.methods.dino import DINO
 from ssl_bench_plugins.methods.simclr import SimCLR

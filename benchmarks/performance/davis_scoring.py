@@ -30,7 +30,7 @@ from scipy import ndimage
 
 from ssl_bench.datasets.davis import DavisSequence, open_davis
 from ssl_bench.datasets.indexed_png import Mask, write_mask
-from ssl_bench.evaluators.davis_results import read_result, score_results
+from ssl_bench.evaluators.davis.results import read_result, score_results
 
 HEIGHT, WIDTH = 480, 854
 Dilate = Callable[[NDArray[np.bool_], int], NDArray[np.bool_]]

@@ -94,8 +94,8 @@ def measure(batch_size: int, steps: int, clock: Callable[[], float] = time.perf_
 
 def our_step(views: tuple[Tensor, ...], dtype: torch.dtype) -> Callable[[], None]:
     """One optimizer step of the plugin through its contract, as the training loop calls it."""
+    from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
     from ssl_bench.method import Batch, Progress
-    from ssl_bench.optimizers import OptimizerSettings, build_optimizer, set_schedule
     from ssl_bench_plugins.backbones.deit import DeitS16
     from ssl_bench_plugins.methods.dino import DINO, DINOSettings
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ssl_bench.evaluators.nearest import Backend, faiss_is_installed, nearest
+from ssl_bench.evaluators.knn.nearest import Backend, faiss_is_installed, nearest
 
 
 def plain_formula(queries: Tensor, bank: Tensor, k: int, block: int) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ssl_bench.evaluators.propagation import propagate
+from ssl_bench.evaluators.davis.propagation import propagate
 
 RADIUS, TOP_K, TEMPERATURE = 12, 5, 0.1
 Case = tuple[Tensor, list[Tensor], list[Tensor]]

@@ -25,7 +25,7 @@ import torch
 from lightly.transforms import DINOTransform
 from PIL import Image
 
-from ssl_bench.views import Crop, MultiCrop
+from ssl_bench.blocks.views import Crop, MultiCrop
 
 JPEG_SUFFIXES = {".jpg", ".jpeg"}
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ssl_bench.datasets.shapes_render import CLASSES, CLIP_FRAMES, render, render_clip
+from ssl_bench.datasets.shapes.render import CLASSES, CLIP_FRAMES, render, render_clip
 
 SEED = 0
 TILE_PX, NATIVE_PX, GAP_PX, LABELS_PX = 96, 32, 8, 84

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbone import Backbone, Kind, Positions
+from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
-from ssl_bench.patches import check_whole_patches
 from ssl_bench.settings import Settings, setting
 
 from . import timm_attention, timm_weights, vit_tokens

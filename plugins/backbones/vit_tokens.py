@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_bench.backbone import Positions
-from ssl_bench.patches import check_whole_patches
+from ssl_bench.blocks.patch_sizes import check_whole_patches
 
 from .vit_positions import add_positions_as_dino
 

@@ -17,7 +17,7 @@ utils/augmentations.py, configs/byol.py). What differs:
 - no online classifier: labels stay out of training;
 - jitter multiplies the brightness (as torchvision's), theirs adds to it;
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
-- the warm-up reaches its peak one step earlier (`ssl_bench.schedules`);
+- the warm-up reaches its peak one step earlier (`ssl_bench.blocks.schedules`);
 - on a ViT, which the paper does not have, the paper's presets use AdamW with DINO's values (DINO's table 2 has BYOL).
 Synchronising batch norm over several processes, as the authors do, is left to a launcher that has them.
 """
@@ -32,15 +32,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_bench import ema
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks import ema
+from ssl_bench.blocks.collapse_signs import NO_SPREAD, spread
+from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
-from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
-from ssl_bench.patches import check_whole_patches
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
 from ssl_bench.setting_types import AreaRange, BlurRange, Probabilities
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import NO_SPREAD, Sign, spread
-from ssl_bench.views import Crop, MultiCrop
 
 TABLE = "appendix B, table 6"
 HOW = "section 3.3"

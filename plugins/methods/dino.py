@@ -29,18 +29,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_bench import ema
 from ssl_bench.backbone import Backbone
-from ssl_bench.heads import NormalisedLinear, mlp
-from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
-from ssl_bench.optimizers import clip_each
-from ssl_bench.patches import check_whole_patches, nearest_whole
-from ssl_bench.schedules import linear_ramp
+from ssl_bench.blocks import ema
+from ssl_bench.blocks.collapse_signs import distillation_signs, entropy
+from ssl_bench.blocks.heads import NormalisedLinear, mlp
+from ssl_bench.blocks.optimizers import clip_each
+from ssl_bench.blocks.patch_sizes import check_whole_patches, nearest_whole
+from ssl_bench.blocks.schedules import linear_ramp
+from ssl_bench.blocks.sinkhorn import sinkhorn
+from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import Sign, distillation_signs, entropy
-from ssl_bench.sinkhorn import sinkhorn
-from ssl_bench.views import Crop, MultiCrop
 
 Teacher = Literal["momentum", "student_copy", "previous_iteration", "previous_epoch"]
 Assignment = Literal["centering", "sinkhorn", "softmax"]

@@ -33,8 +33,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_bench import ema
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks import ema
+from ssl_bench.blocks.collapse_signs import NO_SPREAD, spread
+from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
 from ssl_bench.method import (
     Batch,
@@ -44,14 +47,12 @@ from ssl_bench.method import (
     ParameterGroup,
     Preset,
     Progress,
+    Sign,
     Situation,
     StepOutput,
 )
-from ssl_bench.patches import check_whole_patches
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import NO_SPREAD, Sign, spread
-from ssl_bench.views import Crop, MultiCrop
 
 CODE, V1, V2, DEMO = "main_moco.py", "1911.05722, section 3", "2003.04297, table 1", "moco_cifar10_demo.ipynb"
 PAPERS_QUEUE, PAPERS_PARTS = 65536, 8

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import ClassVar, NoReturn
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress
 from ssl_bench.settings import Settings
-from ssl_bench.views import Crop, MultiCrop
 
 
 class RandomInitSettings(Settings):

@@ -13,7 +13,7 @@ Authors' code: github.com/google-research/simclr (objective.py, model_util.py, d
   has none of it (g(h) = W2 relu(W1 h)), which is `head_batch_norm = false`;
 - their crops are TensorFlow's (a tenth of the image stays, 100 tries), ours torchvision's with the same ranges;
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
-- the warm-up reaches its peak one step earlier (`ssl_bench.schedules`);
+- the warm-up reaches its peak one step earlier (`ssl_bench.blocks.schedules`);
 - on a ViT, which the paper does not have, the paper's presets use AdamW with DINO's values.
 Negatives are those of this process: gathering projections and synchronising batch norm over several processes, as the
 authors do, is left to a launcher that has them. Micro-batches have fewer negatives each, and so another loss.
@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.collapse_signs import NO_SPREAD, spread, uniform
+from ssl_bench.blocks.heads import mlp
+from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
-from ssl_bench.heads import mlp
-from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
-from ssl_bench.patches import check_whole_patches
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import NO_SPREAD, Sign, spread, uniform
-from ssl_bench.views import Crop, MultiCrop
 
 VIEWS, HEAD = "appendix A", "model_util.py"
 

@@ -19,12 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
-from ssl_bench.patches import check_whole_patches
 from ssl_bench.setting_types import AreaRange
 from ssl_bench.settings import Settings, setting
-from ssl_bench.views import Crop, MultiCrop
 
 
 class SupervisedSettings(Settings):

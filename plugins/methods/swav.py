@@ -37,6 +37,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.collapse_signs import ONE_USED, entropy, uniform
+from ssl_bench.blocks.patch_sizes import check_whole_patches, nearest_whole
+from ssl_bench.blocks.sinkhorn import sinkhorn
+from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
 from ssl_bench.method import (
     Batch,
@@ -46,15 +50,12 @@ from ssl_bench.method import (
     ParameterGroup,
     Preset,
     Progress,
+    Sign,
     Situation,
     StepOutput,
 )
-from ssl_bench.patches import check_whole_patches, nearest_whole
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import ONE_USED, Sign, entropy, uniform
-from ssl_bench.sinkhorn import sinkhorn
-from ssl_bench.views import Crop, MultiCrop
 
 CODE, VIEWS, HOW, SMALL = "main_swav.py", "multicropdataset.py", "appendix A.1", "section 4.2, appendix A.6"
 PAPERS_PROTOTYPES = 3000

@@ -91,10 +91,10 @@ def _files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _network(run: str, results: Path, untrained: bool) -> tuple[Backbone, str]:
     """The network, and what a picture says of it. Raises `UserError` for one without attention."""
-    from ssl_bench import machine
-    from ssl_bench.evaluation import why_missing
-    from ssl_bench.kept_network import finished_record, trained_backbone, untrained_backbone
-    from ssl_bench.run_folder import find_run
+    from ssl_bench.evaluation.evaluate import why_missing
+    from ssl_bench.runs import machine
+    from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 
     folder = find_run(run, results)
     untrained = untrained or finished_record(folder).training.steps == 0
@@ -122,10 +122,10 @@ def _places(files: Sequence[Path], out: Path | None) -> Iterator[Path]:
 
 
 def _show(file: Path, place: Path, backbone: Backbone, title: str, size_px: int, keep_mass: float) -> None:
-    from ssl_bench.attention_maps import attention_maps, seen_size
     from ssl_bench.datasets.reading import read_image, shown
-    from ssl_bench.pictures.attention import attention_sheet
-    from ssl_bench.record import write_atomically
+    from ssl_bench.evaluation.attention_maps import attention_maps, seen_size
+    from ssl_bench.evaluators.voc_jaccard.pictures import attention_sheet
+    from ssl_bench.files import write_atomically
 
     image = read_image(file)
     patch_px = backbone.patch_px or 1

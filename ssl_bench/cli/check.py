@@ -15,7 +15,7 @@ from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.hints import command
 
 if TYPE_CHECKING:
-    from ssl_bench.registry import Kind
+    from ssl_bench.registry.entry_points import Kind
     from ssl_bench.testing import CheckResult
 
 WIDTH = 52
@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _kind(given: str | None) -> Kind | None:
-    from ssl_bench.registry import KINDS
+    from ssl_bench.registry.entry_points import KINDS
 
     if given is None:
         return None
@@ -85,7 +85,7 @@ def _kind(given: str | None) -> Kind | None:
 def _find(name: str, kind: Kind | None) -> tuple[Kind, Any, str]:
     """(kind, class, where it comes from) of a registered name, else of a class in a module that can be imported."""
     from ssl_bench import registry
-    from ssl_bench.outsiders import IMPORT_SECONDS
+    from ssl_bench.registry.third_party import IMPORT_SECONDS
 
     kinds = [kind] if kind else list(registry.KINDS)
     for one in dict.fromkeys((name, name.replace("-", "_"))):  # a package's name for its plugin's
@@ -141,7 +141,7 @@ def _of_module(module: str, attribute: str, kind: Kind | None) -> tuple[Kind, ty
     """The class `attribute` of a module, or its one plugin class where no attribute is given."""
     from importlib import import_module
 
-    from ssl_bench.outsiders import IMPORT_SECONDS, foreign_code
+    from ssl_bench.registry.third_party import IMPORT_SECONDS, foreign_code
     from ssl_bench.testing import kind_of
 
     with foreign_code(f"{module} cannot be imported", seconds=IMPORT_SECONDS):

@@ -13,7 +13,7 @@ from ssl_bench.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
     from ssl_bench.datasets.davis import DavisSequence
-    from ssl_bench.evaluators.video_masks import Propagation
+    from ssl_bench.evaluators.davis.video_masks import Propagation
 
 
 def register(app: typer.Typer) -> None:
@@ -40,14 +40,14 @@ def register(app: typer.Typer) -> None:
         """
         from functools import partial
 
-        from ssl_bench.evaluation import refuse_unsupported
-        from ssl_bench.evaluators.davis import Davis, DavisConfig, open_clips
-        from ssl_bench.evaluators.davis_results import read_result
-        from ssl_bench.evaluators.davis_scores import score_sequence
-        from ssl_bench.kept_network import trained_backbone
-        from ssl_bench.machine import choose_device
-        from ssl_bench.pictures.video import write_pictures
-        from ssl_bench.run_folder import find_run
+        from ssl_bench.evaluation.evaluate import refuse_unsupported
+        from ssl_bench.evaluators.davis.evaluator import Davis, DavisConfig, open_clips
+        from ssl_bench.evaluators.davis.pictures import write_pictures
+        from ssl_bench.evaluators.davis.results import read_result
+        from ssl_bench.evaluators.davis.scores import score_sequence
+        from ssl_bench.runs.folder import find_run
+        from ssl_bench.runs.machine import choose_device
+        from ssl_bench.runs.networks import trained_backbone
         from ssl_bench.settings import parse_settings
 
         folder = find_run(run, results)
@@ -83,7 +83,7 @@ def _settings(texts: list[str]) -> tuple[dict[str, Any], str]:
 
 def _masks(run_dir: Path, backbone: Backbone, sequence: DavisSequence, options: Propagation) -> Path:
     """The folder around the sequence's masks, of an earlier evaluation or made here."""
-    from ssl_bench.evaluators.davis_masks import MADE_BY, kept_masks, masks_digest, network_digest, write_masks
+    from ssl_bench.evaluators.davis.masks import MADE_BY, kept_masks, masks_digest, network_digest, write_masks
 
     digest = masks_digest(network_digest(backbone), sequence, options)
     for made in sorted(run_dir.rglob(f"{sequence.name}/{MADE_BY}")):

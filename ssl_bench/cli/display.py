@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:
-    from ssl_bench.training import StepReport
+    from ssl_bench.training.loop import StepReport
 
 PLAIN_SECONDS = 15.0
 """Time between two lines where the output is not a terminal."""

@@ -51,8 +51,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate the trained network and its untrained self, and write the result beside the run's record."""
-    from ssl_bench.reevaluation import reevaluate
-    from ssl_bench.run_folder import find_run
+    from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.reevaluate import reevaluate
 
     folder = find_run(run, results)
     more, values = mask_folders(voc, davis)

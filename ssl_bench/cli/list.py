@@ -12,7 +12,7 @@ from ssl_bench.cli.width import print_folded
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from ssl_bench.registry import Kind, Plugin
+    from ssl_bench.registry.entry_points import Kind, Plugin
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +96,7 @@ def _tried(plugins: list[Plugin], seconds: float) -> dict[Plugin, str]:
     from concurrent.futures import ThreadPoolExecutor
 
     from ssl_bench import registry
-    from ssl_bench.outsiders import why_broken
+    from ssl_bench.registry.own_process import why_broken
 
     outsiders = [plugin for plugin in plugins if plugin.distribution != registry.HOME]
     with ThreadPoolExecutor(2) as pool:

@@ -11,7 +11,7 @@ import typer
 
 from ssl_bench.cli.encodings import print_in_any_encoding
 from ssl_bench.errors import UserError
-from ssl_bench.registry import blame
+from ssl_bench.registry.entry_points import blame
 
 app = typer.Typer(
     help="Benchmark self-supervised vision methods: train, evaluate, record, tabulate.",

@@ -15,8 +15,8 @@ def print_help(context: typer.Context, method: str | None, arch: str | None, eva
         print(context.get_help())
         return
     from ssl_bench import registry
-    from ssl_bench.optimizers import OptimizerSettings
-    from ssl_bench.recipe import MachineSettings, TrainingSettings
+    from ssl_bench.blocks.optimizers import OptimizerSettings
+    from ssl_bench.records.recipe import MachineSettings, TrainingSettings
     from ssl_bench.settings import Settings, describe
 
     if method.startswith("-"):

@@ -18,7 +18,7 @@ from ssl_bench.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from ssl_bench.registry import Kind
+    from ssl_bench.registry.entry_points import Kind
 
 NAME = re.compile(r"[a-z]([a-z0-9]|[-_](?=[a-z0-9]))*")
 """A PEP 503 name in lower case that is also an identifier when "-" is written "_"."""
@@ -71,7 +71,7 @@ def write_package(name: str, kind: Kind, into: Path) -> tuple[Path, str, list[Pa
 
 
 def _kind(given: str) -> Kind:
-    from ssl_bench.registry import KINDS
+    from ssl_bench.registry.entry_points import KINDS
 
     for kind in KINDS:
         if given.lower() in (kind, f"{kind}s"):

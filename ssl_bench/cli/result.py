@@ -10,7 +10,7 @@ from ssl_bench.hints import command, results_of
 
 if TYPE_CHECKING:
     from ssl_bench.measurement import Measurement
-    from ssl_bench.record import RunRecord
+    from ssl_bench.records.record import RunRecord
 
 
 def show_result(record: RunRecord, run_dir: Path) -> None:

@@ -18,8 +18,8 @@ from ssl_bench.hints import resume_command
 from ssl_bench.signals import interrupting_signals
 
 if TYPE_CHECKING:
-    from ssl_bench.request import Resolved
-    from ssl_bench.run_folder import Start
+    from ssl_bench.recipes.resolve import Resolved
+    from ssl_bench.runs.folder import Start
 
 EXAMPLES = """Examples:
 
@@ -106,9 +106,9 @@ def run(
     if help_ or (method is None and recipe is None):
         print_help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
-    from ssl_bench import request as requests
-    from ssl_bench.run_folder import Start
-    from ssl_bench.runner import command_line
+    from ssl_bench.recipes import resolve as requests
+    from ssl_bench.runs.folder import Start
+    from ssl_bench.runs.runner import command_line
 
     flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
     more_evaluators, paths = mask_folders(voc, davis)
@@ -151,12 +151,12 @@ def run(
 
 def execute(resolved: Resolved, start: Start) -> None:
     """Run and report; exits with 130 after a stop, 1 after a failed run."""
-    from ssl_bench import runner
     from ssl_bench.cli.display import TerminalDisplay
     from ssl_bench.cli.output import surviving_output
-    from ssl_bench.restart import NothingReplaced
-    from ssl_bench.run_state import RUN_FILE
-    from ssl_bench.training import Stopped
+    from ssl_bench.runs import runner
+    from ssl_bench.runs.restart import NothingReplaced
+    from ssl_bench.runs.state import RUN_FILE
+    from ssl_bench.training.loop import Stopped
 
     stopped = ""
     with surviving_output():

@@ -15,7 +15,7 @@ from ssl_bench.cli.encodings import print_json
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from ssl_bench.evaluators.davis_scores import ObjectScores
+    from ssl_bench.evaluators.davis.scores import ObjectScores
 
 NAME_WIDTH = 20
 
@@ -57,9 +57,9 @@ def register(app: typer.Typer) -> None:
         each object, then their mean over all objects. The first and the last frame of a sequence are left out.
         """
         from ssl_bench.datasets.davis import open_davis
-        from ssl_bench.datasets.shapes_layouts import embedded_davis
-        from ssl_bench.evaluators.davis_results import score_results
-        from ssl_bench.evaluators.davis_scores import MEASURES, mean_measures
+        from ssl_bench.datasets.shapes.layouts import embedded_davis
+        from ssl_bench.evaluators.davis.results import score_results
+        from ssl_bench.evaluators.davis.scores import MEASURES, mean_measures
 
         if csv_folder is not None:
             _check_folder(csv_folder)
@@ -121,7 +121,7 @@ def _check_folder(folder: Path) -> None:
 
 def _write(folder: Path, subset: str, means: Mapping[str, float], scores: Sequence[ObjectScores]) -> list[Path]:
     """Columns, names and decimals as evaluation_method.py of davis2017-evaluation, byte for byte."""
-    from ssl_bench.record import write_atomically
+    from ssl_bench.files import write_atomically
 
     per_sequence = [(one.name, *(_decimals(one.measures()[name]) for name in ("J-Mean", "F-Mean"))) for one in scores]
     written = []

@@ -19,7 +19,7 @@ HANG = 13
 """Where the text of a fact begins."""
 
 if TYPE_CHECKING:
-    from ssl_bench.record import EvaluationRecord, RunRecord
+    from ssl_bench.records.record import EvaluationRecord, RunRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -37,9 +37,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Show one run: what, when and where, its recipe, untrained against trained with the protocol, and its cost."""
-        from ssl_bench.odd_values import require_usable
-        from ssl_bench.record import read_record, with_later_evaluations
-        from ssl_bench.run_folder import find_run
+        from ssl_bench.records.odd_values import require_usable
+        from ssl_bench.records.record import read_record, with_later_evaluations
+        from ssl_bench.runs.folder import find_run
 
         folder = find_run(run, results)
         path = folder / "record.json"

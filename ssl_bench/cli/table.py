@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         Prints Markdown and writes DIR/tables/ID.md and ID.csv. Mean and standard deviation are over seeds; published
         figures stand in columns of their own. Exit status 1 when a record could not be read; the others are tabulated.
         """
-        from ssl_bench.odd_values import read_usable
+        from ssl_bench.records.odd_values import read_usable
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
 
@@ -91,7 +91,7 @@ def _print(tables: list[Table], filled: list[Table], written: list[Path]) -> Non
 
 
 def _write(table: Table, folder: Path) -> tuple[Path, Path]:
-    from ssl_bench.record import write_atomically
+    from ssl_bench.files import write_atomically
     from ssl_bench.tables.render import to_csv, to_markdown
 
     _make(folder)

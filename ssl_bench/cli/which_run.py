@@ -9,8 +9,8 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.hints import command
 
 if TYPE_CHECKING:
-    from ssl_bench.recipe import Recipe
-    from ssl_bench.request import Request, Resolved
+    from ssl_bench.recipes.resolve import Request, Resolved
+    from ssl_bench.records.recipe import Recipe
 
 
 def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
@@ -19,8 +19,8 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one.
     """
     from ssl_bench import registry
-    from ssl_bench.restart import is_run_folder
-    from ssl_bench.run_folder import find_run
+    from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.restart import is_run_folder
 
     if not text.strip():
         return None
@@ -48,7 +48,7 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
 
 def free_run_id(recipe: Recipe, results: Path) -> str:
     """The recipe's run id, with more characters of the digest where another recipe has that folder already."""
-    from ssl_bench.run_folder import digest_of
+    from ssl_bench.runs.folder import digest_of
 
     names = [recipe.name_with(characters) for characters in (4, 8, 16, 64)]
     return next(name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest))
@@ -58,7 +58,7 @@ def named_as_before(run_dir: Path, resolved: Resolved) -> Resolved:
     """A resumed run with its data named as when it was started, wherever they lie now."""
     import dataclasses
 
-    from ssl_bench.run_state import read_run_state
+    from ssl_bench.runs.state import read_run_state
 
     name = read_run_state(run_dir).recipe.data.name
     resolved.dataset.name = name
@@ -71,8 +71,8 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
     for anything else."""
     import dataclasses
 
-    from ssl_bench.request import request_of
-    from ssl_bench.run_state import read_run_state
+    from ssl_bench.recipes.resolve import request_of
+    from ssl_bench.runs.state import read_run_state
 
     if given.arch or given.preset or given.recipe_file or given.evaluators is not None:
         raise UserError(

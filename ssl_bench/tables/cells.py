@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_bench.record import RunRecord
+from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Column, Source, parse_source
 from ssl_bench.tables.grouping import Group
 from ssl_bench.tables.paths import fill_in, look_up

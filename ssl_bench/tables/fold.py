@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ssl_bench.record import RunRecord
+from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, Run, as_run, canonical, group, natural, wanted

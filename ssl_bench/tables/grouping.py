@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_bench.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST
-from ssl_bench.record import RunRecord
+from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST
+from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title

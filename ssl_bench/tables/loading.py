@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.record import RunRecord
+from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Column, Key, Published, PublishedColumn, TableDescription, parse_source
 from ssl_bench.tables.paths import braced_paths
 

@@ -16,7 +16,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.method import Method
-from ssl_bench.registry import KINDS, Kind
+from ssl_bench.registry.entry_points import KINDS, Kind
 from ssl_bench.testing.outcomes import CheckFailed, CheckResult, CheckSkipped
 
 if TYPE_CHECKING:

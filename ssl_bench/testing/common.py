@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from ssl_bench.contract import wrong_capabilities
+from ssl_bench.registry.preflight import wrong_capabilities
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.testing.outcomes import require
 

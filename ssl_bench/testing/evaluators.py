@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.evaluation.features import FeatureStore
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
-from ssl_bench.features import FeatureStore
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.testing import common, subjects
 from ssl_bench.testing.method_bench import moved, some, state_of

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbone import Backbone
-from ssl_bench.doctor import is_there
-from ssl_bench.features import FeatureStore, UnusableFeatures
+from ssl_bench.evaluation.features import FeatureStore, UnusableFeatures
 from ssl_bench.testing import subjects
 from ssl_bench.testing.method_bench import Subject, optimizer_of, some
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
+from ssl_bench.training.collapse_doctor import is_there
 
 
 def evaluation_backbone_is_part_of_the_method(subject: Subject) -> None:

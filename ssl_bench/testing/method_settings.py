@@ -19,8 +19,8 @@ from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 
 def presets_are_valid(subject: Subject) -> None:
     """Every key of every preset is a setting, with a value that it takes."""
-    from ssl_bench.optimizers import OptimizerSettings
-    from ssl_bench.recipe import TrainingSettings
+    from ssl_bench.blocks.optimizers import OptimizerSettings
+    from ssl_bench.records.recipe import TrainingSettings
 
     models: dict[str, Any] = {
         "method": subject.plugin.Config,
@@ -76,7 +76,7 @@ def views_have_one_shape_for_every_image(subject: Subject) -> None:
         require(
             shapes == others,
             f"views of a 40 x 52 px image are {shapes}, of 96 x 33 px {others}: crop or resize to sizes from the "
-            "settings (ssl_bench.views.Crop does)",
+            "settings (ssl_bench.blocks.views.Crop does)",
         )
         require(
             first[0].ndim == 3 and first[0].shape[0] == 3 and first[0].dtype == torch.float32,
@@ -102,7 +102,7 @@ def views_depend_only_on_their_random_numbers(subject: Subject) -> None:
         require(
             before == _global_random_state(),
             "make_views draws from a global generator (random, numpy or torch): draw from the Random that it is "
-            "handed, or wrap the transform in ssl_bench.views.from_global_rng",
+            "handed, or wrap the transform in ssl_bench.blocks.views.from_global_rng",
         )
     require(
         all(same(one, other) for one, other in zip(*found, strict=True)),

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbone import Backbone
-from ssl_bench.checkpoint import load_latest, save_checkpoint
 from ssl_bench.method import Method
 from ssl_bench.testing.method_bench import (
     MIDDLE,
@@ -24,6 +23,7 @@ from ssl_bench.testing.method_bench import (
     state_of,
 )
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
+from ssl_bench.training.checkpoint import load_latest, save_checkpoint
 
 
 def step_moves_no_state(subject: Subject) -> None:
@@ -85,7 +85,7 @@ def state_moves_in_update(subject: Subject) -> None:
             require(
                 bool(group & changed),
                 f"{top} ({len(group)} frozen tensors) is the same after {STEPS_PER_EPOCH} steps: move it in update(), "
-                "e.g. ssl_bench.ema.move_towards(self.teacher, self.student, momentum)",
+                "e.g. ssl_bench.blocks.ema.move_towards(self.teacher, self.student, momentum)",
             )
         if buffers:
             require(

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
-from ssl_bench.heads import mlp
-from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
+from ssl_bench.blocks.collapse_signs import NO_SPREAD, spread
+from ssl_bench.blocks.heads import mlp
+from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
 from ssl_bench.settings import Settings, setting
-from ssl_bench.signs import NO_SPREAD, Sign, spread
-from ssl_bench.views import Crop, MultiCrop
 
 
 class MyPluginSettings(Settings):

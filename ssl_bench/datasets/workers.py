@@ -1,0 +1,67 @@
+"""Worker processes that read images or make views: quiet, and replaceable by this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ssl_bench.errors import UserError
+from ssl_bench.signals import ignore_signals, signals_blocked
+
+
+def from_workers(
+    make_loader: Callable[[int, int], DataLoader[Any]],
+    workers: int,
+    note: Callable[[str], None] = lambda line: None,
+) -> Iterator[Any]:
+    """The batches of `make_loader(batches to skip, worker processes)`, the same whatever happens to the workers.
+
+    Where shared memory is too small for them (64 MB in a container by default) the rest is made in this process, and
+    `note` is told. Raises `UserError` when a worker was killed, and for a mistake that a worker met, in its words.
+    """
+    done = 0
+    try:
+        with signals_blocked():
+            iterator = iter(make_loader(0, workers))
+        while (batch := next(iterator, None)) is not None:
+            done += 1
+            yield batch
+        return
+    except UserError as error:
+        raise _as_in_the_worker(error) from None
+    except (RuntimeError, OSError) as error:
+        if not workers:
+            raise
+        words = str(error)
+        if not any(sign in words for sign in ("shared memory", "shm", "Bus error", "No space left on device")):
+            raise _worker_died(error, workers) from error
+    note(
+        "the worker processes run out of shared memory (/dev/shm); going on without them, with the same result. "
+        "Give more shared memory (docker run --shm-size=1g), or --set machine.workers=0"
+    )
+    yield from make_loader(done, 0)
+
+
+def _as_in_the_worker(error: UserError) -> UserError:
+    """torch lays the worker's traceback around the message."""
+    kind = type(error)
+    _, raised, message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+    return UserError(message.strip()) if raised and str(error).startswith("Caught ") else error
+
+
+def _worker_died(error: Exception, workers: int) -> Exception:
+    if "DataLoader worker" not in str(error):
+        return error
+    return UserError(
+        f"one of the {workers} worker processes that make views was ended from outside ({str(error).strip()}). The "
+        "usual reason is too little memory: give --set machine.workers=0 or fewer, or a smaller --batch-size."
+    )
+
+
+def quiet_worker(_: int) -> None:
+    """For `DataLoader(worker_init_fn=...)`: the main process stops the run and saves; one thread each."""
+    ignore_signals()
+    torch.set_num_threads(1)

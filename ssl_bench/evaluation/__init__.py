@@ -1,0 +1,1 @@
+"""Evaluating one frozen network: features extracted once, every evaluator, attention maps."""

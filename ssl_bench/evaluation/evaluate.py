@@ -1,0 +1,122 @@
+"""Judging one frozen network: features once, then every evaluator, each with its protocol in the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.dataset import Dataset
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.features import FeatureStore
+from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
+from ssl_bench.evaluator import Evaluation, Evaluator
+from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.registry.preflight import require_capabilities
+from ssl_bench.settings import parse_settings
+
+
+def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, Evaluator]]:
+    """(name, settings) pairs to ready evaluators; raises `UserError` for wrong names and settings."""
+    built = []
+    for name, settings in parts:
+        kind = registry.evaluator(name)
+        built.append((name, kind(parse_settings(kind.Config, settings, f"evaluators.{name}", name))))
+    return built
+
+
+def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:
+    """Raises `UserError` before training when an evaluator needs what the architecture does not have."""
+    for name, evaluator in evaluators:
+        require_capabilities(evaluator, "evaluator", name)
+        missing = evaluator.requires - backbone.supports
+        if missing:
+            raise UserError(
+                f"the evaluator {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have"
+                f"{why_missing(backbone, missing)}. Leave it out with --with, or choose a ViT such as deit_s16."
+            )
+
+
+def why_missing(backbone: Backbone, missing: Iterable[str]) -> str:
+    """The reasons that the architecture gives, e.g. ": swin_tiny has no CLS token"; empty where it gives none."""
+    reasons = dict.fromkeys(reason for name, reason in sorted(backbone.why_not.items()) if name in missing)
+    return f": {'; '.join(reasons)}" if reasons else ""
+
+
+def evaluate_network(
+    backbone: Backbone,
+    subject: Literal["trained", "untrained"],
+    evaluators: Sequence[tuple[str, Evaluator]],
+    dataset: Dataset,
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    run_dir: Path,
+    places: Sequence[str],
+    say: Callable[[str], None] = lambda line: None,
+) -> list[EvaluationRecord]:
+    """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here.
+
+    `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
+    folder itself, PNG or GIF, and the record names them.
+    """
+    called = "pretrained" if subject == "untrained" and backbone.pretrained else subject
+    training = backbone.training
+    backbone.eval()
+    features = FeatureStore(
+        backbone,
+        dataset,
+        image_px=dataset.image_px,
+        device=device,
+        autocast_dtype=None,
+        batch_size=THROUGHPUT_BATCH,
+        workers=workers,
+        say=say,
+    )
+    records = []
+    try:
+        for (name, evaluator), place in zip(evaluators, places, strict=True):
+            begun = time.monotonic()
+            say(f"{name} of the {called} network")
+            read = evaluator.data(dataset)
+            measurements = evaluator.evaluate(Evaluation(backbone, features, dataset, seed, run_dir / place, say))
+            _check(name, measurements)
+            records.append(
+                EvaluationRecord(
+                    evaluator=name,
+                    subject=subject,
+                    settings=evaluator.config.model_dump(mode="json"),
+                    data=read.name,
+                    data_fingerprint=read.fingerprint,
+                    synthetic=read.synthetic,
+                    image_px=read.image_px,
+                    measurements=tuple(measurements),
+                    seconds=round(time.monotonic() - begun, 2),
+                    plugin=registry.find("evaluator", name).origin,
+                    pictures=_pictures(run_dir, place),
+                    made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                )
+            )
+    finally:
+        backbone.train(training)
+    return records
+
+
+def _pictures(run_dir: Path, place: str) -> tuple[str, ...]:
+    found = [file for file in (run_dir / place).glob("*") if file.suffix in (".png", ".gif")]
+    return tuple(sorted(file.relative_to(run_dir).as_posix() for file in found))
+
+
+def _check(name: str, measurements: Sequence[Any]) -> None:
+    if sum(measurement.primary for measurement in measurements) != 1:
+        raise UserError(
+            f"the evaluator {name!r} marked {sum(m.primary for m in measurements)} of its {len(measurements)} "
+            "measurements as primary; its plugin must mark exactly one"
+        )

@@ -1,0 +1,179 @@
+"""Frozen features, extracted once for each split and shared by all evaluators."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Dataset as TorchDataset
+
+from ssl_bench.backbone import Backbone, eval_mode
+from ssl_bench.blocks.views import evaluation_transform
+from ssl_bench.dataset import Dataset, Split
+from ssl_bench.datasets.workers import from_workers, quiet_worker
+from ssl_bench.errors import UserError
+from ssl_bench.evaluator import Features, SplitName
+
+Kind = Literal["features", "probe_features"]
+
+
+class UnusableFeatures(UserError):
+    """The network gives NaN ("failed") or the same vector for every image ("collapsed"): no number can be measured."""
+
+    def __init__(self, status: Literal["failed", "collapsed"], message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+RESIZE_TO_CROP = 256 / 224
+"""Shorter side before the centre crop, for a crop of 1 (DINO's eval_knn.py and eval_linear.py: 256 for 224)."""
+BATCHES_WORTH_WORKERS = 8
+"""With fewer batches than this, starting worker processes costs more than they save."""
+
+
+class FeatureStore:
+    """`FeatureStore(...)("train")`: features of a split in its order, extracted at the first call (`FeatureSource`).
+
+    One transform for all images of both splits. Sets whose images are all `image_px` squares, such as CIFAR: as they
+    are. All others: bicubic resize of the shorter side to 256/224 of `image_px`, centre crop. Mean and standard
+    deviation of ImageNet in both cases. The backbone runs in eval mode and gets its modes back; `autocast_dtype` None
+    is float32.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        dataset: Dataset,
+        *,
+        image_px: int,
+        device: torch.device,
+        autocast_dtype: torch.dtype | None,
+        batch_size: int,
+        workers: int,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.backbone, self.dataset, self.device, self.say = backbone, dataset, device, say
+        self.autocast_dtype, self.batch_size, self.workers = autocast_dtype, batch_size, workers
+        resize_px = image_px if is_native(dataset, image_px) else round(image_px * RESIZE_TO_CROP)
+        self.transform = evaluation_transform(crop_px=image_px, resize_px=resize_px)
+        self.words = (
+            f"native {image_px} px" if resize_px == image_px else f"resize {resize_px} bicubic, centre crop {image_px}"
+        )
+        self.words += backbone.positions_protocol(image_px, image_px)
+        self._kept: dict[tuple[SplitName, Kind], Features] = {}
+
+    def __call__(self, split: SplitName, kind: Kind = "features") -> Features:
+        """Vectors (n, dim) float32 and labels (n,) of the split, on the CPU; the same tensors at every call.
+
+        Raises `UnusableFeatures` when the network's output is not finite or the same for all images.
+        """
+        if kind == "probe_features" and type(self.backbone).probe_features is Backbone.probe_features:
+            kind = "features"  # not overridden: the same vectors
+        if (split, kind) not in self._kept:
+            self._kept[split, kind] = self._extract(split, kind)
+        return self._kept[split, kind]
+
+    def _extract(self, split: SplitName, kind: Kind) -> Features:
+        images: Split = getattr(self.dataset, split)
+        begun, vectors, filled = time.perf_counter(), torch.empty(0), 0
+        network: Callable[[Tensor], Tensor] = self.backbone if kind == "features" else self.backbone.probe_features
+        with eval_mode(self.backbone), torch.inference_mode(), self._autocast():
+            for batch in self._batches(images):
+                output = network(batch.to(self.device, non_blocking=True))
+                if not filled:
+                    with torch.inference_mode(False):  # an ordinary tensor: an evaluator may need gradients later
+                        vectors = torch.empty(len(images), output.shape[1])
+                vectors[filled : filled + len(output)] = output.float().cpu()
+                filled += len(output)
+        _check(vectors, split)
+        seconds = time.perf_counter() - begun
+        self.say(f"{kind} of {split}: {len(images)} images, {vectors.shape[1]} values each, {seconds:.1f} s")
+        return Features(vectors, torch.as_tensor(images.labels, dtype=torch.int64), self.words)
+
+    def _batches(self, images: Split) -> Iterator[Tensor]:
+        """Batches (at most batch_size, 3, image_px, image_px) in the order of the split."""
+        enough = len(images) >= BATCHES_WORTH_WORKERS * self.batch_size
+        transformed = _Transformed(images, self.transform)
+
+        def make_loader(skipped: int, processes: int) -> DataLoader[Tensor]:
+            return DataLoader(
+                Subset(transformed, range(skipped * self.batch_size, len(images))),
+                batch_size=self.batch_size,
+                num_workers=processes,
+                worker_init_fn=quiet_worker,
+                pin_memory=self.device.type == "cuda",
+            )
+
+        return from_workers(make_loader, self.workers if enough else 0, self.say)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext()
+
+
+class _Transformed(TorchDataset[Tensor]):
+    """Images of a split as tensors. At module level, so that spawned workers can unpickle it."""
+
+    def __init__(self, images: Split, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index >= len(self.images):
+            raise IndexError(index)
+        return self.transform(self.images.image(index))
+
+
+def device_with_room(backbone: nn.Module, needed_bytes: int) -> torch.device:
+    """The backbone's device, or the CPU where its free memory does not hold `needed_bytes`."""
+    parameter = next(backbone.parameters(), None)
+    if parameter is None or parameter.device.type != "cuda":
+        return torch.device("cpu")
+    free_bytes, _ = torch.cuda.mem_get_info(parameter.device)
+    return parameter.device if needed_bytes < free_bytes else torch.device("cpu")
+
+
+def is_native(dataset: Dataset, image_px: int) -> bool:
+    """Whether all images of both splits are squares of `image_px` already: then, and only then, none is resized.
+
+    Sizes come from the splits' `size` (headers of files) where they have it. Known after the first call.
+    """
+    known = _NATIVE.setdefault(dataset, {})
+    if image_px not in known:
+        sizes = (_size(split, index) for split in (dataset.train, dataset.test) for index in range(len(split)))
+        known[image_px] = all(size == (image_px, image_px) for size in sizes)
+    return known[image_px]
+
+
+_NATIVE: WeakKeyDictionary[Dataset, dict[int, bool]] = WeakKeyDictionary()
+
+
+def _size(split: Split, index: int) -> tuple[int, int]:
+    size: Callable[[int], tuple[int, int]] | None = getattr(split, "size", None)
+    return split.image(index).size if size is None else size(index)
+
+
+def _check(vectors: Tensor, split: str) -> None:
+    if not len(vectors):
+        raise UserError(f"the {split} split has no images: there is nothing to evaluate")
+    finite = torch.isfinite(vectors).all(dim=1)
+    if not bool(finite.all()):
+        raise UnusableFeatures(
+            "failed",
+            f"features of the network are not finite: {int((~finite).sum())} of {len(vectors)} {split} images "
+            "give NaN or infinity. If it was trained, training diverged: a lower learning rate or fp32 may help",
+        )
+    if len(vectors) > 1 and bool((vectors == vectors[0]).all()):
+        raise UnusableFeatures(
+            "collapsed",
+            f"features of the network are constant: all {len(vectors)} {split} images give the same vector. "
+            "If it was trained, training collapsed",
+        )

@@ -1,0 +1,1 @@
+"""Weighted k-nearest-neighbor classification and the exact search under it."""

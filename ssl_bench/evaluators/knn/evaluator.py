@@ -1,0 +1,143 @@
+"""Weighted k-nearest-neighbour classification of frozen features (Wu et al. 2018, arXiv 1805.01978, section 3.4).
+
+    weight of a neighbour   exp(cos(feature, neighbour) / temperature)
+    votes for a class       the sum of the weights of those of the k neighbours that belong to it
+
+As in DINO (Caron et al. 2021, appendix E, and the authors' eval_knn.py): l2-normalised features, temperature 0.07,
+k in {10, 20, 100, 200}, 20 reported, top-1 and top-5. What differs from their script: any number of test images (it
+fails under 100) and classes, neighbours ordered by a float64 score, ties by training index, equal votes by class index
+(the order that their script's sort leaves them in on a CPU). Top-5 is left out for up to 5 classes, where it is always
+100 %, and for k under 5.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.features import device_with_room
+from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.evaluators.knn.nearest import nearest
+from ssl_bench.measurement import accuracy
+from ssl_bench.settings import Settings, setting
+
+VOTES_AT_ONCE = 1 << 23
+"""Cells of the (images, classes) table of votes that are in memory at once: 64 MiB."""
+TOP = 5
+"""Of the classes with most votes, how many "top-5" counts."""
+
+
+class KNNConfig(Settings):
+    """Settings of the k-NN evaluation."""
+
+    neighbours: tuple[int, ...] = setting(
+        (10, 20, 100, 200), "numbers of neighbours, each measured", source="DINO eval_knn.py --nb_knn", min_length=1
+    )
+    reported: int = setting(20, "the number of neighbours that tables show", source="DINO, appendix E", ge=1)
+    temperature: float = setting(
+        0.07, "a neighbour's vote weighs exp(cosine / temperature)", source="Wu et al. 2018, section 3.4", ge=0.002
+    )
+    search: Literal["auto", "faiss", "torch"] = setting(
+        "auto", "who searches; both are exact and give the same numbers. auto: the faster one here"
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> KNNConfig:
+        if min(self.neighbours) < 1 or len(set(self.neighbours)) < len(self.neighbours):
+            raise ValueError(f"neighbours must be different numbers from 1 on, not {list(self.neighbours)}")
+        if self.reported not in self.neighbours:
+            raise ValueError(f"reported = {self.reported} must be one of neighbours = {list(self.neighbours)}")
+        return self
+
+
+class KNN(Evaluator):
+    """Weighted k-NN on frozen features (Wu et al. 2018, as in DINO)."""
+
+    Config = KNNConfig
+    config: KNNConfig
+
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        """Top-1 and top-5 accuracy for each k. A k above the number of training images is left out, and said so.
+
+        Raises `UserError` when that leaves none.
+        """
+        train, test = evaluation.features("train"), evaluation.features("test")
+        possible = sorted(k for k in self.config.neighbours if k <= len(train.vectors))
+        if not possible:
+            most = len(train.vectors)
+            raise UserError(
+                f"'knn.neighbours' = {list(self.config.neighbours)}: the training set has {most} images; give a k of "
+                f"at most that: --set evaluators.knn.neighbours=[{most}] --set evaluators.knn.reported={most}"
+            )
+        left_out = sorted(set(self.config.neighbours) - set(possible))
+        primary = self.config.reported if self.config.reported in possible else possible[-1]
+        notes = ""
+        if left_out:
+            notes = f"; k = {', '.join(map(str, left_out))} left out: only {len(train.vectors)} training images"
+            evaluation.say(f"k-NN: {notes.removeprefix('; ')}")
+
+        bank, queries = normalize(train.vectors, dim=1), normalize(test.vectors, dim=1)
+        # The bank, its rounded copy, the block of products and what the second look at candidates takes
+        device = device_with_room(evaluation.backbone, 3 * bank.nbytes + queries.nbytes + (1 << 30))
+        found = nearest(queries, bank, possible[-1], self.config.search, device, evaluation.say)
+        classes = len(evaluation.dataset.classes)
+        tops = (1, TOP) if classes > TOP else (1,)
+        ranked = classify(
+            found.indices, found.similarities, train.labels, classes, possible, self.config.temperature, tops[-1]
+        )
+        return [
+            accuracy(
+                f"top{top}_k{k}",
+                int((ranked[k][:, :top] == test.labels[:, None]).sum()),
+                len(test.labels),
+                protocol=f"{k}-NN, cosine, exp(s / {self.config.temperature:g}), exact, {train.transform}",
+                primary=k == primary and top == 1,
+                details=found.searched_by + notes,
+            )
+            for top in tops
+            for k in possible
+            if top <= k or top == 1
+        ]
+
+
+def classify(
+    indices: Tensor,
+    similarities: Tensor,
+    labels: Tensor,
+    classes: int,
+    ks: list[int],
+    temperature: float,
+    top: int = 1,
+) -> dict[int, Tensor]:
+    """The `top` classes (m, top) with most votes for each k of `ks`, which is sorted; best first.
+
+    Where votes tie, classes without any among them, the smaller class index comes first. `indices` and `similarities`
+    (m, at least max k) are the neighbours, best first; `labels` (n,) of the bank.
+    """
+    rows = max(1, VOTES_AT_ONCE // classes)
+    parts: dict[int, list[Tensor]] = {k: [] for k in ks}
+    for low in range(0, len(indices), rows):
+        index, similarity = indices[low : low + rows], similarities[low : low + rows]
+        weights, voted = torch.exp(similarity.double() / temperature), labels[index]
+        votes, counted = torch.zeros(len(index), classes, dtype=torch.float64), 0
+        for k in ks:  # neighbours counted for a smaller k count for the next one too
+            votes.scatter_add_(1, voted[:, counted:k], weights[:, counted:k])
+            parts[k].append(_most_voted(votes, top))
+            counted = k
+    return {k: torch.cat(found) for k, found in parts.items()}
+
+
+def _most_voted(votes: Tensor, top: int) -> Tensor:
+    """Indices (m, top) of the largest votes, best first. Not `topk`: it does not say in which order ties come."""
+    best = votes.argmax(dim=1, keepdim=True)
+    ranked, left = [best], votes
+    for place in range(1, top):
+        left = left.scatter(1, best, -1.0) if place == 1 else left.scatter_(1, best, -1.0)
+        best = left.argmax(dim=1, keepdim=True)
+        ranked.append(best)
+    return torch.cat(ranked, dim=1)

@@ -1,0 +1,249 @@
+"""From what a user asked for to a complete recipe, with every mistake answered before anything is built.
+
+Layers, later ones win: the settings models' defaults, the method's preset, a recipe file, the command line. What a
+layer leaves open (None) and the method can decide from the data is decided here, so that a recipe holds no "auto"
+except the precision, which is a property of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_bench import registry
+from ssl_bench.errors import UserError, did_you_mean, unknown_name
+from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
+from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.settings import parse_settings
+
+if TYPE_CHECKING:
+    from ssl_bench.backbone import Backbone
+    from ssl_bench.dataset import Dataset
+    from ssl_bench.method import Method
+
+SMALL_DATA_IMAGES = 20_000
+"""Fewer training images than this choose the preset "small-data" where a method has one."""
+
+DEFAULT_EVALUATORS = ("knn", "linear-probe")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, before it is completed. Values are keyed `section.setting`."""
+
+    method: str | None = None
+    arch: str | None = None
+    data: str | None = None
+    preset: str | None = None
+    evaluators: tuple[str, ...] | None = None
+    more_evaluators: tuple[str, ...] = ()
+    """Run beside those, whether they are named or the default."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    recipe_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete recipe with the plugins that it names, loaded."""
+
+    recipe: Recipe
+    machine: MachineSettings
+    preset: str
+    preset_reason: str
+    method: type[Method]
+    method_config: Any
+    backbone: type[Backbone]
+    backbone_config: Any
+    dataset: Dataset
+
+
+def resolve(request: Request) -> Resolved:
+    """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built."""
+    from ssl_bench.blocks.optimizers import OptimizerSettings
+    from ssl_bench.datasets.opening import find_dataset, open_found
+    from ssl_bench.method import Situation
+    from ssl_bench.recipes.filling import fill
+    from ssl_bench.registry.failures import in_one_message
+
+    file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
+    method_name = _method_name(request, file)
+    arch = file.arch if request.arch is None else request.arch
+    if not arch:
+        raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
+    asked = file.evaluators if request.evaluators is None else request.evaluators
+    evaluator_names = tuple(
+        dict.fromkeys((*(DEFAULT_EVALUATORS if asked is None else asked), *request.more_evaluators))
+    )
+    file_values = dict(file.values)
+    if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
+        file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
+    own_values = {**file_values, **request.values}
+    arch, colon, network = arch.partition(":")
+    method, backbone = registry.method(method_name), registry.backbone(arch)
+    if colon:
+        own_values |= {"backbone.name": _network_name(arch, network, backbone)}
+    _check_sections(own_values, evaluator_names)
+
+    data_text = request.data if request.data is not None else file.data or "shapes"
+    found = find_dataset(data_text, dataset_loaders())
+    dataset = open_found(found, section_of(own_values, "data"))
+    preset_name, reason = _choose_preset(
+        method_name, method, file.preset if request.preset is None else request.preset, len(dataset.train)
+    )
+    backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
+    backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
+    patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
+    network_kind = backbone.kind_for(backbone_config, dataset.image_px)
+    preset = method.presets.get(preset_name)
+    values = {**(preset.values_for(network_kind) if preset else {}), **own_values}
+
+    training = parse_settings(TrainingSettings, section_of(values, "training"), "training", "training")
+    optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
+    machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
+    method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
+    if training.batch_size > len(dataset.train):
+        raise UserError(
+            f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
+            f"({len(dataset.train)} images). Give --batch-size {len(dataset.train)} or smaller."
+        )
+    epochs = preset.epochs_for(training.batch_size, len(dataset.train)) if preset else None
+    if epochs is not None and "training.epochs" not in values:
+        training = training.model_copy(update={"epochs": epochs})
+    situation = Situation(
+        image_px=dataset.image_px,
+        train_images=len(dataset.train),
+        patch_px=patch_px,
+        batch_size=training.batch_size,
+        classes=len(dataset.classes),
+        kind=network_kind,
+    )
+    method_config = fill(method, method_name, method_config, situation, backbone, dataset)
+    evaluators = []
+    for name in evaluator_names:
+        kind = registry.evaluator(name)
+        config = parse_settings(kind.Config, section_of(values, f"evaluators.{name}"), f"evaluators.{name}", name)
+        with in_one_message(f"the evaluator {name!r} cannot open its data"):
+            read = kind(config).data(dataset).fingerprint
+        evaluators.append(
+            EvaluatorPart(
+                name=name,
+                settings=config.model_dump(mode="json"),
+                fingerprint=None if read == dataset.fingerprint else read,
+            )
+        )
+    recipe = Recipe(
+        method=Part(name=method_name, settings=method_config.model_dump(mode="json")),
+        backbone=Part(name=arch, settings=backbone_config.model_dump(mode="json")),
+        data=DataPart(
+            name=dataset.name,
+            path=str(dataset.path) if dataset.path else None,
+            fingerprint=dataset.fingerprint,
+            image_px=dataset.image_px,
+            settings=dataset.config.model_dump(mode="json"),
+            plugin=found.plugin,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
+        ),
+        optimizer=optimizer.model_dump(mode="json"),
+        training=training,
+        evaluators=tuple(evaluators),
+    )
+    return Resolved(recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset)
+
+
+def _method_name(request: Request, file: RecipeFile) -> str:
+    """The method that is meant. Raises `UserError` where there is none, or a recipe is of another one."""
+    name = file.method if request.method is None else request.method
+    if not name:
+        raise UserError(f"no method given. Known: {', '.join(registry.names('method'))} (sslbench list)")
+    registry.find("method", name)
+    if file.method is not None and name != file.method:
+        raise UserError(
+            f"the recipe {request.recipe_file} is of the method {file.method!r}, and METHOD is {name!r}: leave METHOD "
+            "out, or change [run] and [method] in a copy of the recipe"
+        )
+    return name
+
+
+def _network_name(arch: str, network: str, backbone: type[Backbone]) -> str:
+    """The NAME of `--arch ARCH:NAME`. Raises `UserError` for a backbone that is one network only."""
+    if "name" not in backbone.Config.model_fields:
+        raise UserError(f"--arch {arch}:{network}: {arch} is one network and takes no name. Give --arch {arch}")
+    if not network.strip():
+        raise UserError(f"--arch {arch}: lacks the network's name. Give --arch {arch}:NAME")
+    return network
+
+
+def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
+    """The request that resolves to `recipe` again, e.g. to resume a stopped run."""
+    values: dict[str, Any] = {}
+    for section, settings in (
+        ("method", recipe.method.settings),
+        ("backbone", recipe.backbone.settings),
+        ("data", recipe.data.settings),
+        ("optimizer", recipe.optimizer),
+        ("training", recipe.training.model_dump()),
+        ("machine", machine),
+        *((f"evaluators.{part.name}", part.settings) for part in recipe.evaluators),
+    ):
+        values |= {f"{section}.{key}": value for key, value in settings.items()}
+    if "positions" in registry.backbone(recipe.backbone.name).Config.model_fields:
+        values.setdefault("backbone.positions", "timm")  # of a run from before this was a setting
+    return Request(
+        method=recipe.method.name,
+        arch=recipe.backbone.name,
+        data=recipe.data.reference,
+        preset="none",
+        evaluators=tuple(part.name for part in recipe.evaluators),
+        values=values,
+    )
+
+
+def dataset_loaders() -> dict[str, Any]:
+    """Every registered data set by name, loaded when asked for (`opening.Known`)."""
+    return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
+
+
+def _choose_preset(name: str, method: type[Method], given: str | None, train_images: int) -> tuple[str, str]:
+    if given is not None and given not in (*method.presets, "none"):
+        raise unknown_name(f"preset of {name}", given, [*method.presets, "none"], f"sslbench run {name} --help")
+    if given == "none":
+        return given, "asked for: the settings' own defaults"
+    if given is not None:
+        return given, "asked for"
+    if train_images < SMALL_DATA_IMAGES and "small-data" in method.presets:
+        return "small-data", f"{train_images:,} training images are fewer than {SMALL_DATA_IMAGES:,}"
+    if "paper" in method.presets:
+        return "paper", f"{train_images:,} training images"
+    return "none", f"{name} has no presets"
+
+
+def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The settings of one section, without its prefix."""
+    prefix = section + "."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def _check_sections(values: Mapping[str, Any], evaluator_names: Sequence[str]) -> None:
+    for key in values:
+        section, dot, _ = key.partition(".")
+        if section not in SECTIONS or not dot:
+            raise UserError(
+                f"{key!r} is not a setting.{did_you_mean(section, SECTIONS)} Settings are named SECTION.SETTING with "
+                f"the sections {', '.join(SECTIONS)}, e.g. --set training.epochs=10"
+            )
+        if not _runs(key, evaluator_names):
+            raise UserError(
+                f"{key!r} sets an evaluator that does not run here. Running: {', '.join(evaluator_names)}; "
+                "choose with --with NAME,NAME"
+            )
+        if section == "evaluators" and key.count(".") < 2:
+            raise UserError(f"{key!r} names no setting: give evaluators.NAME.SETTING, e.g. evaluators.knn.temperature")
+
+
+def _runs(key: str, evaluator_names: Sequence[str]) -> bool:
+    section, _, rest = key.partition(".")
+    return section != "evaluators" or rest.partition(".")[0] in evaluator_names

@@ -1,0 +1,68 @@
+"""Values that a record file can hold and nothing can show, compare or write again: one such record is left out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ssl_bench.errors import UserError
+from ssl_bench.records.record import EvaluationRecord, RunRecord, read_all
+
+DEEPEST = 30
+LARGEST = 2**63
+MAY_BE_NAN = ("evaluations", "training.final_logs")
+"""A measurement and a log of a run that failed; tables write "not finite" for them."""
+
+
+def odd_value(record: BaseModel) -> str:
+    """The first value of a record that cannot be used, and why; "" where all can be."""
+    waiting: list[tuple[str, int, Any]] = [("", 0, record)]
+    while waiting:  # not by recursion: what is nested too deeply is one of the faults
+        path, depth, value = waiting.pop()
+        if depth > DEEPEST:
+            return f"{path[:60]}... is nested in more than {DEEPEST} levels"
+        if isinstance(value, BaseModel):
+            value = {name: getattr(value, name) for name in type(value).model_fields}
+        if isinstance(value, dict):
+            waiting += [(f"{path}.{key!s}".lstrip("."), depth + 1, inner) for key, inner in value.items()]
+            value = " ".join(str(key) for key in value)
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{path}.{index}", depth + 1, inner) for index, inner in enumerate(value)]
+        if why := _why_odd(value, path):
+            return f"{path or 'a name'} {why}".encode("utf-8", "backslashreplace").decode()
+    return ""
+
+
+def _why_odd(value: Any, path: str) -> str:
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return "is an integer of more than 64 bits"
+    if isinstance(value, float) and not math.isfinite(value) and not path.startswith(MAY_BE_NAN):
+        return f"is {value}"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "is a text with half of a character (a lone surrogate)"
+    return ""
+
+
+def require_usable(record: RunRecord | EvaluationRecord, path: Path) -> None:
+    """Raises `UserError` for a record that holds an odd value."""
+    if odd := odd_value(record):
+        raise UserError(f"{path} is damaged ({odd}). Restore it or remove its folder.")
+
+
+def read_usable(results: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
+    """`read_all` without the records that hold an odd value, each with a line among the problems."""
+    found, problems = read_all(results)
+    usable = []
+    for path, record in found:
+        try:
+            require_usable(record, path)
+            usable.append((path, record))
+        except UserError as error:
+            problems.append(str(error))
+    return usable, problems

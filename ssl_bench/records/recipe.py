@@ -1,0 +1,169 @@
+"""Recipe: everything that decides a run, complete, frozen, printable and digestible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ssl_bench.records.seal import sealed_recipe
+from ssl_bench.settings import NONE, Settings, setting
+
+ADDED_BACKBONE_SETTINGS = {"positions": ("timm", None), "weights": (None,)}
+"""Settings of backbones that older recipes lack, with the values that mean what every run did before they existed."""
+
+
+class TrainingSettings(Settings):
+    """How long, how large, how precise."""
+
+    epochs: int = setting(
+        100, "passes over the training set; 0 evaluates the untrained network only", unit="epochs", ge=0
+    )
+    batch_size: int = setting(64, "images per optimizer step, over all devices", unit="images", ge=1)
+    seed: int = setting(0, "seed of initial weights, order and augmentation", ge=0, lt=2**63)
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "fp32, bf16 autocast, or auto: bf16 where a measurement on this machine shows that it pays"
+    )
+
+
+class MachineSettings(Settings):
+    """What changes the speed and not the result; not part of the digest."""
+
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps or auto: a GPU where torch finds a usable one")
+    workers: int | None = setting(None, "processes that make views; none: decided from cores and image size", ge=0)
+    checkpoint_minutes: float = setting(10.0, "time between two checkpoints", unit="minutes", gt=0)
+
+
+class Part(Settings):
+    """A plugin by name with its complete settings."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+class EvaluatorPart(Part):
+    """An evaluator; `fingerprint`, not its `path`, enters the digest where it reads a set of its own."""
+
+    fingerprint: str | None = None
+    """Of the data it reads where that is not the run's own."""
+
+
+class DataPart(Part):
+    """The data as the user named it; `fingerprint`, not where they lie or who reads them, enters the digest."""
+
+    path: str | None
+    """Absolute; None for a set that is made."""
+    fingerprint: str
+    image_px: int
+    plugin: str = ""
+    """Registered name of the data set that read it; "" in recipes of earlier versions."""
+    train_images: int | None = None
+    test_images: int | None = None
+    """Counts, so that a run whose data changed can say how."""
+
+    @property
+    def reference(self) -> str:
+        """What `--data` takes to open these data again, from any working directory: a name, or NAME:FOLDER."""
+        if self.path is None:
+            return self.plugin or self.name
+        path = self.path if os.path.isabs(self.path) else f"./{self.path}"  # as earlier versions kept it
+        return f"{self.plugin}:{path}" if self.plugin else path
+
+
+OUTSIDE_DIGEST = ("path", "plugin", "train_images", "test_images")
+"""Of `DataPart`: what the fingerprint already decides, and where the data lie on a disk."""
+
+
+class Recipe(Settings):
+    """Everything that decides a run."""
+
+    method: Part
+    backbone: Part
+    data: DataPart
+    optimizer: dict[str, Any]
+    training: TrainingSettings
+    evaluators: tuple[EvaluatorPart, ...]
+
+    @property
+    def arch(self) -> str:
+        """What `--arch` takes, e.g. "deit_s16" or "timm:resnet18"."""
+        return arch_text(self.backbone.name, self.backbone.settings)
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over the recipe and the data's fingerprint; where data lie on the disk is left out."""
+        content = self.model_dump(mode="json")
+        for key in OUTSIDE_DIGEST:
+            del content["data"][key]
+        settings = content["backbone"]["settings"]
+        for name, before in ADDED_BACKBONE_SETTINGS.items():  # so that older digests stay valid
+            if name in settings and settings[name] in before:
+                del settings[name]
+        for part in content["evaluators"]:
+            part["settings"].pop("path", None)
+            if part["fingerprint"] is None:
+                del part["fingerprint"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """E.g. `dino-deit_s16-shapes-s0-3f9c`; the last four characters are the digest's."""
+        return self.name_with(4)
+
+    def name_with(self, characters: int) -> str:
+        """A name for the run's folder that ends with so many characters of the digest."""
+        words = (self.method.name, self.arch, self.data.name, f"s{self.training.seed}", self.digest[:characters])
+        return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in word) for word in words)
+
+    def to_toml(self, preset: str = "none") -> str:
+        """The recipe as a file for `sslbench run --recipe FILE`; every value stands in it.
+
+        `preset` only says where the values came from: none of them is left to it.
+        """
+        run = {
+            "method": self.method.name,
+            "arch": self.arch,
+            "data": self.data.reference,
+            "preset": preset,
+            "with": [part.name for part in self.evaluators],
+        }
+        sections: list[tuple[str, Mapping[str, Any]]] = [
+            ("run", run),
+            ("method", self.method.settings),
+            ("backbone", self.backbone.settings),
+            ("data", self.data.settings),
+            ("optimizer", self.optimizer),
+            ("training", self.training.model_dump(mode="json")),
+            *((f"evaluators.{toml_key(part.name)}", part.settings) for part in self.evaluators),
+        ]
+        lines = [f"# sslbench run --recipe THIS_FILE    (digest {self.digest[:12]})"]
+        for name, values in sections:
+            lines += ["", f"[{name}]"]
+            lines += [f"{toml_key(key)} = {toml_value(value)}" for key, value in values.items()]
+        return sealed_recipe("\n".join(lines) + "\n")
+
+
+def arch_text(plugin: str, settings: Mapping[str, Any]) -> str:
+    """PLUGIN:NAME for a backbone that is many networks, told apart by its setting `name`; else the plugin's name."""
+    name = settings.get("name")
+    return f"{plugin}:{name}" if isinstance(name, str) else plugin
+
+
+def toml_value(value: Any) -> str:
+    """A JSON-like value in TOML, which has no null: None is written "none" (see `parse_settings`)."""
+    if value is None:
+        return json.dumps(NONE)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{toml_key(key)} = {toml_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    # JSON's escapes are TOML's but for characters beyond 16 bits, which stand as they are, and DEL, which must not
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(key: str) -> str:
+    """A key as TOML wants it: bare where it can be, else quoted."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)

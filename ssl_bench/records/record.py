@@ -1,0 +1,226 @@
+"""RunRecord: what a finished run leaves behind, one immutable JSON file; tables are folded from these alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ssl_bench.errors import UserError
+from ssl_bench.files import cannot_write, write_atomically
+from ssl_bench.measurement import Measurement
+from ssl_bench.records.recipe import Recipe, arch_text
+from ssl_bench.records.state_file import read_model, sealed
+
+SCHEMA_VERSION = 2
+"""2: a file carries a fingerprint of itself (`state_file`), and a record may have notes."""
+UNSEALED_SCHEMA = 1
+"""The last version without a fingerprint; still read."""
+
+Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+"""Seconds, rates and sizes: finite, so that one odd record cannot break a table of many."""
+
+
+class RecordPart(BaseModel):
+    """Base of what stands in a record: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class EvaluationRecord(RecordPart):
+    """One evaluator's measurements of one network of a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    evaluator: str
+    subject: Literal["trained", "untrained"]
+    """The same architecture and seed before the first step is "untrained"."""
+    settings: dict[str, Any]
+    data: str
+    """Name of the data set the evaluator read."""
+    data_fingerprint: str
+    synthetic: bool
+    image_px: int
+    measurements: tuple[Measurement, ...]
+    seconds: Amount
+    plugin: str
+    """Distribution and version that provided the evaluator."""
+    pictures: tuple[str, ...] = ()
+    """What it drew, as paths below the run's folder."""
+    made_utc: str
+
+
+class DataRecord(RecordPart):
+    """The training data as it was."""
+
+    name: str
+    plugin: str
+    fingerprint: str
+    synthetic: bool
+    train_images: int
+    test_images: int
+    classes: int
+    image_px: int
+    notes: tuple[str, ...] = ()
+    """How the data were read, e.g. which files were passed over."""
+
+
+class SpeedRecord(RecordPart):
+    """Images per second of a network, with the evidence that nothing else slowed it down."""
+
+    inference_images_per_second: Amount | None = None
+    """At `inference_batch` images per forward pass, fp32, on the run's device."""
+    inference_batch: int | None = None
+    inference_spread: Amount | None = None
+    """(Longest - shortest) / median time of the rounds that count (`speed`); None for a single one."""
+    inference_cpu_share: Amount | None = None
+    """CPU time / (wall clock time x threads) of the rounds; None in records that did not look at it."""
+    inference_note: str = ""
+    """Why the rate is left out, e.g. because the machine was busy."""
+
+
+class BackboneRecord(SpeedRecord):
+    """The evaluated network."""
+
+    name: str
+    plugin: str
+    kind: str
+    parameters: int
+    """Of the extractor only, no head."""
+    tokens: int | None
+    """Tokens per image including CLS, registers and the like; None for a network without tokens."""
+    pretrained: str = ""
+    """The weights it started from where those were not random; the subject "untrained" then has these weights."""
+
+    @property
+    def start(self) -> Literal["untrained", "pretrained"]:
+        """What the network is called before the first step."""
+        return "pretrained" if self.pretrained else "untrained"
+
+
+class MachineRecord(RecordPart):
+    """Where it ran."""
+
+    device: str
+    cores: int
+    threads: int
+    precision: str
+    """fp32 or bf16 (autocast), as chosen; `precision_reason` says why."""
+    precision_reason: str
+    platform: str
+
+
+class TrainingRecord(RecordPart):
+    """What training cost and how it ended."""
+
+    steps: int
+    epochs: Amount
+    seconds: Amount
+    """Of training steps and data loading, over all sessions of a resumed run; evaluation not included."""
+    images_per_second: Amount
+    peak_memory_mb: Amount
+    """Highest resident memory of the main process on a CPU, of the allocator on a GPU; in 2^20 bytes."""
+    resumed: int
+    """Number of resumes."""
+    final_logs: dict[str, float]
+    """Mean of each logged value over the last epoch."""
+
+
+class RunRecord(RecordPart):
+    """Everything a table or a sceptic needs to know of one run."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    status: Literal["finished", "collapsed", "failed"]
+    status_reason: str = ""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers must know, e.g. that the data changed between two sessions."""
+    preset: str
+    preset_reason: str
+    changed_settings: dict[str, Any] | None = None
+    """What the recipe changes of its preset, e.g. {"method.local_views": 0}; None in records of version 0.1."""
+    recipe: dict[str, Any]
+    digest: str
+    """Of the recipe and the data's fingerprint: equal digests mean the same run up to hardware."""
+    seed: int
+    method: str
+    method_plugin: str
+    backbone: BackboneRecord
+    data: DataRecord
+    machine: MachineRecord
+    training: TrainingRecord
+    evaluations: tuple[EvaluationRecord, ...]
+    versions: dict[str, str]
+    git_commit: str | None
+    """Of the working directory's checkout of sslbench when it is one, with "+changes" when it was dirty."""
+    command: str
+    started_utc: str
+    finished_utc: str
+
+    @field_validator("recipe")
+    @classmethod
+    def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        Recipe.model_validate(recipe)
+        return recipe
+
+
+def write_record(record: BaseModel, path: Path) -> None:
+    """Write a record once: temporary file, fsync, rename, fsync of the folder. An existing file is never replaced."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exists = path.exists()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if exists:
+        raise UserError(f"{path} exists; records are never overwritten. Give the run another --run-id or remove it.")
+    write_atomically(path, sealed(record))
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a record. Raises `UserError` for a damaged file or one of a newer schema, saying which."""
+    record = read_model(path, RunRecord, SCHEMA_VERSION, UNSEALED_SCHEMA)
+    # earlier versions wrote the network's name without its plugin, e.g. "resnet18" for "timm:resnet18"
+    part = record.recipe.get("backbone")
+    settings = part.get("settings") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or not isinstance(settings, dict):
+        return record
+    arch = arch_text(str(part.get("name")), settings)
+    if not arch.endswith(f":{record.backbone.name}"):
+        return record
+    return record.model_copy(update={"backbone": record.backbone.model_copy(update={"name": arch})})
+
+
+def read_evaluation(path: Path) -> EvaluationRecord:
+    """Read an evaluation that `sslbench eval` wrote beside a record; errors as `read_record`."""
+    return read_model(path, EvaluationRecord, SCHEMA_VERSION, UNSEALED_SCHEMA)
+
+
+def read_all(results: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
+    """Every record under `results/runs/*/record.json`, later evaluations joined in, and one line per unreadable file.
+
+    A damaged or newer file spoils nothing but itself. Hidden folders are what `--restart` moved aside. Sorted by run
+    id.
+    """
+    records: list[tuple[Path, RunRecord]] = []
+    problems: list[str] = []
+    for path in sorted(results.glob("runs/*/record.json")):
+        if path.parent.name.startswith("."):
+            continue
+        try:
+            record = read_record(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        records.append((path, with_later_evaluations(record, path.parent, problems)))
+    return records, problems
+
+
+def with_later_evaluations(record: RunRecord, folder: Path, problems: list[str]) -> RunRecord:
+    """The record with what `sslbench eval` added to its folder; a line in `problems` for each unreadable file."""
+    later = []
+    for path in sorted(folder.glob("evaluations/*.json")):
+        try:
+            later.append(read_evaluation(path))
+        except UserError as error:
+            problems.append(str(error))
+    return record.model_copy(update={"evaluations": (*record.evaluations, *later)})

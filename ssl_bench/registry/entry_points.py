@@ -1,0 +1,222 @@
+"""Names to plugins: entry points, found without importing anything, loaded one at a time when asked for.
+
+The group name carries the API's major version (`ssl_bench.methods.v1`), so that a plugin written for another major
+is never loaded. What an outsider registers spoils nothing but itself: names of sslbench's own plugins stay theirs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssl_bench.errors import UserError, unknown_name
+from ssl_bench.registry.docstrings import describe, why_unreadable
+from ssl_bench.registry.third_party import IMPORT_SECONDS, BrokenPlugin, foreign_code
+
+if TYPE_CHECKING:
+    from ssl_bench.backbone import Backbone
+    from ssl_bench.dataset import Dataset
+    from ssl_bench.evaluator import Evaluator
+    from ssl_bench.method import Method
+
+API_VERSION = 1
+Kind = Literal["method", "backbone", "evaluator", "dataset"]
+KINDS: tuple[Kind, ...] = ("method", "backbone", "evaluator", "dataset")
+HOME = "sslbench"
+"""The distribution of this package and of its own plugins."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What the metadata of an installed distribution says of one plugin; nothing has been imported for it."""
+
+    kind: Kind
+    name: str
+    target: str
+    """`module:attribute`."""
+    distribution: str
+    version: str
+    misfit: str = ""
+    """Why its entry point alone rules it out, e.g. another major version of the API."""
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version, e.g. "sslbench 0.1.0"."""
+        return f"{self.distribution} {self.version}"
+
+    def load(self, seconds: float | None = None) -> Any:
+        """Import the module and return the class. Raises `BrokenPlugin` whatever goes wrong in there, and for an
+        import that takes longer than `seconds`."""
+        before = f"the {self.kind} {self.name!r} of {self.origin} cannot be loaded from {self.target}"
+        from ssl_bench.registry.preflight import why_no_plugin
+
+        contract = _contract(self.kind)  # with torch, whose time is not the outsider's
+        with foreign_code(before, f"Mend or uninstall {self.distribution}; everything else works.", seconds):
+            loaded = EntryPoint(self.name, self.target, group_of(self.kind)).load()
+        broken = why_no_plugin(loaded, contract)
+        if broken:
+            raise BrokenPlugin(
+                f"the {self.kind} {self.name!r} of {self.origin} ({self.target}) {broken}"
+                + (f" (sslbench check {self.name})" if self.kind != "dataset" else "")
+            )
+        return loaded
+
+    def describe(self) -> tuple[str, str]:
+        """(first line of the class docstring, paper cited in the module docstring), read as text, not imported."""
+        return describe(self.target)
+
+
+def group_of(kind: Kind) -> str:
+    """Entry-point group of a kind, e.g. `ssl_bench.methods.v1`."""
+    return f"ssl_bench.{kind}s.v{API_VERSION}"
+
+
+@cache
+def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
+    found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in KINDS}
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            name, version, entries = distribution.name, distribution.version, list(distribution.entry_points)
+        except Exception:  # metadata that cannot be read; pip says what to do about them
+            continue
+        key = re.sub(r"[-_.]+", "-", name or "").lower()
+        if not key or key in seen:  # an older copy of one distribution further down sys.path
+            continue
+        seen.add(key)
+        for entry in entries:
+            kind, misfit = _kind_of_group(entry.group)
+            if kind is not None:
+                plugin = Plugin(kind, entry.name, entry.value, name, version, misfit)
+                found[kind].setdefault(entry.name, []).append(plugin)
+    return found
+
+
+def _kind_of_group(group: str) -> tuple[Kind | None, str]:
+    """(kind, why it is not this API's) of an entry-point group; None for a group that is not ours."""
+    matched = re.fullmatch(r"ssl_bench\.(method|backbone|evaluator|dataset)(s?)\.v(\d+)", group)
+    if matched is None:
+        return None, ""
+    kind: Any = matched[1]
+    if group == group_of(kind):
+        return kind, ""
+    update = f"; update {HOME}" if int(matched[3]) > API_VERSION else "; ask its author for a newer version"
+    advice = update if matched[2] else ""
+    return kind, f"it is registered for {group}, and this {HOME} reads {group_of(kind)}{advice}"
+
+
+def refresh() -> None:
+    """Forget what was found, e.g. after a package was installed in this process."""
+    _plugins.cache_clear()
+
+
+def blame(error: BaseException) -> str:
+    """Whose code raised it, in words for the user; "" where no outsider's plugin was at work."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
+    for plugin in (one for kind in KINDS for one in plugins(kind) if one.distribution != HOME):
+        module = plugin.target.partition(":")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None:
+            continue
+        package = "." in module or Path(file).name == "__init__.py"
+        own = [frame for frame in frames if frame[0].is_relative_to(Path(file).parent if package else file)]
+        if own:
+            path, line = own[-1]
+            return (
+                f"a plugin of {plugin.origin} fails: {type(error).__name__}: {error} ({path.name}, line {line}). "
+                "What it breaks of its contract: sslbench check NAME. SSLBENCH_DEBUG=1 shows the traceback"
+            )
+    return ""
+
+
+def names(kind: Kind) -> list[str]:
+    """All names of a kind that can be meant, sorted; imports nothing."""
+    return sorted(name for name, registered in _plugins()[kind].items() if any(not one.misfit for one in registered))
+
+
+def plugins(kind: Kind) -> Iterator[Plugin]:
+    """Every registration of a kind, two of one name and misfits included, sorted by name; imports nothing."""
+    for name in sorted(_plugins()[kind]):
+        yield from sorted(_plugins()[kind][name], key=lambda plugin: plugin.distribution.lower())
+
+
+def fault(plugin: Plugin) -> str:
+    """Why a plugin cannot be used, as far as metadata and source text tell it without an import; "" if they do not."""
+    if plugin.misfit:
+        return plugin.misfit
+    others = [one for one in _plugins()[plugin.kind][plugin.name] if one != plugin and not one.misfit]
+    if plugin.distribution != HOME and others:
+        taken = next((one.origin for one in others if one.distribution == HOME), "")
+        rename = f"uninstall {plugin.distribution}, or rename its entry point"
+        return f"the name is {HOME}'s own: {rename}" if taken else f"{others[0].origin} has this name, too: {rename}"
+    module, _, attribute = plugin.target.partition(":")
+    if not attribute:
+        return f"its entry point names no class: {plugin.target!r} must be module:Class"
+    return why_unreadable(module)
+
+
+def find(kind: Kind, name: str) -> Plugin:
+    """The plugin called `name`; sslbench's own keeps its name. Raises `UserError` for an unknown name, one of another
+    version of the API, or one that two outsiders claim."""
+    everything = _plugins()[kind].get(name, [])
+    registered = [one for one in everything if not one.misfit]
+    registered = [one for one in registered if one.distribution == HOME] or registered
+    if everything and not registered:
+        raise BrokenPlugin(f"the {kind} {name!r} of {everything[0].origin} cannot be used: {everything[0].misfit}.")
+    if not registered:
+        raise unknown_name(kind, name, names(kind), "sslbench list")
+    if len(registered) > 1:
+        origins = " and ".join(f"{plugin.origin} ({plugin.target})" for plugin in registered)
+        raise UserError(
+            f"two plugins register the {kind} {name!r}: {origins}. Uninstall one, or rename its entry point."
+        )
+    return registered[0]
+
+
+def method(name: str) -> type[Method]:
+    """The method class called `name`."""
+    loaded: type[Method] = find("method", name).load()
+    return loaded
+
+
+def backbone(name: str) -> type[Backbone]:
+    """The backbone class called `name`."""
+    loaded: type[Backbone] = find("backbone", name).load()
+    return loaded
+
+
+def evaluator(name: str) -> type[Evaluator]:
+    """The evaluator class called `name`."""
+    loaded: type[Evaluator] = find("evaluator", name).load()
+    return loaded
+
+
+def dataset(name: str) -> type[Dataset]:
+    """The dataset class called `name`. What hangs is given up: every data set is asked for a folder it may know."""
+    loaded: type[Dataset] = find("dataset", name).load(IMPORT_SECONDS)
+    return loaded
+
+
+def _contract(kind: Kind) -> type:
+    if kind == "method":
+        from ssl_bench.method import Method
+
+        return Method
+    if kind == "backbone":
+        from ssl_bench.backbone import Backbone
+
+        return Backbone
+    if kind == "evaluator":
+        from ssl_bench.evaluator import Evaluator
+
+        return Evaluator
+    from ssl_bench.dataset import Dataset
+
+    return Dataset

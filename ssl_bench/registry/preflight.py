@@ -1,0 +1,116 @@
+"""What a plugin breaks of its contract, said before long work: of the class as it is, and of its first step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor
+
+from ssl_bench.backbone import Backbone, Capability
+from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.settings import Settings
+
+if TYPE_CHECKING:
+    from ssl_bench.method import StepOutput
+
+CAPABILITIES: tuple[str, ...] = get_args(Capability)
+
+
+def why_no_plugin(loaded: object, contract: type) -> str:
+    """What keeps `loaded` from being a plugin of `contract`, and how to mend it; "" where nothing does."""
+    kind = contract.__name__
+    if not isinstance(loaded, type) or not issubclass(loaded, contract):
+        return f"is not a {kind}: it is {loaded!r} and must be a subclass of {contract.__module__}.{kind}"
+    config = getattr(loaded, "Config", None)
+    if not isinstance(config, type):
+        return (
+            "has no Config: add a class attribute Config, a subclass of ssl_bench.settings.Settings (empty if there is "
+            "nothing to set)"
+        )
+    if not issubclass(config, Settings):
+        return (
+            f"has a Config that is no settings model: make {config.__name__} a subclass of ssl_bench.settings.Settings"
+        )
+    for name in dir(contract):
+        if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
+            meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
+            return f"has no {name}(): write it. {meaning}"
+    return wrong_capabilities(loaded)
+
+
+def wrong_capabilities(loaded: object) -> str:
+    """What is wrong with the capabilities that a method or an evaluator requires; "" where nothing is.
+
+    A misspelled one would be refused on every network, or leave every check skipped.
+    """
+    required: Any = getattr(loaded, "requires", frozenset())
+    if isinstance(required, property):  # decided by the settings, so only known of an instance
+        return ""
+    if not isinstance(required, frozenset | set) or not all(isinstance(name, str) for name in required):
+        return f"requires {required!r:.60}: write requires = frozenset({{...}}) with names of {', '.join(CAPABILITIES)}"
+    for name in sorted(required - set(CAPABILITIES)):
+        return (
+            f"requires {name!r}, which is no capability of a backbone.{did_you_mean(name, CAPABILITIES)} "
+            f"Known: {', '.join(CAPABILITIES)}"
+        )
+    return ""
+
+
+def require_capabilities(plugin: object, kind: str, name: str) -> None:
+    """Raises `UserError` for a method or an evaluator, built, that requires what no backbone can have."""
+    if wrong := wrong_capabilities(plugin):
+        raise UserError(f"the {kind} {name!r} {wrong}")
+
+
+def require_filled(config: object, kind: type, method: str) -> None:
+    """Raises `UserError` unless `fill` gave the method's settings."""
+    if not isinstance(config, kind):
+        raise UserError(
+            f"the method {method!r}: fill() gives {config!r}. Return the settings, e.g. config.model_copy(update=...)"
+        )
+
+
+def require_parts(make_views: object, judged: object, method: str) -> None:
+    """Raises `UserError` unless a method gave a function that makes views and a backbone to judge."""
+    if not callable(make_views):
+        raise UserError(
+            f"the method {method!r}: make_views() gives {make_views!r}. Return a function of (image, Random), e.g. "
+            "ssl_bench.blocks.views.MultiCrop"
+        )
+    if not isinstance(judged, Backbone):
+        raise UserError(
+            f"the method {method!r}: evaluation_backbone() gives {judged!r:.60}. Return what make_backbone() built, "
+            "without head"
+        )
+
+
+def require_step_output(output: StepOutput, method: str) -> None:
+    """Raises `UserError` for what `step` may not return: it is asked on one batch before anything is trained."""
+    from ssl_bench.method import StepOutput as Expected
+
+    wrong = f"the method {method!r}: step() gives"
+    if not isinstance(output, Expected):
+        raise UserError(f"{wrong} {_shown(output)}. Return StepOutput(loss, logs, carry), from ssl_bench.method")
+    loss = output.loss
+    if not isinstance(loss, Tensor) or loss.ndim:
+        raise UserError(f"{wrong} as its loss {_shown(loss)}. Reduce it to one number, e.g. loss.mean()")
+    if not bool(torch.isfinite(loss)):
+        raise UserError(
+            f"{wrong} the loss {loss.item()} before anything is trained. Look for a logarithm or a division by 0, and "
+            "for images that are all of one colour"
+        )
+    if not loss.requires_grad:
+        raise UserError(f"{wrong} a loss without a gradient. Compute it outside of torch.no_grad(), without detach()")
+    for name, value in output.logs.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise UserError(f"{wrong} as logs[{name!r}] {_shown(value)}. Log one number, e.g. value.mean()")
+    for name, value in output.carry.items():
+        if not isinstance(value, Tensor) or not value.ndim:
+            raise UserError(
+                f"{wrong} as carry[{name!r}] {_shown(value)}. Give it a leading dimension, e.g. value[None]"
+            )
+
+
+def _shown(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"

@@ -1,0 +1,99 @@
+"""A run in words for the screen and in parts for its record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.records.record import BackboneRecord, DataRecord, TrainingRecord
+from ssl_bench.runs import machine
+from ssl_bench.training.loop import Plan, TrainingState
+
+
+def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord, network: Backbone) -> None:
+    """Say before anything is trained what the run is about to do; `backbone` describes `network`."""
+    data, recipe = resolved.dataset, resolved.recipe
+    made = "synthetic, " if data.synthetic else ""
+    line(
+        "data",
+        f"{data.name} ({made}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes, "
+        f"{data.image_px} px)",
+    )
+    for note in data.notes:
+        line("data", note)
+    line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
+    tokens = tokens_in_words(network, data.image_px)
+    start = f", starts from {backbone.pretrained}" if backbone.pretrained else ""
+    line("network", f"{recipe.arch}, {_count(backbone.parameters)} parameters{tokens}{start}")
+    training = recipe.training
+    line(
+        "training",
+        f"{training.epochs} epochs of {len(data.train) // training.batch_size:,} steps, batch {training.batch_size}, "
+        f"{recipe.optimizer['name']}, seed {training.seed}",
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 100_000 else f"{number:,}"
+
+
+def tokens_in_words(network: Backbone, image_px: int) -> str:
+    """E.g. ", 21 tokens per image (16 patches, CLS, 4 registers)"; empty for a network without tokens."""
+    tokens = network.token_count(image_px, image_px)
+    if tokens is None:
+        return ""
+    if network.patch_px is None:
+        return f", {tokens} tokens in the last block"
+    counts = Counter(network.prefix_tokens)
+    names = [name if count == 1 else f"{count} {name}s" for name, count in counts.items()]
+    return f", {tokens} tokens per image ({', '.join([f'{tokens - counts.total()} patches', *names])})"
+
+
+def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
+    """The evaluated network as a record holds it; its throughput is measured by the runner."""
+    recipe = resolved.recipe
+    return BackboneRecord(
+        name=recipe.arch,
+        plugin=registry.find("backbone", recipe.backbone.name).origin,
+        kind=backbone.kind,
+        parameters=sum(p.numel() for p in backbone.parameters()),
+        tokens=backbone.token_count(resolved.dataset.image_px, resolved.dataset.image_px),
+        inference_images_per_second=None,
+        inference_batch=None,
+        pretrained=backbone.pretrained,
+    )
+
+
+def describe_data(resolved: Resolved) -> DataRecord:
+    """The training data as a record holds it."""
+    data = resolved.dataset
+    kind = next((p for p in registry.plugins("dataset") if p.target.endswith(f":{type(data).__name__}")), None)
+    return DataRecord(
+        name=data.name,
+        plugin=kind.origin if kind else type(data).__module__,
+        fingerprint=data.fingerprint,
+        synthetic=data.synthetic,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        classes=len(data.classes),
+        image_px=data.image_px,
+        notes=data.notes,
+    )
+
+
+def describe_training(state: TrainingState, plan: Plan, device: torch.device) -> TrainingRecord:
+    """What training cost, as a record holds it."""
+    return TrainingRecord(
+        steps=state.step,
+        epochs=state.step / max(1, plan.steps_per_epoch),
+        seconds=round(state.seconds, 1),
+        images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
+        peak_memory_mb=round(machine.peak_memory_mb(device), 1),
+        resumed=state.resumed,
+        final_logs=state.final_logs,
+    )

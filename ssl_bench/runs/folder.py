@@ -1,0 +1,217 @@
+"""A run's folder: opening one without losing what is there, and finding one by what a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.files import write_atomically
+from ssl_bench.hints import command, resume_command
+from ssl_bench.records.recipe import OUTSIDE_DIGEST
+from ssl_bench.records.record import DataRecord
+from ssl_bench.runs.restart import LOCK, can_be_replaced, is_run_folder
+from ssl_bench.runs.state import RUN_FILE, RunState, read_run_state, write_run_state
+
+if TYPE_CHECKING:
+    import torch
+
+    from ssl_bench.method import Method
+    from ssl_bench.recipes.resolve import Resolved
+    from ssl_bench.records.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """How to begin in a run folder that may exist."""
+
+    run_dir: Path
+    resume: bool
+    command: str
+    restart: bool = False
+    """Replace an earlier run, whatever its recipe."""
+    accept_changed_data: bool = False
+    """Resume although the data are no longer those that the run began with."""
+
+
+def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState | None:
+    """What the stopped run of this folder decided; None for a new one. Raises `UserError` for every conflict, and
+    writes nothing."""
+    folder = start.run_dir
+    if start.restart:
+        if folder.exists() and not can_be_replaced(folder):
+            raise UserError(f"{folder} is not a run's folder; --restart does not delete it")
+        return None
+    if (folder / "record.json").exists():
+        other = ", of another recipe" if digest_of(folder) not in (None, resolved.recipe.digest) else ""
+        raise UserError(
+            f"the run {folder.name} is finished{other}: {folder / 'record.json'}. See it with: "
+            f"{command('show', folder)}. To do this one: --run-id NAME for another folder, or --restart to discard the "
+            "finished one."
+        )
+    if not (folder / RUN_FILE).exists():
+        if start.resume:
+            raise UserError(f"there is no run to resume in {folder} ({RUN_FILE} is missing). Leave --resume out.")
+        return None
+    state = read_run_state(folder)
+    if not start.resume and state.before_training is None:  # before the first measurement nothing is lost
+        return None
+    if state.digest == resolved.recipe.digest:
+        if not start.resume:
+            raise UserError(
+                f"the run {folder.name} was started and is not finished. Resume with: {resume_command(folder)}, "
+                "or discard it with --restart."
+            )
+        return state
+    changed = changed_settings(state.recipe, resolved.recipe)
+    if start.resume and all(name.endswith("fingerprint") for name in changed):
+        change = _data_change(state.data, data, changed)
+        if not start.accept_changed_data:
+            raise UserError(
+                f"the data of the run {folder.name} changed since it was started: {change}. Put them back as they "
+                f"were, or continue on the data as they are with: {resume_command(folder)} --accept-changed-data "
+                "(the record will say so), or start again with --restart."
+            )
+        note = f"resumed on changed data: {change}"
+        return state.model_copy(
+            update={
+                "recipe": resolved.recipe, "digest": resolved.recipe.digest, "data": data,
+                "notes": (*state.notes, note), "before_training": None,
+            }
+        )  # fmt: skip
+    raise UserError(
+        f"the run {folder.name} exists with another recipe, which differs in {', '.join(changed[:6])} (digest "
+        f"{state.digest[:12]}, this one has {resolved.recipe.digest[:12]}). Give another --run-id, or --restart to "
+        "discard it."
+    )
+
+
+def new_run(resolved: Resolved, data: DataRecord) -> RunState:
+    """The state of a run that begins now."""
+    return RunState(
+        recipe=resolved.recipe,
+        digest=resolved.recipe.digest,
+        machine=resolved.machine,
+        data=data,
+        preset=resolved.preset,
+        preset_reason=resolved.preset_reason,
+        started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def begin(folder: Path, state: RunState) -> None:
+    """Write what a run goes by: its state, and its recipe for a reader."""
+    write_run_state(folder, state)
+    write_atomically(folder / "recipe.toml", state.recipe.to_toml(state.preset).encode())
+
+
+def changed_settings(one: Recipe, other: Recipe) -> list[str]:
+    """Names of the values in which two recipes differ; where data lie on the disk is no difference."""
+    first, second = (_flat(recipe.model_dump(mode="json")) for recipe in (one, other))
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    return [name.replace(".settings.", ".") for name in names if name.rpartition(".")[2] not in OUTSIDE_DIGEST]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        pairs = [(f"{name}.{key}" if name else key, inner) for key, inner in value.items()]
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        pairs = [(f"{name}.{inner.get('name', index)}", inner) for index, inner in enumerate(value)]
+    else:
+        return {name: value}
+    return {key: leaf for key, inner in pairs for key, leaf in _flat(inner, key).items()}
+
+
+def _data_change(before: DataRecord, now: DataRecord, changed: list[str]) -> str:
+    counts = [
+        f"{getattr(before, name):,} {words} before, {getattr(now, name):,} now"
+        for name, words in (("train_images", "training images"), ("test_images", "test images"), ("classes", "classes"))
+        if getattr(before, name) != getattr(now, name)
+    ]
+    evaluators = [name.split(".")[1] for name in changed if name.startswith("evaluators.")]
+    if evaluators:
+        counts.append(f"what {' and '.join(evaluators)} reads is another set")
+    if not counts:
+        counts.append(f"{before.name} holds as many images as before, but their names, sizes or labels differ")
+    return "; ".join(counts)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other processes from doing the same run meanwhile; a folder that is still empty at the
+    end goes again. Raises `UserError` for either."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process is doing the run {folder.name}. Wait for it, or give another --run-id."
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}. Choose another place with --results PATH.") from None
+    try:
+        yield
+    finally:
+        if made and made[0] == folder and [entry.name for entry in folder.iterdir()] == [LOCK]:
+            with suppress(OSError):  # still the only one here, so nobody waits for the lock
+                (folder / LOCK).unlink()
+                for path in made:
+                    path.rmdir()
+        lock.release()
+
+
+def check_free_space(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path) -> None:
+    """Raises `UserError` when checkpoints would not fit. Three may exist at a time; those that are there need no more
+    room, but one is always written beside them."""
+    trained = sum(p.numel() * p.element_size() for group in optimizer.param_groups for p in group["params"])
+    moments = 2 if type(optimizer).__name__ == "AdamW" else 1
+    one = moments * trained + sum(t.numel() * t.element_size() for t in method.state_dict().values())
+    there = sum(file.stat().st_size for file in (run_dir / "checkpoints").glob("step-*/*"))
+    needed = max(one, 3 * one - there)
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise UserError(
+            f"{run_dir} has {free / 2**20:,.0f} MB free; checkpoints of this run need about {needed / 2**20:,.0f} MB. "
+            "Free space or choose another folder with --results PATH."
+        )
+
+
+def digest_of(folder: Path) -> str | None:
+    """The digest of the recipe of the run in a folder; None where there is no run, or one whose files are damaged."""
+    for name in ("record.json", RUN_FILE):
+        try:
+            return str(json.loads((folder / name).read_text(encoding="utf-8"))["digest"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return None
+
+
+def find_run(text: str, results: Path) -> Path:
+    """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so."""
+    path = Path(os.path.expanduser(text))
+    if path.name == "record.json":
+        path = path.parent
+    if is_run_folder(path):
+        return path
+    known = sorted(folder.name for folder in results.glob("runs/[!.]*") if folder.is_dir())
+    text = text if text in known else text.replace(":", "_")  # as in the names of runs
+    matches = [name for name in known if name == text] or [name for name in known if name.startswith(text)]
+    if len(matches) > 1:  # records of others lie beside the runs made here: those have weights
+        matches = [name for name in matches if (results / "runs" / name / "weights.safetensors").exists()] or matches
+    if len(matches) == 1:
+        return results / "runs" / matches[0]
+    if matches:
+        raise UserError(f"{text!r} begins several runs: {', '.join(matches)}. Give more of the name.")
+    listing = f" Runs in {results}: {', '.join(known)}" if known else f" There are no runs in {results}."
+    raise UserError(f"no run is called {text!r}.{did_you_mean(text, known)}{listing}")

@@ -1,0 +1,154 @@
+"""Which precision a run gets: fp32, or bf16 autocast where a short measurement on this machine shows that it pays."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.speed import BUSY, LONG_PASS_SECONDS, Stopwatch, Timing, cpu_share
+from ssl_bench.files import cache_folder, write_atomically
+from ssl_bench.method import Batch, Method, Progress, StepOutput
+from ssl_bench.runs.device_name import device_name
+from ssl_bench.training.loop import Plan, autocast
+
+WORTH = 1.1
+"""bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""
+REPEATS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """The chosen precision in words for the record, and what the loop needs of it."""
+
+    name: str
+    reason: str
+    step_seconds: float | None
+    """Median of one forward and backward pass at the chosen precision, where it was measured."""
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """What autocast is given; None for fp32."""
+        return torch.bfloat16 if self.name == "bf16" else None
+
+
+def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Precision:
+    """Resolve "auto" by timing `method.step` and its backward pass on `batch` at both precisions.
+
+    The measurement is kept in the cache folder, so that a run done again here decides the same. Parameters, buffers
+    and gradients are left as they were. Raises `UserError` for bf16 on a card that only emulates it.
+    """
+    if plan.device.type == "cuda":
+        native = torch.cuda.get_device_capability(plan.device) >= (8, 0)
+        if asked == "bf16" and not native:
+            raise UserError(
+                f"training.precision = 'bf16': {torch.cuda.get_device_name(plan.device)} only emulates bf16; "
+                "give --set training.precision=fp32"
+            )
+        if asked == "auto" and not native:
+            return Precision("fp32", "auto: bf16 is only emulated on this card", None)
+    if asked != "auto":
+        return Precision(asked, "asked for", _step_seconds(method, batch, plan, asked))
+    memory = cache_folder() / "precision.json"
+    key = _situation(method, batch, plan)
+    known = _read(memory)
+    reason = "auto: measured here"
+    if key in known:
+        seconds = known[key]
+    else:
+        seconds, share = _measure(method, batch, plan)
+        if plan.device.type == "cpu" and share < BUSY:  # decides this run; the next one looks again
+            reason += f" while the machine was busy (the process got {share:.0%} of the CPU time of its threads)"
+        else:
+            _remember(memory, {**known, key: seconds})
+    ratio = seconds["fp32"] / seconds["bf16"]
+    name = "bf16" if ratio >= WORTH else "fp32"
+    reason += f", fp32 takes {ratio:.2f} times as long as bf16; bf16 is chosen from {WORTH} on"
+    return Precision(name, reason, seconds[name])
+
+
+def _situation(method: Method, batch: Batch, plan: Plan) -> str:
+    """What the speed depends on: device, torch, threads, the method's layers and tensors, and the views' shapes."""
+    parts = [plan.device.type, device_name(plan.device), torch.__version__, str(torch.get_num_threads()), str(method)]
+    parts += [f"{name}{tuple(value.shape)}{value.dtype}{value.stride()}" for name, value in method.state_dict().items()]
+    parts += [str(tuple(view.shape)) for view in batch.views]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _read(memory: Path) -> dict[str, dict[str, float]]:
+    try:
+        known: dict[str, dict[str, float]] = json.loads(memory.read_text())
+        return {key: value for key, value in known.items() if value["fp32"] > 0 and value["bf16"] > 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(memory: Path, known: dict[str, dict[str, float]]) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(known, indent=1).encode())
+    except (OSError, UserError):
+        return  # measured anew next time
+
+
+def first_step(method: Method, batch: Batch, plan: Plan) -> StepOutput:
+    """What the first step gives, in fp32; buffers are left as they were."""
+    with _buffers_kept(method):
+        return method.train().step(batch, _start(plan))
+
+
+def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:
+    """Median of one precision's passes."""
+    return median(one.wall for one in _timings(method, batch, plan, [name])[name])
+
+
+def _measure(method: Method, batch: Batch, plan: Plan) -> tuple[dict[str, float], float]:
+    """(median seconds of a pass at each precision, share of CPU time that the process got)."""
+    timings = _timings(method, batch, plan, ["fp32", "bf16"])
+    share = cpu_share([one for each in timings.values() for one in each], torch.get_num_threads())
+    return {name: median(one.wall for one in each) for name, each in timings.items()}, share
+
+
+def _timings(method: Method, batch: Batch, plan: Plan, names: list[str]) -> dict[str, list[Timing]]:
+    """Passes at each precision in turn, so that load that comes and goes slows them alike; warm-ups are left out."""
+    method.train()
+    timings: dict[str, list[Timing]] = {name: [] for name in names}
+    with _buffers_kept(method):
+        for _ in range(REPEATS + 1):
+            for name in names:
+                timings[name].append(_one_pass(method, batch, plan, name))
+            if any(times[-1].wall > LONG_PASS_SECONDS for times in timings.values()):
+                break  # one look is enough for a step of this size
+    return {name: times[1:] or times for name, times in timings.items()}
+
+
+def _one_pass(method: Method, batch: Batch, plan: Plan, name: str) -> Timing:
+    """One forward and backward pass; gradients are dropped again."""
+    trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
+    with Stopwatch(plan.device) as watch:
+        with autocast(trial):
+            loss = method.step(batch, _start(plan)).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+    method.zero_grad(set_to_none=True)
+    return watch.timing
+
+
+def _start(plan: Plan) -> Progress:
+    return Progress(0, max(1, plan.total_steps), 0, max(1, plan.epochs))
+
+
+@contextmanager
+def _buffers_kept(method: Method) -> Iterator[None]:
+    """Running statistics of batch norm move in a forward pass; afterwards they are as before."""
+    before = {key: value.clone() for key, value in method.named_buffers()}
+    yield
+    with torch.no_grad():
+        for key, value in method.named_buffers():
+            value.copy_(before[key])

@@ -1,0 +1,131 @@
+"""Evaluating a recorded run's networks again: one immutable file per (run, evaluator, network, settings and data)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_bench import registry
+from ssl_bench.dataset import Dataset
+from ssl_bench.datasets.opening import find_dataset, open_found
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
+from ssl_bench.evaluator import Evaluator
+from ssl_bench.recipes.resolve import dataset_loaders, section_of
+from ssl_bench.records.recipe import MachineSettings, Recipe
+from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
+from ssl_bench.runs import machine
+from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
+from ssl_bench.runs.trial import require_images_fit
+from ssl_bench.settings import parse_settings
+
+SECTIONS = ("evaluators", "data", "machine")
+
+
+def reevaluate(
+    run_dir: Path,
+    names: list[str] | None,
+    data: str | None,
+    values: Mapping[str, Any],
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[list[Path], list[EvaluationRecord]]:
+    """Evaluate the trained and the untrained network of a finished run; returns the files written and all results.
+
+    Both networks are built from the record, at the run's image size whatever the data: the untrained one from the
+    recipe's seed, the trained one with the kept weights. A run without a training step has only the untrained one.
+    An evaluation that exists is read, not done again. Raises `UserError` when a trained run has no weights or a name
+    or setting is wrong.
+    """
+    record = finished_record(run_dir)
+    recipe = Recipe.model_validate(record.recipe)
+    for key in values:
+        if key.partition(".")[0] not in SECTIONS:
+            raise UserError(f"{key!r} decides how a network was trained; eval takes evaluators.*, data.* and machine.*")
+    evaluators = _evaluators(recipe, names, values)
+    machine_settings = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
+    device = machine.choose_device(machine_settings.device)
+    dataset = _open(recipe, data, section_of(values, "data"))
+    for note in dataset.notes:
+        say(f"{dataset.name}: {note}")
+
+    networks = {"untrained": untrained_backbone}
+    if record.training.steps:
+        networks["trained"] = trained_backbone
+    paths, results = [], []
+    for subject, build in networks.items():
+        backbone = build(run_dir)[0].to(device)
+        refuse_unsupported(backbone, recipe.arch, evaluators)
+        require_images_fit(backbone, dataset.image_px, recipe.arch)
+        for name, evaluator in evaluators:
+            place = f"evaluations/{name}-{subject}-{_digest(name, evaluator, dataset, recipe.data.image_px)}"
+            path = run_dir / f"{place}.json"
+            if path.exists():
+                say(f"{name} of the {subject} network was done before; remove {path} to do it again")
+                results.append(read_evaluation(path))
+                continue
+            done = evaluate_network(
+                backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
+                seed=recipe.training.seed, device=device,
+                workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
+                run_dir=run_dir, places=[place], say=say,
+            )  # fmt: skip
+            write_record(done[0], path)
+            paths.append(path)
+            results += done
+    return paths, results
+
+
+def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, Any]) -> list[tuple[str, Evaluator]]:
+    """The chosen evaluators, by default the run's, with the run's settings below the given ones."""
+    settings = {part.name: part.settings for part in recipe.evaluators}
+    chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
+    for key, value in section_of(values, "evaluators").items():
+        name, _, setting = key.partition(".")
+        if name not in chosen:
+            raise UserError(
+                f"'evaluators.{key}' sets an evaluator that does not run here. Running: {', '.join(chosen) or 'none'}; "
+                "choose with --with NAME,NAME"
+            )
+        if not setting:
+            raise UserError(f"'evaluators.{key}' names no setting: give evaluators.{name}.SETTING=VALUE")
+        chosen[name][setting] = value
+    if not chosen:
+        raise UserError("the run was recorded without evaluators: choose some with --with (sslbench list evaluators)")
+    return build_evaluators(list(chosen.items()))
+
+
+def _open(recipe: Recipe, data: str | None, given: Mapping[str, Any]) -> Dataset:
+    """The run's data, or others, seen at the run's image size unless `data.image_px` is given."""
+    try:
+        found = find_dataset(recipe.data.reference if data is None else data, dataset_loaders())
+    except UserError as error:
+        if data is not None:
+            raise
+        words = str(error).rstrip(".")
+        raise UserError(f"the run's data are not where they were: {words}. Give their place with --data PATH") from None
+    settings = dict(recipe.data.settings) if data is None else {}
+    sized = "image_px" in found.kind.Config.model_fields
+    if sized and data is not None:
+        settings["image_px"] = recipe.data.image_px
+    dataset = open_found(found, settings | dict(given))
+    if not sized and dataset.image_px != recipe.data.image_px:
+        try:
+            dataset.image_px = recipe.data.image_px  # the evaluation resizes to it
+        except AttributeError:
+            raise UserError(
+                f"the data set {found.plugin} gives images of {dataset.image_px} px and the run's network was built "
+                f"for {recipe.data.image_px} px: choose other data, or a run on images of {dataset.image_px} px"
+            ) from None
+    return dataset
+
+
+def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) -> str:
+    settings = evaluator.config.model_dump(mode="json")
+    settings.pop("path", None)  # the fingerprint tells the data, not the place where they lie
+    content = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
+    if dataset.image_px != image_px:
+        content.append(dataset.image_px)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,323 @@
+"""The runner: preflight, seed, build, evaluate untrained, train, save, evaluate trained, record. Nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, Protocol
+
+import torch
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
+from ssl_bench.datasets.checking import require_readable
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
+from ssl_bench.evaluation.features import UnusableFeatures
+from ssl_bench.evaluation.speed import measure_speed
+from ssl_bench.evaluator import Evaluator
+from ssl_bench.files import write_atomically
+from ssl_bench.hints import resume_command
+from ssl_bench.method import Batch, MakeViews, Method
+from ssl_bench.recipes.preset_changes import changed_settings
+from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.records.recipe import Recipe
+from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
+from ssl_bench.registry.failures import in_one_message
+from ssl_bench.registry.preflight import require_capabilities, require_parts, require_step_output
+from ssl_bench.runs import machine
+from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
+from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
+from ssl_bench.runs.precision import Precision, choose_precision, first_step
+from ssl_bench.runs.restart import replacing
+from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
+from ssl_bench.runs.trial import require_images_fit, step_failure
+from ssl_bench.training.checkpoint import load_latest, save_weights
+from ssl_bench.training.collapse_doctor import RunFailed
+from ssl_bench.training.loop import Plan, StepReport, TrainingState, restore, train
+
+
+class Display(Protocol):
+    """Where the run tells the user what happens; the command line has one, tests another."""
+
+    def line(self, label: str, text: str) -> None:
+        """One labelled line of the preflight."""
+
+    def say(self, text: str) -> None:
+        """What is being done at this moment."""
+
+    def step(self, report: StepReport) -> None:
+        """A training step is done."""
+
+
+def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
+    """Do one run from a complete recipe to its record, which is also written to `run_dir/record.json`.
+
+    Raises `UserError` before anything is trained or replaced for all that can be known by then, `training.Stopped`
+    after a stop with everything saved. A run whose loss is not finite is recorded as failed, one that the doctor ended
+    or whose features are constant as collapsed.
+    """
+    refuse_unwritable(resolved.recipe, start.run_dir)
+    with hold(start.run_dir):
+        data = describe_data(resolved)
+        stopped = stopped_run(resolved, start, data)
+        session = _prepare(resolved, start, display)
+        if stopped is None:
+            with replacing(start.run_dir, keep_interrupted=not start.restart):
+                state = new_run(resolved, data)
+                begin(start.run_dir, state)
+                state = session.measure_before_training(state)
+        else:
+            begin(start.run_dir, stopped)
+            state = session.measure_before_training(stopped)
+        return session.finish(state)
+
+
+def refuse_unwritable(recipe: Recipe, run_dir: Path) -> None:
+    """Raises `UserError` for names that a record cannot hold, before anything is done."""
+    for what, text in (("the run's name", run_dir.name), *_texts(recipe.model_dump())):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+            raise UserError(
+                f"{what}, {shown}, is not UTF-8 and cannot stand in a record. Rename it, or give a link with another "
+                "name (ln -s)."
+            ) from None
+
+
+def _texts(value: Any, name: str = "the recipe") -> Iterator[tuple[str, str]]:
+    """Every text in a recipe with its place."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, name)
+
+
+@dataclass
+class _Session:
+    """One process's part of a run: what is built for it."""
+
+    resolved: Resolved
+    start: Start
+    display: Display
+    evaluators: list[tuple[str, Evaluator]]
+    method: Method
+    make_views: MakeViews
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    backbone_record: BackboneRecord
+
+    @property
+    def network(self) -> Backbone:
+        """What is evaluated."""
+        return self.method.evaluation_backbone()
+
+    def measure_before_training(self, state: RunState) -> RunState:
+        """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
+        if state.before_training is None:
+            precision = _measure_precision(self.method, self.make_views, self.plan, self.resolved, self.display)
+            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device)
+            if speed.note:
+                self.display.line("speed", f"images per second of the network: {speed.note}")
+            before = BeforeTraining(
+                precision=precision.name,
+                precision_reason=precision.reason,
+                threads=torch.get_num_threads(),
+                speed=speed.as_record(),
+                untrained=tuple(self.evaluate("untrained")),
+            )
+            state = state.model_copy(update={"before_training": before})
+            write_run_state(self.start.run_dir, state)
+            self._announce_machine(precision)
+        else:
+            before = state.before_training
+            torch.set_num_threads(before.threads)
+            self._announce_machine(Precision(before.precision, before.precision_reason, None))
+        return state
+
+    def finish(self, state: RunState) -> RunRecord:
+        """Train from the last checkpoint, save the weights, evaluate, record."""
+        before, folder = state.before_training, self.start.run_dir
+        assert before is not None
+        precision = Precision(before.precision, before.precision_reason, None)
+        progress = TrainingState()
+        if self.start.resume:
+            progress = _resume(self.method, self.optimizer, folder, self.display)
+        plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
+        status: Literal["finished", "collapsed", "failed"] = "finished"
+        reason, trained = "", list[EvaluationRecord]()
+        try:
+            train(self.method, self.make_views, self.optimizer, plan, progress, self.display.step)
+        except RunFailed as failure:
+            status, reason = failure.status, str(failure)
+        try:
+            if status == "finished" and plan.total_steps:
+                self._save_weights()
+                try:
+                    trained = self.evaluate("trained")
+                except UnusableFeatures as useless:
+                    status, reason = useless.status, str(useless)
+            record = self._record(
+                state, before, status, reason, describe_training(progress, plan, plan.device), trained
+            )
+            write_record(record, folder / "record.json")
+        except UserError as error:
+            raise UserError(
+                f"{error} What was trained is saved. When the cause is gone, resume with: {resume_command(folder)}"
+            ) from error
+        if status == "finished":
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return record
+
+    def evaluate(self, subject: Literal["untrained", "trained"]) -> list[EvaluationRecord]:
+        """Every evaluator on the network as it is now."""
+        return evaluate_network(
+            self.network, subject, self.evaluators, self.resolved.dataset, seed=self.plan.seed, device=self.plan.device,
+            workers=self.plan.workers, run_dir=self.start.run_dir,
+            places=[f"evaluations/{name}-{subject}" for name, _ in self.evaluators], say=self.display.say,
+        )  # fmt: skip
+
+    def _save_weights(self) -> None:
+        """Before any evaluator runs: nothing trained hangs on one."""
+        recipe, folder = self.resolved.recipe, self.start.run_dir
+        description = {"run_id": folder.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
+        sha256 = save_weights(folder / "weights.safetensors", self.network.state_dict(), description)
+        write_atomically(folder / "weights.json", (json.dumps({"sha256": sha256}) + "\n").encode())
+
+    def _announce_machine(self, precision: Precision) -> None:
+        self.display.line("machine", machine.describe(self.plan.device, precision, self.plan.total_steps))
+
+    def _record(
+        self,
+        state: RunState,
+        before: BeforeTraining,
+        status: Literal["finished", "collapsed", "failed"],
+        reason: str,
+        training: TrainingRecord,
+        trained: Sequence[EvaluationRecord],
+    ) -> RunRecord:
+        recipe = self.resolved.recipe
+        return RunRecord(
+            run_id=self.start.run_dir.name,
+            status=status,
+            status_reason=reason,
+            notes=state.notes,
+            preset=state.preset,
+            preset_reason=state.preset_reason,
+            changed_settings=changed_settings(self.resolved, state.preset),
+            recipe=recipe.model_dump(mode="json"),
+            digest=recipe.digest,
+            seed=recipe.training.seed,
+            method=recipe.method.name,
+            method_plugin=registry.find("method", recipe.method.name).origin,
+            backbone=self.backbone_record.model_copy(update=before.speed.model_dump()),
+            data=state.data,
+            machine=machine.record(self.plan.device, Precision(before.precision, before.precision_reason, None)),
+            training=training,
+            evaluations=(*before.untrained, *trained),
+            versions=machine.versions(),
+            git_commit=machine.git_commit(),
+            command=self.start.command,
+            started_utc=state.started_utc,
+            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
+    """Build everything; raises `UserError` for all that can be known before a step, and writes nothing."""
+    recipe, dataset = resolved.recipe, resolved.dataset
+    evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])
+    device = machine.choose_device(resolved.machine.device)
+    workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
+    if not dataset.synthetic:
+        display.line("images", str(require_readable(dataset)))
+    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    method = build_method(resolved).to(device)
+    network, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
+    require_parts(make_views, network, recipe.method.name)
+    refuse_unsupported(network, recipe.arch, evaluators)
+    _require(method, network, recipe.method.name, recipe.arch)
+    require_images_fit(network, dataset.image_px, recipe.arch, resolved)
+    optimizer_settings = OptimizerSettings(**recipe.optimizer)
+    optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
+    plan = Plan(
+        dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, optimizer_settings,
+        device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
+    )  # fmt: skip
+    backbone_record = describe_backbone(resolved, network)
+    announce(display.line, resolved, backbone_record, network)
+    if plan.total_steps:
+        check_free_space(method, optimizer, start.run_dir)
+    return _Session(resolved, start, display, evaluators, method, make_views, optimizer, plan, backbone_record)
+
+
+def build_method(resolved: Resolved) -> Method:
+    """The recipe's method with backbones of its architecture; initial weights come from the global random state."""
+
+    def make_backbone(*, drop_path: float = 0.0) -> Backbone:
+        return resolved.backbone(resolved.backbone_config, image_px=resolved.dataset.image_px, drop_path=drop_path)
+
+    recipe = resolved.recipe
+    with in_one_message(f"{recipe.method.name} cannot be built on {recipe.arch} with these settings"):
+        return resolved.method(resolved.method_config, make_backbone)
+
+
+def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:
+    """Choose the precision on the first real batch, which also tries the views and the step before long work."""
+    if plan.total_steps == 0:
+        return Precision("fp32", "nothing is trained", None)
+    display.say("trying one batch")
+    batch: Batch | None = None
+    try:
+        batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
+        require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
+        return choose_precision(resolved.recipe.training.precision, method, batch, plan)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"one batch of {plan.batch_size} images does not fit into the memory of {plan.device}: give a smaller "
+            "--batch-size"
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise step_failure(error, batch, method.evaluation_backbone(), resolved) from error
+
+
+def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, display: Display) -> TrainingState:
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if checkpoint is None:
+        display.line("resume", "at step 0: no checkpoint was completed before the stop")
+        return TrainingState()
+    for warning in checkpoint.warnings:
+        display.line("warning", f"{warning}; resuming from the checkpoint before it")
+    state = restore(method, optimizer, checkpoint)
+    display.line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
+    return state
+
+
+def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
+    require_capabilities(method, "method", name)
+    missing = method.requires - backbone.supports
+    if missing:
+        raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """What the user typed, for the record; bytes that are not UTF-8 as `\\xe9`."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return os.fsencode(shlex.join(["sslbench", *given])).decode("utf-8", "backslashreplace")

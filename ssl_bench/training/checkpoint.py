@@ -1,0 +1,231 @@
+"""Checkpoints: what is saved, how, and what proves that it is whole.
+
+A checkpoint is a folder `step-00001480/` with the method's state, the optimizer's tensors (both safetensors, no
+pickle), `state.json` and a manifest of SHA-256 digests, because a flipped byte in a weights file loads silently with
+wrong values. It is written under another name and renamed when complete; the last two are kept, and a damaged one is
+answered with the one before. One made while a sign of a collapse was there ends in `-suspect` and never replaces the
+last good one.
+
+safetensors holds contiguous tensors only. The optimizer's moments have the memory format of their parameters (channels
+last in a ResNet) and fused optimizers read them in that order, so their strides are kept in `state.json` and restored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, load_file, save_file
+from torch import Tensor
+
+from ssl_bench.errors import UserError
+from ssl_bench.files import sync_folder
+from ssl_bench.records.state_file import DamagedFile, parse_strictly
+
+MANIFEST = "manifest.json"
+FILES = ("method.safetensors", "optimizer.safetensors", "state.json")
+KEPT, SUSPECT = 2, "-suspect"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    method: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    suspect: bool = False,
+) -> Path:
+    """Write `folder/step-XXXXXXXX` and drop all but the last two and the last good one; a whole checkpoint of this
+    step is kept as it is. Raises `UserError` when the disk is full; earlier checkpoints are untouched then."""
+    final = folder / f"step-{step:08d}{SUSPECT * suspect}"
+    part = folder / f".{final.name}.part"
+    if final.is_dir() and not damage(final):
+        return final
+    try:
+        for cut in folder.glob(".*.part"):  # a process killed while it saved leaves one
+            shutil.rmtree(cut, ignore_errors=True)
+        part.mkdir(parents=True)
+        tensors, plain = _flatten_optimizer(optimizer)
+        save_file(_detached(method), part / "method.safetensors")
+        save_file(tensors, part / "optimizer.safetensors")
+        (part / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **state}))
+        manifest = {name: _digest(part / name) for name in FILES}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in part.iterdir():
+            _sync_file(path)
+        sync_folder(part)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(part, final)
+        sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # safetensors raises its own subclass of RuntimeError/Exception for I/O
+        shutil.rmtree(part, ignore_errors=True)
+        raise _cannot_save(final, error) from error
+    except Exception as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if type(error).__module__.startswith("safetensors"):
+            raise _cannot_save(final, error) from error
+        raise
+    good = last_good(folder)
+    for old in checkpoints(folder)[:-KEPT]:
+        if old != good:
+            shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoint folders, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint that was made while there was no sign of a collapse."""
+    return next((path for path in reversed(checkpoints(folder)) if not path.name.endswith(SUSPECT)), None)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds."""
+
+    method: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+    warnings: tuple[str, ...]
+    """One line for each newer checkpoint that is damaged."""
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies; None where none was ever completed, e.g. after a stop in the first save.
+
+    Raises `UserError` when all of them are damaged.
+    """
+    found = checkpoints(folder)
+    warnings: list[str] = []
+    for path in reversed(found):
+        if reason := damage(path):
+            warnings.append(f"checkpoint {path.name} is damaged: {reason}")
+            continue
+        state = json.loads((path / "state.json").read_text())
+        optimizer = _unflatten_optimizer(read_tensors(path / "optimizer.safetensors"), state.pop("optimizer"))
+        return Checkpoint(read_tensors(path / "method.safetensors"), optimizer, state, tuple(warnings))
+    if not found:
+        return None
+    reasons = "".join(f"\n  {line}" for line in warnings)
+    raise UserError(
+        f"no usable checkpoint in {folder}:{reasons}\nCopy one back from a backup, remove that folder to train again "
+        "from step 0 with --resume, or start the run again with --restart."
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; its library opens no path that is not UTF-8, so that one is read here."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return load(path.read_bytes())
+    return load_file(path)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint's folder; "" for a whole one."""
+    try:
+        manifest = parse_strictly((path / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST}: {error}"
+    if set(manifest) != set(FILES):
+        return f"{MANIFEST} names {', '.join(sorted(manifest)) or 'nothing'} instead of {', '.join(FILES)}"
+    for name in FILES:
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _digest(path / name) != manifest[name]:
+            return f"{name} does not match its SHA-256"
+    return ""
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> str:
+    """Write a network's weights atomically as safetensors with `description` in its header; returns its SHA-256."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(_detached(weights), part, metadata=dict(description))
+        _sync_file(part)
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except Exception as error:
+        part.unlink(missing_ok=True)
+        raise _cannot_save(path, error) from error
+    return _digest(path)
+
+
+def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read weights, checked against `sha256` if given. Raises `UserError` for a missing or damaged file."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there: weights are not committed; run the recipe again or copy the file back")
+    if sha256 is not None and _digest(path) != sha256:
+        raise DamagedFile(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
+    return read_tensors(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, with shared storage copied: safetensors refuses tensors that overlap."""
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        key = plain.untyped_storage().data_ptr()
+        if key in seen or plain.untyped_storage().nbytes() != plain.nbytes:
+            plain = plain.clone()
+        seen.add(key)
+        result[name] = plain
+    return result
+
+
+def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split `optimizer.state_dict()` into tensors named `index/key` and a JSON part."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}/{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    strides = {name: list(value.stride()) for name, value in tensors.items() if not value.is_contiguous()}
+    return _detached(tensors), {"plain": plain, "param_groups": state["param_groups"], "strides": strides}
+
+
+def _unflatten_optimizer(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in stored["plain"].items()}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        if stride := stored["strides"].get(name):
+            tensor = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
+        state.setdefault(int(index), {})[key] = tensor
+    return {"state": state, "param_groups": stored["param_groups"]}
+
+
+def _cannot_save(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"cannot save {path}: {error}. Free space or choose another folder with --results PATH; "
+        "checkpoints saved before are untouched."
+    )

@@ -1,0 +1,258 @@
+"""The one training loop. No method has its own.
+
+Order and augmentation are functions of (seed, epoch, index) and the global random state is set from (seed, step)
+before every step, so a run that stops and resumes is bitwise the uninterrupted one, whatever the worker count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
+from ssl_bench.dataset import Split
+from ssl_bench.errors import UserError
+from ssl_bench.hints import resume_command
+from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.signals import stop_requests
+from ssl_bench.training.batches import EpochOrder, batches
+from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
+from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
+from ssl_bench.training.metrics_log import MetricsLog
+
+
+class Stopped(Exception):
+    """The user or the machine asked the run to stop; everything up to `step` is saved in `checkpoint`."""
+
+    def __init__(self, step: int, total_steps: int, checkpoint: Path | None) -> None:
+        super().__init__(f"stopped at step {step} of {total_steps}")
+        self.step, self.total_steps, self.checkpoint = step, total_steps, checkpoint
+
+
+@dataclass
+class TrainingState:
+    """What a resumed run needs beside the tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the logged values over the current epoch."""
+    counted: int = 0
+    final_logs: dict[str, float] = field(default_factory=dict)
+    """Means over the last complete epoch, and the features' last values."""
+    probed: dict[str, float] = field(default_factory=dict)
+    """What the doctor saw of the features when it last looked."""
+    lasting: dict[str, int] = field(default_factory=dict)
+    """Signs of a collapse that are there now, by their cause, and for how many steps."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the progress display is told after every step."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    logs: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+    warning: str = ""
+    """What the doctor has to say, once, of a sign that begins to last, or what happened to the worker processes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the loop needs to know; decided before it starts."""
+
+    split: Split
+    batch_size: int
+    epochs: int
+    seed: int
+    optimizer: OptimizerSettings
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    workers: int
+    run_dir: Path
+    checkpoint_seconds: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; an incomplete last batch is dropped."""
+        return len(self.split) // self.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def batches(
+        self,
+        method: Method,
+        make_views: MakeViews,
+        first_step: int = 0,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Iterator[Batch]:
+        """Batches from `first_step` to the end, on the plan's device; `note` as in `loading.from_workers`."""
+        order = EpochOrder(len(self.split), self.batch_size, self.epochs, self.seed, first_step)
+        return batches(
+            self.split,
+            make_views,
+            order,
+            needs_labels=method.needs_labels,
+            workers=self.workers,
+            device=self.device,
+            note=note,
+        )
+
+
+def train(
+    method: Method,
+    make_views: MakeViews,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    state: TrainingState,
+    report: Callable[[StepReport], None] = lambda _: None,
+) -> TrainingState:
+    """Train from `state.step` to the end of the plan, whose last step is saved too.
+
+    Raises `Stopped` after a signal, with all saved; `RunFailed` when the loss is not finite or the run collapses, with
+    the last good checkpoint kept; and, after saving, what went wrong between two steps (an image, a worker process).
+    """
+    checkpoints = plan.run_dir / "checkpoints"
+    warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
+    doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
+    last_saved = begun = time.monotonic()
+    seconds_before, first_step = state.seconds, state.step
+    saved_step, step_is_whole = state.step, True
+    notes: list[str] = []
+    method.train()
+    with stop_requests() as stop_requested, MetricsLog(plan.run_dir, state.step) as metrics:
+
+        def save() -> Path:
+            nonlocal last_saved, saved_step
+            metrics.flush()
+            refuse_nan(method, state.step)
+            path = save_checkpoint(
+                checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state),
+                suspect=doctor.suspects(state.step, state.lasting),
+            )  # fmt: skip
+            last_saved, saved_step = time.monotonic(), state.step
+            return path
+
+        if metrics.repaired:
+            notes.append(metrics.repaired)
+        try:
+            for batch in plan.batches(method, make_views, state.step, notes.append):
+                progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
+                step_is_whole = False
+                logs = training_step(method, optimizer, batch, progress, plan)
+                state.step += 1
+                state.seconds = seconds_before + time.monotonic() - begun
+                seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
+                state.probed |= seen
+                metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
+                _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
+                logs |= state.probed
+                warning = doctor.look(state.step, logs, state.lasting)
+                step_is_whole = True
+                rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
+                report(
+                    StepReport(
+                        state.step, plan.total_steps, progress.epoch, plan.epochs, logs, rate * plan.batch_size,
+                        (plan.total_steps - state.step) / rate, "; ".join(filter(None, (*notes, warning))),
+                    )
+                )  # fmt: skip
+                notes.clear()
+                if stop_requested():
+                    raise Stopped(state.step, plan.total_steps, save())
+                if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
+                    try:
+                        save()
+                    except UserError as full:
+                        last_saved = time.monotonic()
+                        notes.append(f"{full} Training goes on and is saved when there is room")
+            if saved_step < state.step:
+                save()
+        except RunFailed as failure:
+            good = last_good(checkpoints)
+            kept = f"Last good checkpoint: checkpoints/{good.name}." if good else "There is no good checkpoint yet."
+            raise RunFailed(f"{failure} {kept}", failure.status) from None
+        except Stopped:
+            raise
+        except Exception as error:  # an image that cannot be read, a full disk, a worker that died
+            if step_is_whole and saved_step < state.step:
+                with suppress(UserError):  # a full disk: the checkpoint before stands
+                    save()
+            if not isinstance(error, UserError) or not saved_step:
+                raise
+            raise UserError(
+                f"{error} The run is saved at step {saved_step:,}. When the cause is gone, resume with: "
+                f"{resume_command(plan.run_dir)}"
+            ) from error
+    return state
+
+
+def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> TrainingState:
+    """Put method and optimizer into the checkpoint's state, bit for bit and in the same memory formats.
+
+    Raises `UserError` for a checkpoint of another network or of another version of sslbench.
+    """
+    try:
+        method.load_state_dict(checkpoint.method)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        state = TrainingState(**checkpoint.state)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the checkpoint does not fit this run ({str(error).splitlines()[0]}): it is of another run or of another "
+            "version of sslbench or of the method's plugin. Start the run again with --restart."
+        ) from None
+    state.resumed += 1
+    return state
+
+
+def training_step(
+    method: Method, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, plan: Plan
+) -> dict[str, float]:
+    """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update."""
+    torch.manual_seed(Random(f"step-{plan.seed}-{progress.step}").getrandbits(63))
+    scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
+    with autocast(plan):
+        output = method.step(batch, progress)
+    if not torch.isfinite(output.loss):
+        raise RunFailed(
+            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    method.before_optimizer(progress)
+    optimizer.step()
+    with torch.no_grad():
+        method.update(output.carry, progress)
+    return {"loss": output.loss.item(), **{name: float(value) for name, value in output.logs.items()}, **scheduled}
+
+
+def autocast(plan: Plan) -> AbstractContextManager[Any]:
+    """The plan's precision around a forward pass."""
+    if plan.autocast_dtype is None:
+        return nullcontext()
+    return torch.autocast(plan.device.type, dtype=plan.autocast_dtype)
+
+
+def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: bool) -> None:
+    sums: defaultdict[str, float] = defaultdict(float, state.sums)
+    for name, value in logs.items():
+        sums[name] += value
+    state.sums, state.counted = dict(sums), state.counted + 1
+    if epoch_done:
+        state.final_logs = {name: value / state.counted for name, value in state.sums.items()} | state.probed
+        state.sums, state.counted = {}, 0

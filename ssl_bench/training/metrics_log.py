@@ -1,0 +1,109 @@
+"""What training logs: one line of JSON a step, and TensorBoard's event file where TensorBoard is installed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.errors import UserError
+from ssl_bench.files import write_atomically
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one line a step, and TensorBoard's event file where TensorBoard is installed.
+
+    Values are written as they are, a value that is not finite as "NaN" or "Infinity". Opened at step n it drops the
+    lines from n on, which a stopped run may have written after its last checkpoint, and lines that cannot be read;
+    `repaired` says so.
+    """
+
+    def __init__(self, run_dir: Path, first_step: int) -> None:
+        self._path = run_dir / "metrics.jsonl"
+        self.repaired = ""
+        try:
+            written = self._path.read_bytes() if self._path.exists() else b""
+            kept = _lines_before(written, first_step)
+            if len(kept) < first_step:
+                self.repaired = (
+                    f"metrics.jsonl: {first_step - len(kept):,} of the first {first_step:,} lines are missing or could "
+                    "not be read and are left out; the training itself is not affected"
+                )
+            content = b"".join(line + b"\n" for line in kept)
+            if content != written or not self._path.exists():
+                write_atomically(self._path, content)
+            self._stream = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._unwritten = b""
+        self._board = _tensorboard(run_dir, first_step)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._on_board(lambda board: board.close())
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Append one step's values. What a full disk does not take is kept and tried again with the next step."""
+        plain = {name: value if math.isfinite(value) else _word(value) for name, value in values.items()}
+        self._unwritten += json.dumps(plain).encode() + b"\n"
+        with suppress(OSError):
+            self._hand_over()
+        for name, value in values.items():
+            if name != "step":
+                self._on_board(lambda board, name=name, value=value: board.add_scalar(name, value, int(values["step"])))
+
+    def flush(self) -> None:
+        """Hand everything to the disk, before a checkpoint that counts on it. Raises `UserError` where it is full."""
+        try:
+            self._hand_over()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _hand_over(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
+
+    def _on_board(self, act: Any) -> None:
+        """TensorBoard is a convenience: a full disk there ends no training."""
+        if self._board is None:
+            return
+        try:
+            act(self._board)
+        except OSError:
+            self._board = None
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self._path}: {error.strerror or error}.")
+
+
+def _lines_before(written: bytes, first_step: int) -> list[bytes]:
+    """The readable lines of steps before `first_step`, one a step, in order."""
+    kept: list[bytes] = []
+    last = -1
+    for line in written.split(b"\n"):
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(step, int) and last < step < first_step:
+            kept.append(line)
+            last = step
+    return kept
+
+
+def _word(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _tensorboard(run_dir: Path, first_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(run_dir / "tensorboard", purge_step=first_step or None)

@@ -1,0 +1,402 @@
+"""k-NN: the paper's formula as Python loops, searches against brute force, cases by hand."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import normalize
+
+import ssl_bench.evaluators.knn.nearest as nearest_module
+import ssl_bench.evaluators.knn.torch_search as torch_search
+from ssl_bench.errors import UserError
+from ssl_bench.evaluator import Evaluation, Features, Measurement
+from ssl_bench.evaluators.knn.evaluator import KNN, KNNConfig, classify
+from ssl_bench.evaluators.knn.nearest import FaissSearch, faiss_runs_on_gpu, nearest
+from ssl_bench.evaluators.knn.torch_search import Sketch, TorchSearch
+from ssl_bench.settings import parse_settings
+from tests.toy import ToyBackbone, ToyDataset
+
+TYPES = (torch.float32, torch.bfloat16)
+
+
+def brute_force(queries: Tensor, bank: Tensor, k: int) -> Tensor:
+    """Indices (m, k), best first: Python sorts float64 products, ties by index."""
+    lists = []
+    for query in queries.double():
+        products = (bank.double() * query).sum(dim=1).tolist()
+        lists.append(sorted(range(len(products)), key=lambda j: (-products[j], j))[:k])
+    return torch.tensor(lists)
+
+
+def votes_by_the_formula(
+    train: list[list[float]], labels: list[int], query: list[float], k: int, classes: int, temperature: float = 0.07
+) -> list[float]:
+    """Wu et al. 2018, section 3.4, in float64: w_c = sum over neighbours i of class c of exp(s_i / T)."""
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+    similarities = [cosine(query, row) for row in train]
+    neighbours = sorted(range(len(train)), key=lambda i: (-similarities[i], i))[:k]
+    votes = [0.0] * classes
+    for i in neighbours:
+        votes[labels[i]] += math.exp(similarities[i] / temperature)
+    return votes
+
+
+def evaluate(
+    train: Tensor, train_labels: list[int], test: Tensor, test_labels: list[int], classes: int, **config: object
+) -> dict[str, Measurement]:
+    splits = {
+        "train": Features(train, torch.tensor(train_labels), "native 8 px"),
+        "test": Features(test, torch.tensor(test_labels), "native 8 px"),
+    }
+    dataset = ToyDataset()
+    dataset.classes = tuple(map(str, range(classes)))
+    evaluation = Evaluation(ToyBackbone(), lambda split, kind="features": splits[split], dataset, 0, Path("unused"))
+    found = KNN(parse_settings(KNNConfig, config, "evaluators.knn", "knn")).evaluate(evaluation)
+    return {one.metric: one for one in found}
+
+
+def data(train: int, test: int, dim: int, classes: int, seed: int = 0) -> tuple[Tensor, list[int], Tensor, list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, dim, generator=generator)
+    labels = torch.randint(classes, (train + test,), generator=generator)
+    vectors = 1.5 * torch.randn(train + test, dim, generator=generator) + centres[labels]
+    return vectors[:train], labels[:train].tolist(), vectors[train:], labels[train:].tolist()
+
+
+# the formula
+
+
+@pytest.mark.parametrize(("train", "test", "classes"), [(250, 1, 3), (250, 99, 3), (300, 25, 1000), (210, 101, 7)])
+def test_accuracy_is_that_of_the_papers_formula(train: int, test: int, classes: int) -> None:
+    vectors, labels, queries, truth = data(train, test, 6, classes)
+    found = evaluate(vectors, labels, queries, truth, classes)
+    for k in (10, 20, 100, 200):
+        hits = 0
+        for query, target in zip(queries.tolist(), truth, strict=True):
+            votes = votes_by_the_formula(vectors.tolist(), labels, query, k, classes)
+            hits += votes.index(max(votes)) == target
+        assert found[f"top1_k{k}"].value == pytest.approx(100 * hits / test), k
+        assert found[f"top1_k{k}"].n == test
+
+
+def test_votes_and_predictions_are_those_of_the_papers_formula() -> None:
+    vectors, labels, queries, _ = data(60, 40, 5, 4)
+    bank, asked = normalize(vectors, dim=1), normalize(queries, dim=1)
+    found = nearest(asked, bank, 15)
+    predicted = classify(found.indices, found.similarities, torch.tensor(labels), 4, [1, 5, 15], 0.07)
+    for k in (1, 5, 15):
+        for i, query in enumerate(queries.tolist()):
+            expected = votes_by_the_formula(vectors.tolist(), labels, query, k, 4)
+            ours = [0.0] * 4
+            for j in range(k):
+                ours[labels[int(found.indices[i, j])]] += math.exp(float(found.similarities[i, j]) / 0.07)
+            assert ours == pytest.approx(expected, rel=1e-5), "float32 normalisation"
+            assert int(predicted[k][i, 0]) == expected.index(max(expected))
+
+
+def test_votes_from_float64_cosines_agree_to_a_millionth(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, labels, queries, _ = data(50, 10, 5, 4)
+    unit = normalize(vectors.double(), dim=1)
+    similarities, indices = (normalize(queries.double(), dim=1) @ unit.T).topk(20)
+    seen: list[Tensor] = []
+    original = Tensor.argmax
+    monkeypatch.setattr(Tensor, "argmax", lambda self, **kw: seen.append(self.clone()) or original(self, **kw))
+    classify(indices, similarities, torch.tensor(labels), 4, [7, 20], 0.07)
+    for k, votes in zip((7, 20), seen, strict=True):
+        for i, query in enumerate(queries.tolist()):
+            expected = votes_by_the_formula(vectors.tolist(), labels, query, k, 4)
+            assert votes[i].tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_near_neighbours_outvote_many_far_ones_by_hand() -> None:
+    # From (1, 0): a neighbour at 0 degrees votes exp(1 / 0.07), two at 60 degrees exp(0.5 / 0.07) each, 1265 times less
+    far = [math.cos(math.pi / 3), math.sin(math.pi / 3)]
+    train = torch.tensor([[2.0, 0.0], far, far])
+    one = evaluate(train, [0, 1, 1], torch.tensor([[5.0, 0.0]]), [0], 2, neighbours=(3,), reported=3)
+    assert one["top1_k3"].value == 100
+    # With temperature 10 the two win: 2 exp(0.05) > exp(0.1)
+    other = evaluate(train, [0, 1, 1], torch.tensor([[5.0, 0.0]]), [0], 2, neighbours=(3,), reported=3, temperature=10)
+    assert other["top1_k3"].value == 0
+
+
+def authors_script(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int, classes: int) -> list[float]:
+    """Top-1 and top-5 in percent: the body of knn_classifier in the authors' eval_knn.py, in float64, all at once."""
+    similarity = queries.double() @ bank.double().T
+    distances, indices = similarity.topk(k, largest=True, sorted=True)
+    neighbours = torch.gather(labels.view(1, -1).expand(len(queries), -1), 1, indices)
+    one_hot = torch.zeros(len(queries) * k, classes, dtype=torch.float64).scatter_(1, neighbours.view(-1, 1), 1)
+    weights = distances.clone().div_(0.07).exp_()
+    probabilities = torch.sum(one_hot.view(len(queries), -1, classes) * weights.view(len(queries), -1, 1), 1)
+    correct = probabilities.sort(1, True)[1].eq(truth.view(-1, 1))
+    return [100 * correct.narrow(1, 0, top).sum().item() / len(queries) for top in (1, min(5, k))]
+
+
+@pytest.mark.parametrize(("classes", "k"), [(6, 5), (9, 20), (23, 10), (60, 20)])
+def test_top1_and_top5_are_those_of_the_authors_script(classes: int, k: int) -> None:
+    vectors, labels, queries, truth = data(150, 90, 7, classes)
+    found = evaluate(vectors, labels, queries, truth, classes, neighbours=(k,), reported=k)
+    bank, asked = normalize(vectors, dim=1), normalize(queries, dim=1)
+    expected = authors_script(bank, torch.tensor(labels), asked, torch.tensor(truth), k, classes)
+    assert [found[f"top{top}_k{k}"].value for top in (1, 5)] == pytest.approx(expected)
+    assert expected[0] < expected[1] < 100, "the case should tell top-1, top-5 and all apart"
+    assert [one.metric for one in found.values() if one.primary] == [f"top1_k{k}"]
+
+
+def test_top5_is_left_out_where_it_would_say_nothing() -> None:
+    assert list(evaluate(*data(30, 9, 4, 5), 5, neighbours=(10,), reported=10)) == ["top1_k10"]  # 5 classes: 100 %
+    assert list(evaluate(*data(30, 9, 4, 9), 9, neighbours=(4,), reported=4)) == ["top1_k4"]
+
+
+def test_classes_without_a_vote_rank_by_index() -> None:
+    ranked = classify(torch.tensor([[0, 1]]), torch.tensor([[0.9, 0.8]]), torch.tensor([6, 2]), 8, [1, 2], 0.07, 5)
+    assert {k: rows.tolist() for k, rows in ranked.items()} == {1: [[6, 0, 1, 2, 3]], 2: [[6, 2, 0, 1, 3]]}
+
+
+def test_length_of_a_feature_does_not_count() -> None:
+    vectors, labels, queries, truth = data(40, 12, 4, 3)
+    stretched = vectors * torch.linspace(0.01, 100, 40)[:, None]
+    a, b = (evaluate(v, labels, queries, truth, 3, neighbours=(5,), reported=5) for v in (vectors, stretched))
+    assert a["top1_k5"].value == b["top1_k5"].value
+
+
+def test_ties_go_to_the_smaller_training_index_and_class() -> None:
+    bank = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    query = torch.tensor([[1.0, 0.0]])
+    for backend in ("torch", "faiss"):
+        assert nearest(query, bank, 2, backend).indices.tolist() == [[1, 2]]
+    predicted = classify(torch.tensor([[1, 2]]), torch.ones(1, 2), torch.tensor([0, 4, 3, 0]), 5, [1, 2], 0.07)
+    assert predicted[1].tolist() == [[4]]
+    assert predicted[2].tolist() == [[3]], "4 and 3 have one vote each"
+
+
+def test_votes_in_parts_are_votes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    indices, labels = torch.randint(50, (37, 9), generator=generator), torch.randint(11, (50,), generator=generator)
+    similarities = torch.rand(37, 9, generator=generator).sort(descending=True).values
+    whole = classify(indices, similarities, labels, 11, [2, 9], 0.07, 5)
+    monkeypatch.setattr("ssl_bench.evaluators.knn.evaluator.VOTES_AT_ONCE", 44)
+    parts = classify(indices, similarities, labels, 11, [2, 9], 0.07, 5)
+    assert all(torch.equal(whole[k], parts[k]) for k in (2, 9))
+
+
+# the evaluator
+
+
+def test_measurements_name_their_protocol_and_keep_the_library_out_of_it() -> None:
+    arguments = (*data(250, 10, 4, 3), 3)
+    by = {search: evaluate(*arguments, search=search) for search in ("torch", "faiss")}
+    assert [m.metric for m in by["torch"].values() if m.primary] == ["top1_k20"]
+    assert by["torch"]["top1_k20"].protocol == "20-NN, cosine, exp(s / 0.07), exact, native 8 px"
+    for metric in by["torch"]:
+        one, other = by["torch"][metric], by["faiss"][metric]
+        assert one.model_copy(update={"details": ""}) == other.model_copy(update={"details": ""})
+        assert one.details.startswith("torch ")
+        assert other.details.startswith("FAISS ")
+
+
+def test_k_above_the_training_set_is_left_out_and_said() -> None:
+    found = evaluate(*data(50, 5, 4, 3), 3)
+    assert list(found) == ["top1_k10", "top1_k20"]
+    assert found["top1_k20"].primary
+    assert found["top1_k20"].details.endswith("; k = 100, 200 left out: only 50 training images")
+    smaller = evaluate(*data(15, 5, 4, 3), 3)
+    assert [m.metric for m in smaller.values() if m.primary] == ["top1_k10"]
+
+
+def test_a_training_set_below_every_k_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the training set has 9 images; give a k of at most that"):
+        evaluate(*data(9, 5, 4, 3), 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"reported": 7}, "must be one of neighbours"),
+        ({"neighbours": (20, 20)}, "different numbers"),
+        ({"neighbours": (0, 20)}, "different numbers"),
+        ({"temperature": 0}, "temperature"),
+        ({"search": "annoy"}, "search"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_settings(KNNConfig, given, "evaluators.knn", "knn")
+
+
+# the searches
+
+
+def hard_bank(kind: str, rows: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Queries (9, dim) and a bank on which rounding or grouping could go wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    bank, queries = torch.randn(rows, dim, generator=generator), torch.randn(9, dim, generator=generator)
+    if kind == "crowded":  # an untrained network: all cosines above 0.9999
+        bank, queries = 1e-3 * bank + 1, 1e-3 * queries + 1
+    if kind == "near-ties":  # steps of float32's last bit, far below bfloat16's
+        bank = torch.ones(rows, dim) + 2.0**-23 * torch.randint(0, 3, (rows, dim), generator=generator)
+        return queries, bank
+    if kind == "duplicates":
+        bank = bank[torch.randint(0, max(1, rows // 5), (rows,), generator=generator)]
+    if kind == "same":
+        bank = bank[:1].expand(rows, dim).contiguous()
+    if kind == "sorted":  # neighbours in space are neighbours in memory
+        bank = bank[bank[:, 0].argsort()]
+    if kind == "opposite":  # every product below 0
+        bank, queries = bank.abs(), -queries.abs()
+    if kind == "lengths":
+        return queries, bank * 10.0 ** torch.randint(-3, 4, (rows, 1), generator=generator)
+    return normalize(queries, dim=1), normalize(bank, dim=1)
+
+
+KINDS = ("random", "crowded", "near-ties", "duplicates", "same", "sorted", "opposite", "lengths")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    rows=st.integers(1, 400),
+    dim=st.integers(1, 40),
+    k=st.integers(1, 60),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from(TYPES),
+)
+def test_the_torch_search_is_brute_force(kind: str, rows: int, dim: int, k: int, seed: int, dtype: torch.dtype) -> None:
+    queries, bank = hard_bank(kind, rows, dim, seed)
+    k = min(k, rows)
+    found = TorchSearch(bank, dtype)(queries, k)
+    assert torch.equal(found.indices, brute_force(queries, bank, k))
+    exact = (queries.double()[:, None] * bank.double()[found.indices]).sum(dim=2)
+    assert torch.allclose(found.similarities, exact, rtol=1e-12, atol=1e-13)
+
+
+@settings(max_examples=30, deadline=None)
+@given(kind=st.sampled_from(KINDS), rows=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 99))
+def test_faiss_and_torch_agree_to_the_bit(kind: str, rows: int, k: int, seed: int) -> None:
+    queries, bank = hard_bank(kind, rows, 24, seed)
+    one, other = nearest(queries, bank, min(k, rows), "torch"), nearest(queries, bank, min(k, rows), "faiss")
+    assert torch.equal(one.indices, other.indices)
+    assert torch.equal(one.similarities, other.similarities)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_blocks_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    _, bank = hard_bank("crowded", 3000, 16, 0)
+    queries = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    whole = TorchSearch(bank, dtype)(queries, 5)
+    monkeypatch.setattr(torch_search, "SCORE_BYTES", 1)  # blocks of 32 queries
+    monkeypatch.setattr(torch_search, "PIECE", 1)  # one query settled at a time
+    parts = TorchSearch(bank, dtype)(queries, 5)
+    assert torch.equal(whole.indices, parts.indices)
+    assert torch.equal(whole.similarities, parts.similarities)
+    assert torch.equal(whole.indices, brute_force(queries, bank, 5))
+
+
+def test_bfloat16_gives_way_to_float32_where_it_cannot_tell_neighbours_apart() -> None:
+    # Rows differ by far less than a query's bfloat16 rounding of their common part, once the mean is a far outlier's
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.cat([normalize(1 + 1e-4 * torch.randn(2000, 32, generator=generator), dim=1), -torch.ones(2000, 32)])
+    queries = normalize(torch.randn(8, 32, generator=generator) + 1, dim=1)
+    found = TorchSearch(bank, torch.bfloat16)(queries, 3)
+    assert "bfloat16 then float32 products" in found.searched_by
+    assert torch.equal(found.indices, brute_force(queries, bank, 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_error_bound_holds(kind: str, dtype: torch.dtype) -> None:
+    queries, bank = hard_bank(kind, 300, 64, 3)
+    sketch = Sketch(bank, dtype)
+    exact = queries.double() @ (bank.double() - sketch.mean.double()).T
+    computed = (queries.to(dtype).float() @ sketch.rows.float().T).double()
+    assert bool(((exact - computed).abs() <= sketch.error(queries)[:, None]).all())
+
+
+def test_the_error_bound_is_reached_when_all_that_is_rounded_off_the_bank_lines_up() -> None:
+    # 1 + 2^-8 lies half way between bfloat16 numbers and rounds to even, 1; the query of ones is exact and sums it up
+    row = torch.full((1, 64), 1 + 2.0**-8)
+    bank, query = torch.cat([row, -row]), torch.ones(1, 64)
+    sketch = Sketch(bank, torch.bfloat16)
+    missing = float((query.double() @ (bank.double() - sketch.rows.double()).T).abs().max())
+    assert missing == 64 * 2.0**-8
+    assert missing <= float(sketch.error(query)) < 1.01 * missing
+
+
+def test_a_looser_matrix_product_setting_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        queries, bank = hard_bank("near-ties", 200, 24, 0)
+        assert torch.equal(TorchSearch(bank, torch.float32)(queries, 9).indices, brute_force(queries, bank, 9))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_near_ties_that_faiss_cannot_settle_are_searched_again() -> None:
+    queries, bank = hard_bank("same", 200, 24, 0)
+    found = nearest(queries, bank, 5, "faiss")
+    assert "9 of 9 queries, with near-ties, by torch" in found.searched_by
+    assert torch.equal(found.indices, brute_force(queries, bank, 5))
+
+
+@pytest.mark.parametrize("winner", ["torch", "faiss"])
+def test_auto_takes_the_faster_search_on_large_problems(
+    monkeypatch: pytest.MonkeyPatch, winner: Literal["torch", "faiss"]
+) -> None:
+    queries, bank = hard_bank("random", 300, 8, 0)
+    lines: list[str] = []
+    assert nearest(queries, bank, 3, "auto", say=lines.append).searched_by.startswith("torch")
+    assert not lines, "too small for a trial"
+    monkeypatch.setattr(nearest_module, "TRIAL", (2, 30))
+    slow = {"torch": FaissSearch, "faiss": TorchSearch}[winner]
+    monkeypatch.setattr(nearest_module, "fastest", lambda search: 1.0 + isinstance(search.func, slow))
+    found = nearest(queries, bank, 3, "auto", say=lines.append)
+    assert found.searched_by.lower().startswith(winner)
+    assert lines == [
+        f"k-NN search by {winner}, after a trial of 2 queries in 30 images: "
+        + ("torch 1.00 s, faiss 2.00 s" if winner == "torch" else "torch 2.00 s, faiss 1.00 s")
+    ]
+
+
+def test_without_faiss_auto_is_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest_module, "faiss_is_installed", lambda: False)
+    monkeypatch.setattr(nearest_module, "TRIAL", (2, 30))
+    queries, bank = hard_bank("random", 300, 8, 0)
+    assert nearest(queries, bank, 3, "auto").searched_by.startswith("torch")
+    with pytest.raises(UserError, match="pip install faiss-cpu"):
+        nearest(queries, bank, 3, "faiss")
+
+
+def test_a_card_that_aborts_the_process_is_survived() -> None:
+    assert faiss_runs_on_gpu("pass")
+    assert not faiss_runs_on_gpu("import os; os.abort()")
+    assert not faiss_runs_on_gpu("raise SystemExit(1)")
+    assert "faiss" not in sys.modules or not hasattr(sys.modules["faiss"], "StandardGpuResources")
+
+
+@pytest.mark.parametrize(
+    ("queries", "bank", "k", "said"),
+    [
+        (torch.ones(2, 3), torch.ones(4, 2), 1, r"\(2, 3\) and bank \(4, 2\)"),
+        (torch.ones(0, 3), torch.ones(4, 3), 1, r"\(0, 3\)"),
+        (torch.ones(2, 3), torch.ones(4, 3), 5, "k = 5: give 1 to 4"),
+        (torch.ones(2, 3), torch.ones(4, 3), 0, "k = 0"),
+        (torch.ones(2, 3).double(), torch.ones(4, 3), 1, "queries: give finite float32"),
+        (torch.ones(2, 3), torch.full((4, 3), torch.nan), 1, "bank: give finite float32"),
+    ],
+)
+def test_wrong_arguments_are_named(queries: Tensor, bank: Tensor, k: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        nearest(queries, bank, k)

@@ -1,0 +1,125 @@
+"""The choice of precision: what is measured, what it leaves alone, and that it is made once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_bench.blocks.optimizers import OptimizerSettings
+from ssl_bench.evaluation.speed import Timing
+from ssl_bench.method import Batch
+from ssl_bench.runs import precision
+from ssl_bench.training.loop import Plan
+from tests.toy import ToyBackbone, ToyDataset, ToyMethod
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SSLBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def setting(tmp_path: Path) -> tuple[ToyMethod, Batch, Plan]:
+    method = ToyMethod(ToyMethod.Config(), lambda drop_path=0.0: ToyBackbone())
+    batch = Batch((torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)), torch.arange(4))
+    plan = Plan(ToyDataset().train, 4, 1, 0, OptimizerSettings(), torch.device("cpu"), None, 0, tmp_path, 1e9)
+    return method, batch, plan
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, share: float = 1.0, **seconds: float) -> list[str]:
+    """Let passes take these times; returns the names of those that were timed."""
+    asked: list[str] = []
+
+    def one_pass(method: object, batch: object, plan: object, name: str) -> Timing:
+        asked.append(name)
+        return Timing(seconds[name], seconds[name] * share * torch.get_num_threads())
+
+    monkeypatch.setattr(precision, "_one_pass", one_pass)
+    return asked
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "name"), [(2.0, 1.0, "bf16"), (1.05, 1.0, "fp32"), (1.0, 2.0, "fp32")])
+def test_bf16_only_where_it_pays_and_the_choice_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float, name: str
+) -> None:
+    method, batch, plan = setting(tmp_path)
+    timed(monkeypatch, fp32=fp32, bf16=bf16)
+    chosen = precision.choose_precision("auto", method, batch, plan)
+    assert chosen.name == name
+    assert f"{fp32 / bf16:.2f} times" in chosen.reason
+    timed(monkeypatch, fp32=bf16, bf16=fp32)
+    assert precision.choose_precision("auto", method, batch, plan) == chosen
+
+
+def test_a_busy_machine_is_said_and_its_measurement_is_not_kept(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, batch, plan = setting(tmp_path)
+    timed(monkeypatch, share=0.4, fp32=2.0, bf16=1.0)
+    chosen = precision.choose_precision("auto", method, batch, plan)
+    assert chosen.name == "bf16"
+    assert "the process got 40% of the CPU time" in chosen.reason
+    timed(monkeypatch, fp32=1.0, bf16=2.0)
+    quiet = precision.choose_precision("auto", method, batch, plan)
+    assert quiet.name == "fp32"
+    assert "busy" not in quiet.reason
+
+
+def test_the_two_precisions_are_timed_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = timed(monkeypatch, fp32=1.0, bf16=1.0)
+    precision.choose_precision("auto", *setting(tmp_path))
+    assert asked == ["fp32", "bf16"] * (precision.REPEATS + 1)
+
+
+@pytest.mark.parametrize("what", ["device type", "device name", "torch", "threads", "layers", "width", "images"])
+def test_a_measurement_counts_only_where_it_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A timing of a CPU must not decide for a card, nor one of a network for another."""
+    method, batch, plan = setting(tmp_path)
+    timed(monkeypatch, fp32=2.0, bf16=1.0)
+    assert precision.choose_precision("auto", method, batch, plan).name == "bf16"
+    asked = timed(monkeypatch, fp32=1.0, bf16=2.0)
+    assert precision.choose_precision("auto", *setting(tmp_path)).name == "bf16"
+    assert not asked  # the very same situation is known
+    if what == "device type":
+        plan = dataclasses.replace(plan, device=torch.device("meta"))
+    elif what == "device name":
+        monkeypatch.setattr(precision, "device_name", lambda device: "another processor")
+    elif what == "torch":
+        monkeypatch.setattr(torch, "__version__", "99.0")
+    elif what == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    elif what == "layers":
+        method.student.layers[3] = torch.nn.Dropout(0.5)
+    elif what == "width":
+        method.register_buffer("centre", torch.zeros(7))
+    else:
+        batch = Batch((torch.rand(8, 3, 8, 8),), batch.index)
+    assert precision.choose_precision("auto", method, batch, plan).name == "fp32"
+
+
+def test_measuring_leaves_the_method_as_it_was(tmp_path: Path) -> None:
+    method, batch, plan = setting(tmp_path)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    chosen = precision.choose_precision("auto", method, batch, plan)
+    assert chosen.step_seconds is not None
+    assert chosen.step_seconds > 0
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
+
+
+def test_a_damaged_memory_is_measured_anew(tmp_path: Path, cache: Path) -> None:
+    method, batch, plan = setting(tmp_path)
+    cache.mkdir()
+    (cache / "precision.json").write_text('{"x": 3')
+    assert precision.choose_precision("auto", method, batch, plan).name in ("fp32", "bf16")
+
+
+def test_what_is_asked_for_is_chosen(tmp_path: Path) -> None:
+    method, batch, plan = setting(tmp_path)
+    assert precision.choose_precision("bf16", method, batch, plan).autocast_dtype == torch.bfloat16
+    assert precision.choose_precision("fp32", method, batch, plan).autocast_dtype is None

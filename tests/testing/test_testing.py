@@ -1,0 +1,923 @@
+"""The contract checks: a sound plugin passes them all, and each fails on a plugin broken in just that way."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.blocks import ema
+from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.dataset import Dataset
+from ssl_bench.errors import UserError
+from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.method import Batch, MakeViews, Method, ParameterGroup, Preset, Progress, Sign, StepOutput
+from ssl_bench.settings import Settings, setting
+from ssl_bench.testing import CheckFailed, CheckSkipped, checks_of, kind_of, parametrize_with_checks, run_checks
+from ssl_bench.testing.subjects import Pictures, SmallData
+
+
+def failure(kind: registry.Kind, plugin: type, name: str, **given: Any) -> str:
+    (check,) = [check for check in checks_of(kind, **given) if check.name == name]
+    with pytest.raises(CheckFailed) as caught:
+        check(plugin)
+    return str(caught.value)
+
+
+def assert_sound(kind: registry.Kind, plugin: type, **given: Any) -> dict[str, str]:
+    results = run_checks(kind, plugin, **given)
+    assert not [one for one in results if one.outcome == "failed"]
+    return {one.name: one.outcome for one in results}
+
+
+# ---------------------------------------------------------------- methods
+
+
+class SoundMethod(Method):
+    """A student that follows a centred teacher (unpublished)."""
+
+    class Config(Settings):
+        """Settings."""
+
+        crop_px: int = setting(32, "Side of both views.", unit="px", ge=8)
+        width: int = setting(16, "Length of the outputs.", ge=4)
+
+    presets: Mapping[str, Preset] = {"small-data": Preset("small", {"method.width": 8})}
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        self.config = config
+        self.student = make_backbone()
+        self.head = nn.Linear(self.student.feature_dim, config.width)
+        self.teacher = nn.ModuleList([copy.deepcopy(self.student), copy.deepcopy(self.head)]).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(config.width))
+        self.micro_batches_are_exact = not any(isinstance(layer, nn.BatchNorm2d) for layer in self.modules())
+
+    @classmethod
+    def make_views(cls, config: Any) -> MakeViews:
+        return MultiCrop([(Crop(config.crop_px, (0.3, 1.0)), 2)])
+
+    def target(self, view: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.teacher[1](self.teacher[0](view))
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        target = self.target(batch.views[1])
+        loss = (self.head(self.student(batch.views[0])) - (target - self.centre) - 1).square().mean()
+        return StepOutput(loss, {"spread": target.std(dim=0).mean()}, {"target": target})
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        self.centre.lerp_(carry["target"].mean(dim=0), 0.1)
+        ema.move_towards(self.teacher[0], self.student, 0.9)
+        ema.move_towards(self.teacher[1], self.head, 0.9)
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return (Sign({"spread": (0.0, 0.01)}, "the teacher says the same of every image", "--set ..."),)
+
+    def evaluation_backbone(self) -> Backbone:
+        return self.teacher[0]
+
+
+def test_a_sound_method_passes_every_check() -> None:
+    outcomes = assert_sound("method", SoundMethod)
+    assert set(outcomes.values()) == {"ok"}
+    assert len(outcomes) == 28
+
+
+class Wordless(SoundMethod):
+    __doc__ = None
+
+
+class Uncited(SoundMethod):
+    """A student that follows a teacher."""
+
+
+class Silent(SoundMethod):
+    """Unpublished."""
+
+    class Config(SoundMethod.Config):
+        mystery: float = 0.5
+
+
+class Changing(SoundMethod):
+    """Unpublished."""
+
+    class Config(SoundMethod.Config):
+        anything: Any = setting((1, 2), "A tuple that JSON makes a list.")
+
+
+class WrongPreset(SoundMethod):
+    """Unpublished."""
+
+    presets: Mapping[str, Preset] = {"paper": Preset("", {"method.widht": 3})}
+
+
+class NeedsMore(SoundMethod):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any, more: int) -> None:
+        super().__init__(config, make_backbone)
+
+
+class Growing(SoundMethod):
+    """Unpublished."""
+
+    @classmethod
+    def fill(cls, config: Any, situation: Any) -> Any:
+        return config.model_copy(update={"width": 2 * config.width})
+
+
+class Uncropped(SoundMethod):
+    """Unpublished."""
+
+    @classmethod
+    def make_views(cls, config: Any) -> MakeViews:
+        return lambda image, rng: (torch.zeros(3, image.height, image.width),)
+
+
+class GlobalDraws(SoundMethod):
+    """Unpublished."""
+
+    @classmethod
+    def make_views(cls, config: Any) -> MakeViews:
+        return lambda image, rng: (torch.full((3, 32, 32), random.random()),) * 2
+
+
+class SecretDraws(SoundMethod):
+    """Unpublished."""
+
+    @classmethod
+    def make_views(cls, config: Any) -> MakeViews:
+        own = Random(3)
+        return lambda image, rng: (torch.full((3, 32, 32), own.random()),) * 2
+
+
+class WithoutNumber(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=output.loss * float("nan"))
+
+
+class Unreduced(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=output.loss[None])
+
+
+class OnlyLoss(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> Any:
+        return super().step(batch, progress).loss
+
+
+class Detached(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=output.loss.detach())
+
+
+class Ascending(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=2 * output.loss.detach() - output.loss)
+
+
+class DropsGradients(SoundMethod):
+    """Unpublished."""
+
+    def before_optimizer(self, progress: Progress) -> None:
+        self.zero_grad()
+
+
+class OwnGenerator(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=output.loss * (1 + random.SystemRandom().random()))
+
+
+class Unused(SoundMethod):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        self.forgotten = nn.Linear(3, 3)
+
+
+class LeftOut(SoundMethod):
+    """Unpublished."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup("student", list(self.student.parameters()))]
+
+
+class TeacherTrained(SoundMethod):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        self.teacher.requires_grad_(True)
+
+    def target(self, view: Tensor) -> Tensor:
+        return self.teacher[1](self.teacher[0](view))
+
+
+class MovesInStep(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        self.centre.lerp_(output.carry["target"].mean(dim=0), 0.1)
+        return output
+
+
+class MovesBeforeOptimizer(SoundMethod):
+    """Unpublished."""
+
+    def before_optimizer(self, progress: Progress) -> None:
+        self.centre.add_(1.0)
+
+
+class CountsInStep(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().step(batch, progress)
+
+
+class StillTeacher(SoundMethod):
+    """Unpublished."""
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        self.centre.lerp_(carry["target"].mean(dim=0), 0.1)
+
+
+class StillCentre(SoundMethod):
+    """Unpublished."""
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        ema.move_towards(self.teacher[0], self.student, 0.9)
+        ema.move_towards(self.teacher[1], self.head, 0.9)
+
+
+class PlainState(SoundMethod):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        del self.centre
+        self.centre = torch.zeros(config.width)
+
+
+class LateState(SoundMethod):
+    """Unpublished."""
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        super().update(carry, progress)
+        self.register_buffer("queue", carry["target"])
+
+
+class FalseClaim(SoundMethod):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        self.micro_batches_are_exact = True
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=output.loss * len(batch.index))
+
+
+class Overwrites(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        batch.views[0].mul_(0.5)
+        return super().step(batch, progress)
+
+
+class ReadsValue(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, loss=output.loss * 2 if output.loss.item() > 0 else output.loss)
+
+
+class BlindSign(SoundMethod):
+    """Unpublished."""
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return (Sign({"spread": (1.0, 0.01)}, "", ""),)
+
+
+class SignOfNothing(SoundMethod):
+    """Unpublished."""
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return (Sign({"spread_of_teacher": (0.0, 0.01)}, "", ""),)
+
+
+class WithoutSigns(SoundMethod):
+    """Unpublished."""
+
+    def signs(self, batch_size: int) -> tuple[Sign, ...]:
+        return ()
+
+
+class LogsVector(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        return replace(super().step(batch, progress), logs={"per_image": torch.zeros(8)})
+
+
+class LogsGraph(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, logs={"loss": output.loss})
+
+
+class CarriesScalar(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        return replace(super().step(batch, progress), carry={"target": torch.tensor(1.0)})
+
+
+class CarriesGraph(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        return replace(super().step(batch, progress), carry={"target": self.head(self.student(batch.views[0]))})
+
+
+class JudgesCopy(SoundMethod):
+    """Unpublished."""
+
+    def evaluation_backbone(self) -> Backbone:
+        return copy.deepcopy(self.teacher[0])
+
+
+class ConstantTeacher(SoundMethod):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        for parameter in self.teacher.parameters():
+            parameter.data.zero_()
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        pass
+
+
+class Adds(Backbone):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(None, image_px=backbone.image_px)
+        self.backbone, self.feature_dim = backbone, backbone.feature_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone(images) + images.mean(dim=(1, 2, 3))[:, None]
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        return self(images)
+
+
+class HidesCollapse(SoundMethod):
+    """Unpublished."""
+
+    def evaluation_backbone(self) -> Any:
+        return Adds(self.teacher[0])
+
+
+class Slow(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        return super().step(batch, progress)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "name", "words"),
+    [
+        (Wordless, "docstring and paper present", "write what it is in one line"),
+        (Silent, "settings are described", "mystery has no meaning"),
+        (Changing, "settings round trip through json", "anything changed on the way"),
+        (WrongPreset, "presets are valid", "Did you mean 'method.width'"),
+        (NeedsMore, "it can be built", "TypeError"),
+        (Growing, "filled settings stay as they are", "fill() changes width"),
+        (Uncropped, "views have one shape for every image", "crop or resize"),
+        (GlobalDraws, "views depend only on their random numbers", "draws from a global generator"),
+        (SecretDraws, "views depend only on their random numbers", "draw from the Random"),
+        (Uncropped, "views reach worker processes", "cannot be pickled"),
+        (WithoutNumber, "loss is a finite scalar", "the loss is nan"),
+        (Unreduced, "loss is a finite scalar", "reduce it to one number"),
+        (OnlyLoss, "loss is a finite scalar", "return StepOutput"),
+        (Detached, "loss is a finite scalar", "has no gradient"),
+        (Ascending, "loss falls on one batch", "a gradient that is turned round"),
+        (DropsGradients, "loss falls on one batch", "before_optimizer() dropping"),
+        (OwnGenerator, "same seed same loss", "draw from torch's global generator"),
+        (Unused, "every trained parameter gets a gradient", "forgotten.bias, forgotten.weight never gets"),
+        (LeftOut, "parameter groups cover what is trained", "leaves out head"),
+        (TeacherTrained, "teacher gets no gradient", "under torch.no_grad()"),
+        (MovesInStep, "step moves no state", "step() moves centre"),
+        (CountsInStep, "step moves no state", "step() moves calls"),
+        (MovesBeforeOptimizer, "before optimizer moves no state", "before_optimizer() moves centre"),
+        (StillTeacher, "state moves in update", "teacher ("),
+        (StillCentre, "state moves in update", "centre is the same after"),
+        (PlainState, "state is saved and restored bit for bit", "register_buffer"),
+        (LateState, "state is saved and restored bit for bit", "final shape"),
+        (FalseClaim, "two micro batches equal one batch", "micro_batches_are_exact = False"),
+        (Overwrites, "step leaves the batch as it is", "in place"),
+        (ReadsValue, "step reads no tensor value", "leave out .item()"),
+        (LogsVector, "logs are scalars without gradient", "value.mean()"),
+        (LogsGraph, "logs are scalars without gradient", "loss.detach()"),
+        (CarriesScalar, "carry has a leading dimension and no gradient", "mean[None]"),
+        (CarriesGraph, "carry has a leading dimension and no gradient", "target.detach()"),
+        (JudgesCopy, "evaluation backbone is part of the method", "not a copy"),
+        (ConstantTeacher, "evaluation features are finite and not constant", "the same for every image"),
+        (HidesCollapse, "collapse is detected when forced", "would go unseen"),
+        (BlindSign, "signs show a forced collapse", "none of the signs is there: step() logs loss "),
+        (SignOfNothing, "signs show a forced collapse", "'spread_of_teacher', which step() does not log: it logs loss"),
+    ],
+)
+def test_a_method_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
+    assert words in failure("method", plugin, name)
+
+
+def test_a_method_without_signs_is_told_what_they_are_for() -> None:
+    (outcome,) = [one for one in run_checks("method", WithoutSigns) if one.name == "signs show a forced collapse"]
+    assert outcome.outcome == "skipped"
+    assert "name what your logs come to in a collapse" in outcome.message
+
+
+def test_a_method_whose_paper_is_not_cited_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "__doc__", "A module.")
+    assert "arXiv NNNN.NNNNN" in failure("method", Uncited, "docstring and paper present")
+
+
+def test_a_slow_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(time, "process_time", lambda: next(clock))
+    assert 'preset "small-data"' in failure("method", Slow, "a step takes seconds")
+
+
+def test_checks_that_rest_on_a_first_step_are_skipped_without_one() -> None:
+    (check,) = [check for check in checks_of("method") if check.name == "loss falls on one batch"]
+    with pytest.raises(CheckSkipped, match="a first step does not work yet"):
+        check(OnlyLoss)
+
+
+class Stumbles(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        raise KeyError("assignments")
+
+
+def test_an_error_in_the_plugin_names_its_line() -> None:
+    words = failure("method", Stumbles, "loss is a finite scalar")
+    assert "KeyError: 'assignments' (test_testing.py, line " in words
+
+
+# ---------------------------------------------------------------- running
+
+
+def test_expected_failures_are_named_and_reasoned() -> None:
+    reason = "the centre is a toy"
+    results = run_checks("method", CountsInStep, expected_failures={"step moves no state": reason})
+    (result,) = [one for one in results if one.name == "step moves no state"]
+    assert (result.outcome, result.message) == ("expected failure", reason)
+    results = run_checks("dataset", SmallData, expected_failures={"images are rgb": "none"})
+    (result,) = [one for one in results if one.name == "images are rgb"]
+    assert result.outcome == "failed"
+    assert "take it from expected_failures" in result.message
+    with pytest.raises(UserError, match="Did you mean 'images are rgb'"):
+        run_checks("dataset", SmallData, expected_failures={"image are rgb": ""})
+
+
+def test_a_class_carries_its_own_expected_failures() -> None:
+    class Grey(SmallData):
+        """Grey pictures."""
+
+        expected_failures: Mapping[str, str] = {"fingerprint is stable": "counts"}
+
+        @property
+        def fingerprint(self) -> str:
+            return f"{time.perf_counter_ns():x}"
+
+    assert "expected failure" in assert_sound("dataset", Grey).values()
+
+
+def test_a_plugin_of_another_kind_is_refused() -> None:
+    with pytest.raises(UserError, match="is a dataset, not a method"):
+        run_checks("method", SmallData)
+    with pytest.raises(UserError, match="is no plugin"):
+        kind_of(dict)
+
+
+@parametrize_with_checks([SmallData], expected_failures={})
+def test_the_decorator_runs_each_check_of_a_class(plugin: type, check: Callable[[type], None]) -> None:
+    check(plugin)
+
+
+def test_the_decorator_marks_expected_failures() -> None:
+    mark = parametrize_with_checks([SmallData], expected_failures={"images are rgb": "grey on purpose"})
+    (case,) = [case for case in mark.args[1] if case.id == "SmallData-images are rgb"]
+    assert case.marks[0].name == "xfail"
+    assert case.marks[0].kwargs["reason"] == "grey on purpose"
+    assert case.marks[0].kwargs["strict"]
+
+
+# ---------------------------------------------------------------- backbones
+
+
+class SoundBackbone(Backbone):
+    """One convolution (unpublished)."""
+
+    class Config(Settings):
+        """None."""
+
+    kind = "convnet"
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px, drop_path=drop_path)
+        self.patch_px, self.image_px, self.feature_dim = None, image_px, 8
+        self.layer = nn.Conv2d(3, 8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images).relu().mean(dim=(2, 3))
+
+
+class Patched(SoundBackbone):
+    """Patches of 8 px through one layer, and their mean (unpublished)."""
+
+    kind = "vit"
+    prefix_tokens: tuple[str, ...] = ()
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        self.patch_px = 8
+        self.layer = nn.Conv2d(3, 8, 8, stride=8)
+        self.mix = nn.Linear(8, 8)
+
+    @classmethod
+    def patch_px_for(cls, config: Any, image_px: int) -> int | None:
+        return 8
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.mix(self.layer(images).flatten(2).transpose(1, 2)).mean(dim=1)
+
+
+class Miscounting(Patched):
+    """Unpublished."""
+
+    prefix_tokens = ("CLS",)
+
+
+class Transposed(Patched):
+    """Unpublished."""
+
+    supports = frozenset({"patch_tokens"})
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        return self.layer(images).transpose(2, 3)
+
+
+class CalledConvnet(Patched):
+    """Unpublished."""
+
+    kind = "convnet"
+
+
+class KindOnlyBuilt(Patched):
+    """Unpublished."""
+
+    @classmethod
+    def kind_for(cls, config: Any, image_px: int) -> Any:
+        return "convnet"
+
+
+class Misspelled(SoundBackbone):
+    """Unpublished."""
+
+    supports = frozenset({"pach_tokens"})
+
+
+class Fixed(SoundBackbone):
+    """Unpublished."""
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        nn.init.constant_(self.layer.weight, 0.1)
+        nn.init.zeros_(self.layer.bias)
+
+
+class Map(SoundBackbone):
+    """Unpublished."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+class OneSize(SoundBackbone):
+    """Unpublished."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[-1] == self.image_px
+        return super().forward(images)
+
+
+class Noisy(SoundBackbone):
+    """Unpublished."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(images), 0.5, training=True)
+
+
+class Together(SoundBackbone):
+    """Unpublished."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = super().forward(images)
+        return features - features.mean(dim=0)
+
+
+class Boasting(SoundBackbone):
+    """Unpublished."""
+
+    supports = frozenset({"patch_tokens"})
+
+
+class Modest(SoundBackbone):
+    """Unpublished."""
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+class Disagreeing(SoundBackbone):
+    """Unpublished."""
+
+    @classmethod
+    def patch_px_for(cls, config: Any, image_px: int) -> int | None:
+        return 8
+
+
+class Renaming(SoundBackbone):
+    """Unpublished."""
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        if drop_path:
+            self.gate = nn.Parameter(torch.ones(1))
+
+
+class Idle(SoundBackbone):
+    """Unpublished."""
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        self.classifier = nn.Linear(8, 10)
+
+
+class FlatProbe(SoundBackbone):
+    """Unpublished."""
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        return self(images).sum(dim=1)
+
+
+class Dimensionless(SoundBackbone):
+    """Unpublished."""
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        self.feature_dim = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("plugin", [SoundBackbone, Patched])
+def test_a_sound_backbone_passes_every_check(plugin: type) -> None:
+    assert set(assert_sound("backbone", plugin).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "name", "words"),
+    [
+        (Dimensionless, "it can be built", "feature_dim is None"),
+        (CalledConvnet, "it can be built", 'set kind = "vit"'),
+        (Misspelled, "it can be built", "supports names ['pach_tokens']"),
+        (Miscounting, "tokens are what its layers see", "token_count(32, 32) says 17, its layers see [16] tokens"),
+        (Transposed, "maps follow rectangles", "is 5 x 3: give rows first"),
+        (KindOnlyBuilt, "patch px for agrees", "kind_for() says convnet, the network is a vit"),
+        (Fixed, "initial weights come from the global random state", "another seed gives the same weights"),
+        (Map, "features have the declared dimension", "pool or take the CLS token"),
+        (OneSize, "other image sizes work", "resample position embeddings"),
+        (Noisy, "eval mode is deterministic", "switch dropout"),
+        (Together, "eval mode is deterministic", "the other images of its batch"),
+        (Boasting, "supports what it says", "is not written"),
+        (Modest, "supports what it says", "supports does not name it"),
+        (Disagreeing, "patch px for agrees", "patch_px_for() says 8"),
+        (Renaming, "drop path is accepted", "changes the names in state_dict"),
+        (Idle, "every parameter gets a gradient", "classifier.weight"),
+        (FlatProbe, "probe features are vectors", "give (batch, dim)"),
+    ],
+)
+def test_a_backbone_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
+    assert words in failure("backbone", plugin, name)
+
+
+# ---------------------------------------------------------------- evaluators
+
+
+class SoundEvaluator(Evaluator):
+    """The nearest training image's label."""
+
+    class Config(Settings):
+        """None."""
+
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        train, test = evaluation.features("train"), evaluation.features("test")
+        nearest = train.labels[torch.cdist(test.vectors, train.vectors).argmin(dim=1)]
+        return [self.rate(100 * float((nearest == test.labels).double().mean()), len(nearest))]
+
+    def rate(self, value: float, n: int, **other: Any) -> Measurement:
+        given = {"metric": "top1", "unit": "%", "protocol": "1-NN", "primary": True, **other}
+        return Measurement(value=value, n=n, higher_is_better=True, **given)
+
+
+class Empty(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        return []
+
+
+class NonePrimary(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        return [self.rate(1.0, 48, primary=False)]
+
+
+class Infinite(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        return [self.rate(float("inf"), 48)]
+
+
+class Unprotocolled(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        return [self.rate(1.0, 48, protocol=" ")]
+
+
+class Drawing(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        return [self.rate(float(torch.rand(())), 48)]
+
+
+class Tuning(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        with torch.no_grad():
+            next(evaluation.backbone.parameters()).mul_(0.9)
+        return super().evaluate(evaluation)
+
+
+class Peeking(SoundEvaluator):
+    def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
+        test = evaluation.features("test")
+        nearest = test.labels[torch.cdist(test.vectors, test.vectors).argmin(dim=1)]
+        return [self.rate(100 * float((nearest == test.labels).double().mean()), len(nearest))]
+
+
+def test_a_sound_evaluator_passes_every_check() -> None:
+    assert set(assert_sound("evaluator", SoundEvaluator).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "name", "words"),
+    [
+        (Empty, "it measures", "return [Measurement"),
+        (Empty, "docstring present", "has no docstring"),
+        (NonePrimary, "exactly one measurement is primary", "mark exactly one"),
+        (Infinite, "values are finite", "top1 is inf"),
+        (Unprotocolled, "protocol and unit are named", "has no protocol"),
+        (Drawing, "the same input gives the same numbers", "seeded with evaluation.seed"),
+        (Tuning, "the network is left as it is", "copy.deepcopy"),
+        (Peeking, "test labels are not learned", "fit on the training split"),
+    ],
+)
+def test_an_evaluator_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
+    assert words in failure("evaluator", plugin, name)
+
+
+# ---------------------------------------------------------------- data sets
+
+
+class Changed(Pictures):
+    def __init__(self, count: int, seed: int, *, told: bool = True, labels: list[int] | None = None) -> None:
+        super().__init__(count, seed, told=told)
+        self.labels = labels or self.labels
+
+
+class GreyPictures(Changed):
+    def image(self, index: int) -> Image.Image:
+        return super().image(index).convert("L")
+
+
+class NoisyPictures(Changed):
+    def image(self, index: int) -> Image.Image:
+        return Image.new("RGB", (8, 8), tuple(Random().randbytes(3)))
+
+
+class Unpicklable(Changed):
+    def __reduce__(self) -> Any:
+        raise TypeError("holds an open file")
+
+
+def data_set(train: Any, test: Any = None, **attributes: Any) -> type[Dataset]:
+    def build(self: Any, config: Any, path: Path | None) -> None:
+        SmallData.__init__(self, config, path)
+        self.train, self.test = train, test or self.test
+
+    return type("Broken", (SmallData,), {"__init__": build, "__doc__": "Broken.", **attributes})
+
+
+def test_a_sound_data_set_passes_every_check() -> None:
+    assert set(assert_sound("dataset", SmallData).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "name", "words"),
+    [
+        (data_set([]), "it can be opened", "train has no images"),
+        (data_set(Changed(3, 1, labels=[0, 1, 3])), "labels are in range", "the label 3 with 3 classes"),
+        (data_set(GreyPictures(3, 1)), "images are rgb", "is L"),
+        (data_set(NoisyPictures(3, 1)), "reading twice gives the same", "differs when read again"),
+        (
+            data_set(Changed(3, 1), fingerprint=property(lambda self: f"{time.perf_counter_ns():x}")),
+            "fingerprint is stable",
+            "leave out clocks",
+        ),
+        (data_set(Unpicklable(3, 1)), "splits reach worker processes", "holds an open file"),
+        (data_set(Pictures(6, 2, told=True)), "train and test share no image", "make the splits disjoint"),
+        (
+            data_set(Changed(3, 1), recognises=classmethod(lambda cls, path: True)),
+            "recognises says no to a foreign folder",
+            "look for your layout",
+        ),
+    ],
+)
+def test_a_data_set_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
+    assert words in failure("dataset", plugin, name)
+
+
+def test_a_data_set_on_disk_asks_for_its_folder() -> None:
+    cifar = registry.dataset("cifar10")
+    outcomes = {one.name: one for one in run_checks("dataset", cifar)}
+    assert outcomes["images are rgb"].outcome == "skipped"
+    assert "--data PATH" in outcomes["images are rgb"].message
+
+
+# ---------------------------------------------------------------- everything registered
+
+
+SMALL = {
+    "method": ("dino", "byol", "mocov2", "swav", "simclr", "supervised"),
+    "evaluator": ("knn", "linear-probe"),
+    "backbone": ("deit_s16", "deit_s5", "vit_b16", "resnet18", "resnet50"),
+}
+"""Plugins of sslbench that are checked here; the others differ from these in numbers alone, or have tests below."""
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in SMALL.items() for name in names])
+def test_official_plugins_pass(kind: registry.Kind, name: str) -> None:
+    assert_sound(kind, registry.find(kind, name).load())
+
+
+def test_the_evaluator_of_attention_passes_on_a_few_embedded_masks() -> None:
+    plugin = registry.find("evaluator", "voc-jaccard").load()
+    outcomes = assert_sound("evaluator", plugin, settings={"images": 4, "size_px": 64, "pictures": 1})
+    assert [name for name, outcome in outcomes.items() if outcome != "ok"] == ["test labels are not learned"]

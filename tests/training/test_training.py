@@ -1,0 +1,171 @@
+"""The loop: order, determinism, resumption bit for bit, stops, and what labels may reach."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
+from ssl_bench.errors import UserError
+from ssl_bench.training.batches import EpochOrder, TrainingViews
+from ssl_bench.training.checkpoint import load_latest
+from ssl_bench.training.loop import Plan, RunFailed, Stopped, TrainingState, restore, train
+from ssl_bench.training.metrics_log import MetricsLog
+from tests.toy import ToyBackbone, ToyDataset, ToyMethod
+
+
+def start(folder: Path, *, epochs: int = 4, workers: int = 0, batch_size: int = 5, **config: Any) -> Any:
+    torch.manual_seed(1)
+    settings = ToyMethod.Config(**config)
+    method = ToyMethod(settings, lambda drop_path=0.0: ToyBackbone())
+    optimizer_settings = OptimizerSettings(base_lr=0.1, warmup_epochs=1)
+    optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
+    folder.mkdir(exist_ok=True)
+    plan = Plan(
+        ToyDataset().train, batch_size, epochs, 7, optimizer_settings, torch.device("cpu"), None, workers, folder, 1e9
+    )
+    return method, ToyMethod.make_views(settings), optimizer, plan
+
+
+def restored(method: Any, optimizer: Any, run_dir: Path) -> TrainingState:
+    """Method and optimizer in the state of the run's last checkpoint; all of them must be whole."""
+    saved = load_latest(run_dir / "checkpoints")
+    assert saved is not None
+    assert not saved.warnings
+    return restore(method, optimizer, saved)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@given(images=st.integers(4, 40), batch=st.integers(1, 4), epochs=st.integers(1, 3), seed=st.integers(0, 9))
+def test_every_epoch_is_a_permutation_and_skipping_equals_slicing(
+    images: int, batch: int, epochs: int, seed: int
+) -> None:
+    whole = list(EpochOrder(images, batch, epochs, seed))
+    steps = images // batch
+    assert len(whole) == steps * epochs == len(EpochOrder(images, batch, epochs, seed))
+    for epoch in range(epochs):
+        keys = [key for group in whole[epoch * steps : (epoch + 1) * steps] for key in group]
+        assert {e for e, _ in keys} == {epoch}
+        assert len({i for _, i in keys}) == steps * batch
+    for first in range(len(whole) + 1):
+        assert list(EpochOrder(images, batch, epochs, seed, first)) == whole[first:]
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    assert list(EpochOrder(50, 50, 2, 0)) != list(EpochOrder(50, 50, 2, 1))
+    first, second = list(EpochOrder(50, 50, 2, 0))
+    assert [i for _, i in first] != [i for _, i in second]
+
+
+def test_views_depend_on_seed_epoch_and_index_alone() -> None:
+    samples = TrainingViews(ToyDataset().train, ToyMethod.make_views(ToyMethod.Config()), 3, False)
+    again = TrainingViews(ToyDataset().train, ToyMethod.make_views(ToyMethod.Config()), 3, False)
+    again[(0, 1)]
+    assert torch.equal(samples[(2, 5)][0][0], again[(2, 5)][0][0])
+    assert not torch.equal(samples[(2, 5)][0][0], samples[(3, 5)][0][0])
+
+
+def test_no_label_reaches_a_method_that_does_not_ask(tmp_path: Path) -> None:
+    method, views, _, plan = start(tmp_path)
+    assert next(plan.batches(method, views)).labels is None
+    method.needs_labels = True
+    labelled = next(plan.batches(method, views))
+    assert labelled.labels is not None
+    assert labelled.labels.tolist() == [plan.split.labels[i] for i in labelled.index.tolist()]
+
+
+def test_stopped_and_resumed_is_bitwise_the_uninterrupted_run(tmp_path: Path) -> None:
+    method, views, optimizer, plan = start(tmp_path / "whole")
+    train(method, views, optimizer, plan, TrainingState())
+
+    cut, views, cut_optimizer, cut_plan = start(tmp_path / "cut")
+    with pytest.raises(Stopped) as stopped:
+        train(cut, views, cut_optimizer, cut_plan, TrainingState(), report=lambda r: _interrupt(r.step == 13))
+    assert stopped.value.step == 13
+
+    resumed, views, resumed_optimizer, _ = start(tmp_path / "cut")
+    state = restored(resumed, resumed_optimizer, tmp_path / "cut")
+    train(resumed, views, resumed_optimizer, cut_plan, state)
+    assert state.step == plan.total_steps == 36
+    assert same(method.state_dict(), resumed.state_dict())
+    whole, pieces = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut"))
+    assert whole == pieces
+    assert len(whole.splitlines()) == 36
+
+
+def _interrupt(now: bool) -> None:
+    if now:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_worker_processes_change_nothing(tmp_path: Path) -> None:
+    results = []
+    for workers in (0, 2):
+        method, views, optimizer, plan = start(tmp_path / str(workers), workers=workers, epochs=1)
+        train(method, views, optimizer, plan, TrainingState())
+        results.append(method.state_dict())
+    assert same(*results)
+
+
+def test_another_seed_trains_another_network(tmp_path: Path) -> None:
+    results = []
+    for seed in (7, 8):
+        method, views, optimizer, plan = start(tmp_path / str(seed), epochs=1)
+        train(method, views, optimizer, Plan(**{**vars(plan), "seed": seed}), TrainingState())
+        results.append(method.state_dict())
+    assert not same(*results)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    method, views, optimizer, plan = start(tmp_path, explode_at=6)
+    plan = Plan(**{**vars(plan), "checkpoint_seconds": 0.0})
+    with pytest.raises(RunFailed, match=r"loss is nan at step 6 .*base_lr"):
+        train(method, views, optimizer, plan, TrainingState())
+    saved = load_latest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.state["step"] == 6
+
+
+def test_metrics_after_the_last_checkpoint_are_dropped_on_resumption(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path, 0) as log:
+        for step in range(5):
+            log.write({"step": step, "loss": 0.5})
+    with MetricsLog(tmp_path, 3) as log:
+        log.write({"step": 3, "loss": 0.25})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[-1] == '{"step": 3, "loss": 0.25}'
+
+
+def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Path) -> None:
+    method, views, optimizer, plan = start(tmp_path)
+    good = plan.split
+
+    class Breaking:
+        labels, reads = good.labels, 0
+
+        def __len__(self) -> int:
+            return len(good)
+
+        def image(self, index: int) -> Image.Image:
+            self.reads += 1
+            if self.reads > 22:
+                raise UserError("train/a/7.png is truncated.")
+            return good.image(index)
+
+    with pytest.raises(UserError, match=r"7.png is truncated. The run is saved at step 4\. .*--resume"):
+        train(method, views, optimizer, Plan(**{**vars(plan), "split": Breaking()}), TrainingState())
+    saved = load_latest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.state["step"] == 4
