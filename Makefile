@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp
 	$(BIN)/sslbench run dino --arch deit_s16 $(ARGS)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

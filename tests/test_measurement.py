@@ -12,7 +12,7 @@ import pytest
 from ssl_bench.cli.result import show_result
 from ssl_bench.cli.show import describe_record
 from ssl_bench.measurement import Measurement, accuracy, wilson_interval, within_noise
-from tests.records import evaluation, make_record
+from tests.made_records import evaluation, make_record
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 2), (132, 244), (1068, 2000), (49_999, 50_000)])
@@ -65,4 +65,4 @@ def test_a_run_shows_n_interval_and_noise(capsys: pytest.CaptureFixture[str]) ->
     assert " ".join(lines[start + 1].split()) == "95 % interval 47.0-59.4 51.1-63.4 the difference is within noise"
     assert " ".join(lines[start + 3].split()) == "95 % interval 47.0-59.4 72.3-82.6"
     shown = "\n".join(describe_record(record, Path("record.json")))
-    assert "95 % interval: untrained 47.0-59.4, trained 51.1-63.4" in shown
+    assert "95 % interval  untrained 47.0-59.4, trained 51.1-63.4" in " ".join(shown.split(" " * 3))

@@ -28,6 +28,9 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+AS_DINO = ("--set", "backbone.positions=dino")  # as a run of DINO has it
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of DINO on a small ViT, and of random on a residual network and on the ViT."""
@@ -38,7 +41,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values = [word for value in METHOD for word in ("--set", value)]
         arguments = ["--arch", "deit_ti16", *NETWORK, "--epochs", "1", *values]
         assert run_main(patch, "run", "dino", *arguments, "--run-id", "trained", *shared) == 0
-        assert run_main(patch, "run", "random", "--arch", "deit_ti16", *NETWORK, "--run-id", "fresh", *shared) == 0
+        fresh = ["--arch", "deit_ti16", *NETWORK, *AS_DINO, "--run-id", "fresh"]
+        assert run_main(patch, "run", "random", *fresh, *shared) == 0
         narrow = ["--set", "backbone.width=0.125", "--run-id", "convnet"]
         assert run_main(patch, "run", "random", "--arch", "resnet18", *narrow, *shared) == 0
     return folder / "results"

@@ -16,11 +16,11 @@ import pytest
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import DataRecord, read_all, read_evaluation, read_record, write_record
+from ssl_bench.records.record import DataRecord, SpeedRecord, read_all, read_evaluation, read_record, write_record
 from ssl_bench.records.state_file import sealed
 from ssl_bench.runs.state import BeforeTraining, RunState, read_run_state, write_run_state
+from tests.made_records import evaluation, evaluations, make_record, measured
 from tests.mutations import bit_flips, json_mutations, toml_mutations
-from tests.records import evaluation, evaluations, make_record, measured
 from tests.toy import write_image_folder
 
 FLIPS = int(os.environ.get("SSLBENCH_FLIPS", "120"))
@@ -41,7 +41,7 @@ def run_state() -> RunState:
             precision="fp32",
             precision_reason="asked for",
             threads=2,
-            inference_images_per_second=503.25,
+            speed=SpeedRecord(inference_images_per_second=503.25, inference_batch=128),
             untrained=evaluations((26.0, 26.0))[:1],
         ),
     )

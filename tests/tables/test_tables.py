@@ -20,7 +20,7 @@ from ssl_bench.tables.fold import fold, letter
 from ssl_bench.tables.loading import built_in_tables, load_table, parse_description
 from ssl_bench.tables.render import cell_text, to_csv, to_markdown
 from ssl_bench.tables.table import Cell, Row, Statistic, Table
-from tests.records import KNN, evaluation, evaluations, make_record, measured
+from tests.made_records import KNN, evaluation, evaluations, make_record, measured
 
 CIFAR = {"name": "cifar10", "fingerprint": "beef" * 8, "synthetic": False, "train_images": 50_000}
 
@@ -481,7 +481,7 @@ PUBLISHED = '[[published]]\nfile = "comparison.csv"\ndata = "D"\nsource = "S"\nj
         ("row = [", "row = [[", "not TOML"),
         ('from = "method"', 'from = "methud"', r"row 'method': a record has no 'methud'\. Did you mean 'method'\?"),
         ('from = "method"', 'from = "backbone.nmae"', r"no 'backbone\.nmae'\. Did you mean 'name'\?"),
-        ('from = "method"', 'from = "backbone"', "'backbone' is a part, not a value. It has: name"),
+        ('from = "method"', 'from = "backbone"', "'backbone' is a part, not a value. It has: .*name"),
         ('from = "method"', 'from = "method.name"', "'method' is a value, it has no 'name'"),
         ("knn.primary:trained", "knn:trained", "must read measurement:EVALUATOR.METRIC:SUBJECT"),
         ("knn.primary:trained", "knn.primary:traind", "SUBJECT trained or untrained"),
