@@ -68,5 +68,5 @@ class MyPlugin(Method):
         return [Sign({"spread": NO_SPREAD}, "all projections are alike", "a lower optimizer.base_lr")]
 
     def evaluation_backbone(self) -> Backbone:
-        """The network that is judged: without its heads."""
+        """The network that is evaluated: without its heads."""
         return self.backbone
