@@ -159,9 +159,6 @@ class Method(nn.Module):
     backbone_defaults: ClassVar[Mapping[str, Any]] = {}
     """Values for settings of the backbone that the user leaves open, e.g. {"positions": "dino"}; ignored by backbones
     without a setting of that name."""
-    micro_batches_are_exact: bool = False
-    """Whether the mean of equal micro-batches' losses has the gradient of the whole batch's loss; an instance may
-    decide it by its settings and layers (batch norm and Sinkhorn see the whole batch)."""
 
     def __init__(self, config: Any, make_backbone: MakeBackbone) -> None:
         super().__init__()
@@ -199,5 +196,17 @@ class Method(nn.Module):
         return ()
 
     @abstractmethod
-    def evaluation_backbone(self) -> Backbone:
-        """The network that is judged and kept, e.g. the teacher's backbone; a view of it, not a copy."""
+    def networks(self) -> Mapping[str, Backbone]:
+        """The method's networks by name, e.g. {"teacher": ..., "student": ...}; the first is evaluated and kept.
+
+        Parts of the method itself, not copies.
+        """
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """`step`, so that what wraps a module (`DistributedDataParallel`) can wrap a method."""
+        return self.step(batch, progress)
+
+
+def evaluated_network(method: Method) -> Backbone:
+    """The first of the method's networks: the one that is evaluated and kept."""
+    return next(iter(method.networks().values()))

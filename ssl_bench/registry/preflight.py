@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from ssl_bench.method import StepOutput
 
 CAPABILITIES: tuple[str, ...] = get_args(Capability)
+NETWORK_NAME = re.compile(r"[A-Za-z0-9_-]+")
+REPLACED = (
+    "has evaluation_backbone(), which networks() replaced: write "
+    'def networks(self): return {"backbone": ...} with what evaluation_backbone() returned first, and delete it'
+)
+"""What a plugin written for the first version of the contract is told."""
 
 
 def why_no_plugin(loaded: object, contract: type) -> str:
@@ -32,6 +40,8 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         return (
             f"has a Config that is no settings model: make {config.__name__} a subclass of ssl_bench.settings.Settings"
         )
+    if kind == "Method" and hasattr(loaded, "evaluation_backbone"):
+        return REPLACED
     for name in dir(contract):
         if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
             meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
@@ -71,18 +81,28 @@ def require_filled(config: object, kind: type, method: str) -> None:
         )
 
 
-def require_parts(make_views: object, judged: object, method: str) -> None:
-    """Raises `UserError` unless a method gave a function that makes views and a backbone to judge."""
+def require_parts(make_views: object, networks: object, method: str) -> None:
+    """Raises `UserError` unless a method gave a function that makes views and its networks by name."""
     if not callable(make_views):
         raise UserError(
             f"the method {method!r}: make_views() gives {make_views!r}. Return a function of (image, Random), e.g. "
             "ssl_bench.blocks.views.MultiCrop"
         )
-    if not isinstance(judged, Backbone):
-        raise UserError(
-            f"the method {method!r}: evaluation_backbone() gives {judged!r:.60}. Return what make_backbone() built, "
-            "without head"
-        )
+    if wrong := wrong_networks(networks):
+        raise UserError(f"the method {method!r}: {wrong}")
+
+
+def wrong_networks(networks: object) -> str:
+    """What is wrong with what `networks()` gave; "" where nothing is."""
+    example = 'Return e.g. {"teacher": self.teacher, "student": self.student}, the evaluated one first'
+    if not isinstance(networks, Mapping) or not networks:
+        return f"networks() gives {networks!r:.60}. {example}"
+    for name, network in networks.items():
+        if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
+            return f"networks() names a network {name!r:.60}. Give it letters, digits, _ and - only. {example}"
+        if not isinstance(network, Backbone):
+            return f"networks()[{name!r}] is {network!r:.60}. Return what make_backbone() built, without head"
+    return ""
 
 
 def require_step_output(output: StepOutput, method: str) -> None:

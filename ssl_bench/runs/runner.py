@@ -28,7 +28,7 @@ from ssl_bench.evaluation.speed import measure_speed
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.files import write_atomically
 from ssl_bench.hints import resume_command
-from ssl_bench.method import Batch, MakeViews, Method
+from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.recipe import Recipe
@@ -125,7 +125,7 @@ class _Session:
     @property
     def network(self) -> Backbone:
         """What is evaluated."""
-        return self.method.evaluation_backbone()
+        return evaluated_network(self.method)
 
     def measure_before_training(self, state: RunState) -> RunState:
         """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
@@ -248,8 +248,9 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         display.line("images", str(require_readable(dataset)))
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     method = build_method(resolved).to(device)
-    network, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
-    require_parts(make_views, network, recipe.method.name)
+    make_views = method.make_views(resolved.method_config)
+    require_parts(make_views, method.networks(), recipe.method.name)
+    network = evaluated_network(method)
     refuse_unsupported(network, recipe.arch, evaluators)
     _require(method, network, recipe.method.name, recipe.arch)
     require_images_fit(network, dataset.image_px, recipe.arch, resolved)
@@ -295,7 +296,7 @@ def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Re
     except UserError:
         raise
     except Exception as error:
-        raise step_failure(error, batch, method.evaluation_backbone(), resolved) from error
+        raise step_failure(error, batch, evaluated_network(method), resolved) from error
 
 
 def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, display: Display) -> TrainingState:

@@ -21,7 +21,7 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
 from ssl_bench.dataset import Split
 from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
-from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.method import Batch, MakeViews, Method, Progress, StepOutput
 from ssl_bench.signals import stop_requests
 from ssl_bench.training.batches import EpochOrder, batches
 from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
@@ -227,7 +227,7 @@ def training_step(
     torch.manual_seed(Random(f"step-{plan.seed}-{progress.step}").getrandbits(63))
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
     with autocast(plan):
-        output = method.step(batch, progress)
+        output: StepOutput = method(batch, progress)
     if not torch.isfinite(output.loss):
         raise RunFailed(
             f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"

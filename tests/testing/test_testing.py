@@ -64,7 +64,6 @@ class SoundMethod(Method):
         self.head = nn.Linear(self.student.feature_dim, config.width)
         self.teacher = nn.ModuleList([copy.deepcopy(self.student), copy.deepcopy(self.head)]).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(config.width))
-        self.micro_batches_are_exact = not any(isinstance(layer, nn.BatchNorm2d) for layer in self.modules())
 
     @classmethod
     def make_views(cls, config: Any) -> MakeViews:
@@ -87,14 +86,14 @@ class SoundMethod(Method):
     def signs(self, batch_size: int) -> tuple[Sign, ...]:
         return (Sign({"spread": (0.0, 0.01)}, "the teacher says the same of every image", "--set ..."),)
 
-    def evaluation_backbone(self) -> Backbone:
-        return self.teacher[0]
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": self.teacher[0], "student": self.student}
 
 
 def test_a_sound_method_passes_every_check() -> None:
     outcomes = assert_sound("method", SoundMethod)
     assert set(outcomes.values()) == {"ok"}
-    assert len(outcomes) == 28
+    assert len(outcomes) == 27
 
 
 class Wordless(SoundMethod):
@@ -301,18 +300,6 @@ class LateState(SoundMethod):
         self.register_buffer("queue", carry["target"])
 
 
-class FalseClaim(SoundMethod):
-    """Unpublished."""
-
-    def __init__(self, config: Any, make_backbone: Any) -> None:
-        super().__init__(config, make_backbone)
-        self.micro_batches_are_exact = True
-
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
-        output = super().step(batch, progress)
-        return replace(output, loss=output.loss * len(batch.index))
-
-
 class Overwrites(SoundMethod):
     """Unpublished."""
 
@@ -379,11 +366,18 @@ class CarriesGraph(SoundMethod):
         return replace(super().step(batch, progress), carry={"target": self.head(self.student(batch.views[0]))})
 
 
-class JudgesCopy(SoundMethod):
+class NamesCopy(SoundMethod):
     """Unpublished."""
 
-    def evaluation_backbone(self) -> Backbone:
-        return copy.deepcopy(self.teacher[0])
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": self.teacher[0], "student": copy.deepcopy(self.student)}
+
+
+class NamesHead(SoundMethod):
+    """Unpublished."""
+
+    def networks(self) -> dict[str, Any]:
+        return {"teacher": self.teacher[0], "head": self.head}
 
 
 class ConstantTeacher(SoundMethod):
@@ -413,8 +407,8 @@ class Adds(Backbone):
 class HidesCollapse(SoundMethod):
     """Unpublished."""
 
-    def evaluation_backbone(self) -> Any:
-        return Adds(self.teacher[0])
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": Adds(self.teacher[0])}
 
 
 class Slow(SoundMethod):
@@ -454,14 +448,14 @@ class Slow(SoundMethod):
         (StillCentre, "state moves in update", "centre is the same after"),
         (PlainState, "state is saved and restored bit for bit", "register_buffer"),
         (LateState, "state is saved and restored bit for bit", "final shape"),
-        (FalseClaim, "two micro batches equal one batch", "micro_batches_are_exact = False"),
         (Overwrites, "step leaves the batch as it is", "in place"),
         (ReadsValue, "step reads no tensor value", "leave out .item()"),
         (LogsVector, "logs are scalars without gradient", "value.mean()"),
         (LogsGraph, "logs are scalars without gradient", "loss.detach()"),
         (CarriesScalar, "carry has a leading dimension and no gradient", "mean[None]"),
         (CarriesGraph, "carry has a leading dimension and no gradient", "target.detach()"),
-        (JudgesCopy, "evaluation backbone is part of the method", "not a copy"),
+        (NamesCopy, "networks are parts of the method", "networks()['student'] holds"),
+        (NamesHead, "networks are parts of the method", "networks()['head'] is Linear("),
         (ConstantTeacher, "evaluation features are finite and not constant", "the same for every image"),
         (HidesCollapse, "collapse is detected when forced", "would go unseen"),
         (BlindSign, "signs show a forced collapse", "none of the signs is there: step() logs loss "),
