@@ -19,8 +19,8 @@ from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import DataRecord, read_all, read_evaluation, read_record, write_record
 from ssl_bench.records.state_file import sealed
 from ssl_bench.runs.state import BeforeTraining, RunState, read_run_state, write_run_state
+from tests.example_records import evaluation, evaluations, make_record, measured
 from tests.mutations import bit_flips, json_mutations, toml_mutations
-from tests.records import evaluation, evaluations, make_record, measured
 from tests.toy import write_image_folder
 
 FLIPS = int(os.environ.get("SSLBENCH_FLIPS", "120"))

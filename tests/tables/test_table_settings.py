@@ -16,7 +16,7 @@ from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.loading import built_in_tables, load_table
 from ssl_bench.tables.table import Row, Table
-from tests.records import evaluation, evaluations, make_record, measured
+from tests.example_records import evaluation, evaluations, make_record, measured
 from tests.tables.test_tables import describe
 
 METHODS = [plugin.name for plugin in registry.plugins("method") if plugin.distribution == registry.HOME]

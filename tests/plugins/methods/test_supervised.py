@@ -19,8 +19,7 @@ from ssl_bench_plugins.methods.dino import DINO
 from ssl_bench_plugins.methods.random_init import RandomInit, RandomInitSettings
 from ssl_bench_plugins.methods.simclr import SimCLR
 from ssl_bench_plugins.methods.supervised import Supervised, SupervisedSettings
-
-from .toy import ToyDataset
+from tests.toy import ToyDataset
 
 LATER = Progress(step=7, total_steps=20, epoch=3, total_epochs=10)
 
