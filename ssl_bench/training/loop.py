@@ -122,9 +122,11 @@ def train(
     plan: Plan,
     state: TrainingState,
     report: Callable[[StepReport], None] = lambda _: None,
+    after_step: Callable[[int], None] = lambda _: None,
 ) -> TrainingState:
     """Train from `state.step` to the end of the plan, whose last step is saved too.
 
+    `after_step` is told the number of steps done, before a checkpoint of that step; its time is not the training's.
     Raises `Stopped` after a signal, with all saved; `RunFailed` when the loss is not finite or the run collapses, with
     the last good checkpoint kept; and, after saving, what went wrong between two steps (an image, a worker process).
     """
@@ -173,6 +175,9 @@ def train(
                     )
                 )  # fmt: skip
                 notes.clear()
+                paused = time.monotonic()
+                after_step(state.step)
+                begun += time.monotonic() - paused
                 if stop_requested():
                     raise Stopped(state.step, plan.total_steps, save())
                 if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
