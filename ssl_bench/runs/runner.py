@@ -35,7 +35,7 @@ from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
 from ssl_bench.registry.failures import in_one_message
-from ssl_bench.registry.preflight import require_capabilities, require_parts, require_step_output
+from ssl_bench.registry.preflight import require_capabilities, require_frozen, require_parts, require_step_output
 from ssl_bench.runs import machine
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
@@ -269,6 +269,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     method = build_method(resolved).to(device)
     make_views = method.make_views(resolved.method_config)
     require_parts(make_views, method.networks(), recipe.method.name)
+    require_frozen(method, recipe.method.name)
     network = evaluated_network(method)
     refuse_unsupported(network, recipe.arch, evaluators)
     _require(method, network, recipe.method.name, recipe.arch)

@@ -128,6 +128,21 @@ class FirstContract(Base):
     def evaluation_backbone(self):
         return self.backbone
 
+class WrongHook(Base):
+    def prepare(self):
+        pass
+
+class PlainHook(Base):
+    def batch_views(self, config, views, rng):
+        return views
+
+class TrainsTokenizer(Base):
+    frozen = frozenset({"head"})
+
+class RaisesInPrepare(Base):
+    def prepare(self, batches):
+        raise RuntimeError("the vocabulary is empty")
+
 class CrashesLater(Base):
     def update(self, carry, progress):
         if progress.step == 3:
@@ -150,6 +165,10 @@ CASES = {
     "NoBackbone": "networks()['head'] is Linear(",
     "NoNetworks": 'networks() gives {}. Return e.g. {"teacher": self.teacher',
     "OddNames": "networks() names a network 'the teacher'. Give it letters",
+    "WrongHook": "has prepare(self), which is not how it is called: write def prepare(self, batches)",
+    "PlainHook": "write @classmethod def batch_views(cls, config, views, rng)",
+    "TrainsTokenizer": "names 'head' as frozen, and head.weight asks for a gradient: call self.head.requires_grad_(",
+    "RaisesInPrepare": "prepare() of RaisesInPrepare fails: a plugin of bad-bench 1.0 fails: RuntimeError: the",
     "FirstContract": "has evaluation_backbone(), which networks() replaced: write def networks(self)",
     "FillsNothing": "fill() gives None. Return the settings",
     "WrongPreset": "'method.sise' is not a setting of wrongpreset. Did you mean 'method.size'?",
@@ -210,7 +229,7 @@ def test_what_crashes_while_it_trains_names_the_plugin_and_its_line(
 ) -> None:
     status, _, err = sslbench(*arguments("CrashesLater", data))
     assert status == 2
-    assert "a plugin of bad-bench 1.0 fails: ZeroDivisionError: by nothing (outside_bad.py, line 111)" in err
+    assert "a plugin of bad-bench 1.0 fails: ZeroDivisionError: by nothing (outside_bad.py, line 126)" in err
     assert "sslbench check NAME" in err
     monkeypatch.setenv("SSLBENCH_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):

@@ -92,8 +92,96 @@ class SoundMethod(Method):
 
 def test_a_sound_method_passes_every_check() -> None:
     outcomes = assert_sound("method", SoundMethod)
-    assert set(outcomes.values()) == {"ok"}
-    assert len(outcomes) == 29
+    assert {name for name, outcome in outcomes.items() if outcome != "ok"} == {
+        "prepare moves nothing that is trained",
+        "batch views depend only on their random numbers",
+        "frozen parts never move",
+    }
+    assert len(outcomes) == 33
+
+
+def test_a_sound_method_with_every_hook_passes_every_check() -> None:
+    assert set(assert_sound("method", Hooked).values()) == {"ok"}
+
+
+class Hooked(SoundMethod):
+    """A student that also learns to say what a frozen tokenizer says (unpublished)."""
+
+    frozen = frozenset({"tokenizer"})
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        tokenizer = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, config.width))
+        self.tokenizer = tokenizer.requires_grad_(False)
+        self.register_buffer("mean", torch.zeros(config.width))
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Any, rng: Random) -> Any:
+        masked = rng.sample(range(len(views[0])), len(views[0]) // 2)
+        return *views, torch.tensor([float(row in masked) for row in range(len(views[0]))])
+
+    def prepare(self, batches: Any) -> None:
+        for batch in batches:
+            self.mean.copy_(self.tokenizer(batch.views[0]).mean(dim=0))
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        target = self.tokenizer(batch.views[0]) - self.mean
+        difference = (self.head(self.student(batch.views[0])) - target).square().mean(dim=1)
+        return replace(output, loss=output.loss + (difference * batch.views[2]).mean())
+
+
+class WrongHook(Hooked):
+    """Unpublished."""
+
+    def prepare(self, batches: Any, epochs: int) -> None:
+        pass
+
+
+class PreparesWeights(Hooked):
+    """Unpublished."""
+
+    def prepare(self, batches: Any) -> None:
+        self.head.weight.mul_(2)
+
+
+class PreparesAtRandom(Hooked):
+    """Unpublished."""
+
+    def prepare(self, batches: Any) -> None:
+        self.mean.copy_(torch.tensor([Random().random() for _ in self.mean]))
+
+
+class DrawsElsewhere(Hooked):
+    """Unpublished."""
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Any, rng: Random) -> Any:
+        return *views, torch.rand(len(views[0]))
+
+
+class DrawsOneNumber(Hooked):
+    """Unpublished."""
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Any, rng: Random) -> Any:
+        return *views, torch.tensor(rng.random())
+
+
+class TrainsTokenizer(Hooked):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        self.tokenizer.requires_grad_(True)
+
+
+class MovesTokenizer(Hooked):
+    """Unpublished."""
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        super().update(carry, progress)
+        self.tokenizer[3].weight.mul_(0.9)
 
 
 class Wordless(SoundMethod):
@@ -446,6 +534,13 @@ class Slow(SoundMethod):
         (MovesBeforeOptimizer, "before optimizer moves no state", "before_optimizer() moves centre"),
         (StillTeacher, "state moves in update", "teacher ("),
         (StillCentre, "state moves in update", "centre is the same after"),
+        (WrongHook, "functions take what they are given", "write def prepare(self, batches)"),
+        (PreparesWeights, "prepare moves nothing that is trained", "prepare() moves head.weight"),
+        (PreparesAtRandom, "prepare moves nothing that is trained", "another mean for the same batches"),
+        (DrawsElsewhere, "batch views depend only on their random numbers", "draw from the Random it is handed"),
+        (DrawsOneNumber, "batch views depend only on their random numbers", "the first dimension is the batch's"),
+        (TrainsTokenizer, "frozen parts never move", "tokenizer.1.weight asks for a gradient"),
+        (MovesTokenizer, "frozen parts never move", "its 3.weight moves"),
         (PlainState, "state is saved and restored bit for bit", "register_buffer"),
         (LateState, "state is saved and restored bit for bit", "final shape"),
         (Overwrites, "step leaves the batch as it is", "in place"),
