@@ -71,6 +71,8 @@ class Evaluator(ABC):
     Config: ClassVar[type[Settings]]
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone must support, e.g. {"attention"}: refused before training, not after."""
+    during_training: ClassVar[bool] = False
+    """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

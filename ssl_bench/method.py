@@ -7,10 +7,11 @@ several micro-batches, on fake tensors to predict memory, or on several processe
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from PIL import Image
 from torch import Tensor, nn
@@ -156,15 +157,16 @@ class Method(nn.Module):
     needs_labels: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone must support, e.g. {"patch_tokens"}: checked before anything is built."""
+    frozen: ClassVar[frozenset[str]] = frozenset()
+    """Names of submodules that never move, e.g. {"tokenizer"}: freeze them with requires_grad_(False) in `__init__`.
+    They stay in eval mode, and the optimizer does not see them."""
     backbone_defaults: ClassVar[Mapping[str, Any]] = {}
     """Values for settings of the backbone that the user leaves open, e.g. {"positions": "dino"}; ignored by backbones
     without a setting of that name."""
-    micro_batches_are_exact: bool = False
-    """Whether the mean of equal micro-batches' losses has the gradient of the whole batch's loss; an instance may
-    decide it by its settings and layers (batch norm and Sinkhorn see the whole batch)."""
 
     def __init__(self, config: Any, make_backbone: MakeBackbone) -> None:
         super().__init__()
+        self._given_config = config
 
     @classmethod
     def fill(cls, config: Any, situation: Situation) -> Any:
@@ -175,6 +177,23 @@ class Method(nn.Module):
     @abstractmethod
     def make_views(cls, config: Any) -> MakeViews:
         """The augmentation of one image, drawing only from the `Random` it is handed."""
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Views, rng: Random) -> Views:
+        """Optional: what is drawn over a batch, e.g. which of its images are masked; applied where it is collated.
+
+        `views` are stacked, (batch, ...) each; what is returned becomes `batch.views`. `rng` is the step's own. Runs in
+        worker processes, so there is no `self`.
+        """
+        return views
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Optional: one pass over the whole training set before step 0 of a fresh run, e.g. to fill a memory.
+
+        Every image comes once, in order of its index; the last batch may be smaller. Without gradient, in training
+        mode. Moves buffers, and no parameter that is trained. Must take any number of batches: the first step is tried
+        after a single one, and buffers are then put back. A run that resumes from a checkpoint does not call it.
+        """
 
     @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -199,5 +218,28 @@ class Method(nn.Module):
         return ()
 
     @abstractmethod
-    def evaluation_backbone(self) -> Backbone:
-        """The network that is judged and kept, e.g. the teacher's backbone; a view of it, not a copy."""
+    def networks(self) -> Mapping[str, Backbone]:
+        """The method's networks by name, e.g. {"teacher": ..., "student": ...}; the first is evaluated and kept.
+
+        Parts of the method itself, not copies.
+        """
+
+    def draw_over_batch(self) -> Callable[[Views, Random], Views]:
+        """`batch_views` with this method's config, as the loader calls it."""
+        return partial(type(self).batch_views, self._given_config)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; the frozen parts stay in eval mode, so that nothing in them moves."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """`step`, so that what wraps a module (`DistributedDataParallel`) can wrap a method."""
+        return self.step(batch, progress)
+
+
+def evaluated_network(method: Method) -> Backbone:
+    """The first of the method's networks: the one that is evaluated and kept."""
+    return next(iter(method.networks().values()))

@@ -12,7 +12,7 @@ import pytest
 from ssl_bench.cli.result import show_result
 from ssl_bench.cli.show import describe_record
 from ssl_bench.measurement import Measurement, accuracy, wilson_interval, within_noise
-from tests.made_records import evaluation, make_record
+from tests.example_records import evaluation, make_record
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 2), (132, 244), (1068, 2000), (49_999, 50_000)])

@@ -72,8 +72,8 @@ class ToyMethod(Method):
         self.centre.lerp_(carry["mean"].mean(0), 0.1)
         move_towards(self.teacher, self.student, 0.9)
 
-    def evaluation_backbone(self) -> Backbone:
-        return self.teacher
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": self.teacher, "student": self.student}
 
 
 class ToySplit:

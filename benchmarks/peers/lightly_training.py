@@ -37,7 +37,7 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network
 from ssl_bench.files import write_atomically
-from ssl_bench.method import Method
+from ssl_bench.method import Method, evaluated_network
 from ssl_bench.recipes.resolve import Resolved, request_of, resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record
@@ -130,7 +130,7 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
         make_views = method.make_views(resolved.method_config)
         state = train(method, make_views, optimizer, plan, TrainingState(), report)
         measured = evaluate_network(
-            method.evaluation_backbone(), "trained", evaluators, dataset, seed=recipe.training.seed, device=device,
+            evaluated_network(method), "trained", evaluators, dataset, seed=recipe.training.seed, device=device,
             workers=plan.workers, run_dir=Path(folder), places=[METRIC[0]],
         )  # fmt: skip
     return measured, state

@@ -57,8 +57,8 @@ class LightlySimCLR(Method):
         first, second = self.head(self.backbone(torch.cat(list(batch.views)))).float().chunk(2)
         return StepOutput(self.criterion(first, second))
 
-    def evaluation_backbone(self) -> Backbone:
-        return self.backbone
+    def networks(self) -> dict[str, Backbone]:
+        return {"backbone": self.backbone}
 
 
 class LightlyBYOL(Method):
@@ -106,8 +106,8 @@ class LightlyBYOL(Method):
         momentum = cosine_schedule(progress.step, progress.total_steps, self.config.target_momentum, 1.0)
         update_momentum(self.online, self.target, m=momentum)
 
-    def evaluation_backbone(self) -> Backbone:
-        return self.backbone
+    def networks(self) -> dict[str, Backbone]:
+        return {"backbone": self.backbone}
 
 
 class LightlyDINO(Method):
@@ -172,8 +172,8 @@ class LightlyDINO(Method):
         momentum = cosine_schedule(progress.step, progress.total_steps, self.config.teacher_momentum, 1.0)
         update_momentum(self.student, self.teacher, m=momentum)
 
-    def evaluation_backbone(self) -> Backbone:
-        return self.teacher[0]
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": self.teacher[0], "student": self.backbone}
 
 
 TWINS: dict[str, Any] = {"simclr": LightlySimCLR, "byol": LightlyBYOL, "dino": LightlyDINO}

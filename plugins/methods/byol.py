@@ -176,6 +176,6 @@ class BYOL(Method):
         change = "a method.target_momentum nearer to 1, a lower optimizer.base_lr"
         return [Sign({"target_spread": NO_SPREAD}, "the target says the same of every image", change)]
 
-    def evaluation_backbone(self) -> Backbone:
-        """The online network's: "at the end of training, we only keep the encoder" f (section 3.1)."""
-        return self.online.backbone
+    def networks(self) -> dict[str, Backbone]:
+        """The online network's is evaluated: "at the end of training, we only keep the encoder" f (section 3.1)."""
+        return {"online": self.online.backbone, "target": self.target.backbone}

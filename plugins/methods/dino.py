@@ -180,8 +180,6 @@ class DINO(Method):
         # The student as it entered the last step, for the teacher that is one iteration behind it.
         self.previous = copy.deepcopy(self.teacher) if config.teacher == "previous_iteration" else None
         self.register_buffer("center", torch.zeros(config.out_dim))
-        batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.modules())
-        self.micro_batches_are_exact = config.assignment != "sinkhorn" and not batch_norm
 
     @classmethod
     def fill(cls, config: DINOSettings, situation: Situation) -> DINOSettings:
@@ -254,6 +252,6 @@ class DINO(Method):
         sharpen = "a method.teacher_temperature and teacher_temperature_start below student_temperature"
         return distillation_signs(self.config.out_dim, "--set method.assignment=centering", sharpen)
 
-    def evaluation_backbone(self) -> Backbone:
-        """The teacher's, which is better than the student's throughout training (figure 6)."""
-        return self.teacher.backbone
+    def networks(self) -> dict[str, Backbone]:
+        """The teacher is evaluated: it is better than the student throughout training (figure 6)."""
+        return {"teacher": self.teacher.backbone, "student": self.student.backbone}

@@ -152,8 +152,7 @@ class MoCoV2(Method):
         queue = torch.randn(config.queue_size or PAPERS_QUEUE, config.out_dim)
         self.register_buffer("queue", functional.normalize(queue, dim=-1))
         self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
-        self.micro_batches_are_exact = not has_batch_norm(self.query)
-        self.parts = 1 if self.micro_batches_are_exact else (config.batch_norm_splits or 1)
+        self.parts = (config.batch_norm_splits or 1) if has_batch_norm(self.query) else 1
         for layer in self.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum:
                 layer.momentum = 1 - (1 - layer.momentum) ** (1 / self.parts)
@@ -241,6 +240,6 @@ class MoCoV2(Method):
         change = "a lower optimizer.base_lr, a method.key_momentum nearer to 1"
         return [Sign({"key_spread": NO_SPREAD}, "keys are alike for all images", change)]
 
-    def evaluation_backbone(self) -> Backbone:
-        """The query encoder's, as in main_lincls.py."""
-        return self.query.backbone
+    def networks(self) -> dict[str, Backbone]:
+        """The query encoder's is evaluated, as in main_lincls.py."""
+        return {"query": self.query.backbone, "key": self.key.backbone}

@@ -29,7 +29,6 @@ class RandomInit(Method):
 
     Config = RandomInitSettings
     presets = PRESETS
-    micro_batches_are_exact = True
     expected_failures: ClassVar[dict[str, str]] = {"loss is a finite scalar": "nothing is trained, so there is no loss"}
 
     def __init__(self, config: RandomInitSettings, make_backbone: MakeBackbone) -> None:
@@ -48,6 +47,6 @@ class RandomInit(Method):
             "--epochs 0"
         )
 
-    def evaluation_backbone(self) -> Backbone:
+    def networks(self) -> dict[str, Backbone]:
         """The untrained backbone."""
-        return self.backbone
+        return {"backbone": self.backbone}

@@ -119,7 +119,6 @@ class SimCLR(Method):
 
     Config = SimCLRSettings
     presets = PRESETS
-    micro_batches_are_exact = False
 
     def __init__(self, config: SimCLRSettings, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)
@@ -166,6 +165,6 @@ class SimCLR(Method):
         near = {"loss": uniform(2 * batch_size - 1), "spread": NO_SPREAD}
         return [Sign(near, "all projections are alike", "a lower optimizer.base_lr, a larger --batch-size")]
 
-    def evaluation_backbone(self) -> Backbone:
+    def networks(self) -> dict[str, Backbone]:
         """f, without the projector: h is the better representation (section 4.2)."""
-        return self.backbone
+        return {"backbone": self.backbone}

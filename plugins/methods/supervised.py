@@ -81,8 +81,6 @@ class Supervised(Method):
         self.classifier = nn.Linear(self.backbone.feature_dim, config.classes)
         nn.init.normal_(self.classifier.weight, std=0.01)  # Goyal, section 5.1
         nn.init.zeros_(self.classifier.bias)
-        batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.modules())
-        self.micro_batches_are_exact = not batch_norm
 
     @classmethod
     def fill(cls, config: SupervisedSettings, situation: Situation) -> SupervisedSettings:
@@ -111,6 +109,6 @@ class Supervised(Method):
         loss = functional.cross_entropy(scores, batch.labels, label_smoothing=self.config.label_smoothing)
         return StepOutput(loss, {"accuracy": (scores.detach().argmax(dim=-1) == batch.labels).float().mean()})
 
-    def evaluation_backbone(self) -> Backbone:
+    def networks(self) -> dict[str, Backbone]:
         """The backbone, without the classifier."""
-        return self.backbone
+        return {"backbone": self.backbone}

@@ -246,6 +246,6 @@ class SwAV(Method):
         alike = Sign(near, "all embeddings are alike", change := "--set method.epsilon=0.03, a lower optimizer.base_lr")
         return [alike, Sign({"prototypes_used": ONE_USED}, "one prototype is predicted for every image", change)]
 
-    def evaluation_backbone(self) -> Backbone:
+    def networks(self) -> dict[str, Backbone]:
         """The backbone without projector and prototypes."""
-        return self.backbone
+        return {"backbone": self.backbone}

@@ -82,6 +82,9 @@ def run(
     ] = None,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="N", help="evaluate every network of the method (k-NN) after each N-th epoch")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="resume a stopped run; give its folder")] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="replace an earlier run of this id once the new one has begun")
@@ -111,6 +114,7 @@ def run(
     from ssl_bench.runs.runner import command_line
 
     flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
+    flags["training.eval_every"] = eval_every
     more_evaluators, paths = mask_folders(voc, davis)
     values = {key: value for key, value in flags.items() if value is not None} | paths | parse_assignments(set_ or [])
     request = requests.Request(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +13,13 @@ from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.cli.result import interval_text
 from ssl_bench.cli.width import print_folded
+from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
 
 HANG = 13
 """Where the text of a fact begins."""
+POINTS = 8
+"""Values of a curve that are shown."""
 
 if TYPE_CHECKING:
     from ssl_bench.records.record import EvaluationRecord, RunRecord
@@ -52,15 +55,42 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print_json(record.model_dump(mode="json"))
         else:
-            print_folded(describe_record(record, path), HANG)
+            print_folded(describe_record(record, path, _curves(record, folder, problems)), HANG)
         for problem in problems:
             print(f"warning: left out: {problem}", file=sys.stderr)
         if problems:
             raise typer.Exit(1)
 
 
-def describe_record(record: RunRecord, path: Path) -> list[str]:
-    """The record in lines for a reader."""
+def _curves(record: RunRecord, folder: Path, problems: list[str]) -> list[str]:
+    """One line for the main metric of every network over training; a line in `problems` for a file not to be used."""
+    from ssl_bench.records.curves import read_curves
+
+    if record.curves is None:
+        return []
+    try:
+        curves = read_curves(folder, record.curves.sha256)
+    except UserError as error:
+        problems.append(str(error))
+        return []
+    lines = []
+    for one in curves.series:
+        if one.primary:
+            points = "  ".join(f"{one.epochs[i]}: {one.values[i]:.1f}" for i in _spread_out(len(one.values)))
+            best = f"best {one.values[one.best]:.1f} after epoch {one.epochs[one.best]}"
+            lines.append(f"  {one.network:<11}{one.evaluator} {one.metric}, {one.unit} by epoch  {points}  ({best})")
+    return lines
+
+
+def _spread_out(count: int) -> list[int]:
+    """At most `POINTS` indices below `count`, evenly spread, the first and the last among them."""
+    if count <= POINTS:
+        return list(range(count))
+    return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]
+
+
+def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -> list[str]:
+    """The record in lines for a reader; `curves` are the lines on what was measured during training."""
     from ssl_bench.tables.paths import flatten, plain_text, singular
     from ssl_bench.tables.table import data_title
 
@@ -110,6 +140,7 @@ def describe_record(record: RunRecord, path: Path) -> list[str]:
     lines = [f"{record.run_id}  {outcome}", ""]
     lines += [f"  {name:<11}{text}" for name, text in facts if text]
     lines += ["", *_measured(record.evaluations, network.start), ""]
+    lines += ["during training", *curves, ""] if curves else []
     pictures = [picture for evaluation in record.evaluations for picture in evaluation.pictures]
     lines += ["pictures", *(f"  {path.parent / picture}" for picture in pictures), ""] if pictures else []
     lines += ["recipe"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from ssl_bench import registry
-from ssl_bench.backbone import Backbone
+from ssl_bench.backbone import Backbone, eval_mode
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import FeatureStore
@@ -55,6 +55,8 @@ def evaluate_network(
     evaluators: Sequence[tuple[str, Evaluator]],
     dataset: Dataset,
     *,
+    network: str | None = None,
+    step: int | None = None,
     seed: int,
     device: torch.device,
     workers: int,
@@ -65,11 +67,10 @@ def evaluate_network(
     """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here.
 
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
-    folder itself, PNG or GIF, and the record names them.
+    folder itself, PNG or GIF, and the record names them. `network` is its name in the method, `step` the optimizer
+    steps done. Every module's mode is put back.
     """
     called = "pretrained" if subject == "untrained" and backbone.pretrained else subject
-    training = backbone.training
-    backbone.eval()
     features = FeatureStore(
         backbone,
         dataset,
@@ -81,7 +82,7 @@ def evaluate_network(
         say=say,
     )
     records = []
-    try:
+    with eval_mode(backbone):
         for (name, evaluator), place in zip(evaluators, places, strict=True):
             begun = time.monotonic()
             say(f"{name} of the {called} network")
@@ -92,6 +93,8 @@ def evaluate_network(
                 EvaluationRecord(
                     evaluator=name,
                     subject=subject,
+                    network=network,
+                    step=step,
                     settings=evaluator.config.model_dump(mode="json"),
                     data=read.name,
                     data_fingerprint=read.fingerprint,
@@ -104,8 +107,6 @@ def evaluate_network(
                     made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
                 )
             )
-    finally:
-        backbone.train(training)
     return records
 
 

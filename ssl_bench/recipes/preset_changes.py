@@ -13,7 +13,8 @@ from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.recipe import TrainingSettings
 from ssl_bench.settings import Settings
 
-NOT_A_CHANGE = ("training.seed",)
+NOT_A_CHANGE = ("training.seed", "training.eval_every")
+"""Neither changes what a run is compared by: evaluation during training leaves training as it is."""
 
 
 def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:

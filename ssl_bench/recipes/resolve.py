@@ -134,6 +134,7 @@ def resolve(request: Request) -> Resolved:
                 fingerprint=None if read == dataset.fingerprint else read,
             )
         )
+    _check_eval_every(training, evaluator_names)
     recipe = Recipe(
         method=Part(name=method_name, settings=method_config.model_dump(mode="json")),
         backbone=Part(name=arch, settings=backbone_config.model_dump(mode="json")),
@@ -152,6 +153,25 @@ def resolve(request: Request) -> Resolved:
         evaluators=tuple(evaluators),
     )
     return Resolved(recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset)
+
+
+def _check_eval_every(training: TrainingSettings, evaluator_names: Sequence[str]) -> None:
+    """Raises `UserError` for evaluation during training that would never happen."""
+    every = training.eval_every
+    if every is None:
+        return
+    if every > training.epochs:
+        raise UserError(
+            f"training.eval_every = {every} is beyond the run of {training.epochs} epochs: nothing would be evaluated "
+            f"during training. Give --eval-every 1 to {training.epochs}, or leave it out."
+            if training.epochs
+            else f"training.eval_every = {every}, and the run trains nothing (0 epochs): leave --eval-every out."
+        )
+    if not any(registry.evaluator(name).during_training for name in evaluator_names):
+        raise UserError(
+            f"--eval-every needs an evaluator that runs during training, and {', '.join(evaluator_names) or 'none'} is "
+            "chosen: add knn to --with."
+        )
 
 
 def _method_name(request: Request, file: RecipeFile) -> str:

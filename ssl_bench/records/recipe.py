@@ -24,6 +24,10 @@ class TrainingSettings(Settings):
     )
     batch_size: int = setting(64, "images per optimizer step, over all devices", unit="images", ge=1)
     seed: int = setting(0, "seed of initial weights, order and augmentation", ge=0, lt=2**63)
+    eval_every: int | None = setting(
+        None, "epochs between two evaluations during training, of every network of the method; none: not evaluated",
+        unit="epochs", ge=1,
+    )  # fmt: skip
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "fp32, bf16 autocast, or auto: bf16 where a measurement on this machine shows that it pays"
     )
@@ -98,6 +102,8 @@ class Recipe(Settings):
         content = self.model_dump(mode="json")
         for key in OUTSIDE_DIGEST:
             del content["data"][key]
+        if content["training"]["eval_every"] is None:  # older digests stay valid
+            del content["training"]["eval_every"]
         settings = content["backbone"]["settings"]
         for name, before in ADDED_BACKBONE_SETTINGS.items():  # so that older digests stay valid
             if name in settings and settings[name] in before:

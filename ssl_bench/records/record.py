@@ -13,8 +13,9 @@ from ssl_bench.measurement import Measurement
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.state_file import read_model, sealed
 
-SCHEMA_VERSION = 2
-"""2: a file carries a fingerprint of itself (`state_file`), and a record may have notes."""
+SCHEMA_VERSION = 3
+"""2: a file carries a fingerprint of itself (`state_file`), and a record may have notes. 3: evaluations name their
+network and step, and a record its curves."""
 UNSEALED_SCHEMA = 1
 """The last version without a fingerprint; still read."""
 
@@ -35,6 +36,10 @@ class EvaluationRecord(RecordPart):
     evaluator: str
     subject: Literal["trained", "untrained"]
     """The same architecture and seed before the first step is "untrained"."""
+    network: str | None = None
+    """Its name in the method's `networks()`; None in records of schema 1 and 2."""
+    step: int | None = None
+    """Optimizer steps done; None in records of schema 1 and 2."""
     settings: dict[str, Any]
     data: str
     """Name of the data set the evaluator read."""
@@ -126,6 +131,29 @@ class TrainingRecord(RecordPart):
     """Mean of each logged value over the last epoch."""
 
 
+class CurveSummary(RecordPart):
+    """The main metric of one evaluator on one network over training."""
+
+    network: str
+    evaluator: str
+    metric: str
+    unit: str
+    first: float
+    last: float
+    best: float
+    best_step: int
+    points: int
+
+
+class CurvesRecord(RecordPart):
+    """What was measured during training, which stands in a file beside the record."""
+
+    file: str
+    sha256: str
+    evaluated_steps: tuple[int, ...]
+    summaries: tuple[CurveSummary, ...]
+
+
 class RunRecord(RecordPart):
     """Everything a table or a sceptic needs to know of one run."""
 
@@ -150,6 +178,8 @@ class RunRecord(RecordPart):
     machine: MachineRecord
     training: TrainingRecord
     evaluations: tuple[EvaluationRecord, ...]
+    curves: CurvesRecord | None = None
+    """None for a run without `training.eval_every`."""
     versions: dict[str, str]
     git_commit: str | None
     """Of the working directory's checkout of sslbench when it is one, with "+changes" when it was dirty."""

@@ -36,8 +36,11 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def sealed(model: BaseModel) -> bytes:
-    """The model as JSON with its fingerprint at the end. Raises `UserError` for text that no file can hold."""
+def sealed(model: BaseModel, indent: int | None = 1) -> bytes:
+    """The model as JSON with its fingerprint at the end, on one line where `indent` is None.
+
+    Raises `UserError` for text that no file can hold.
+    """
     try:
         content = json.loads(model.model_dump_json())
         problem = _problem(content)
@@ -46,7 +49,7 @@ def sealed(model: BaseModel) -> bytes:
     if problem:
         raise UserError(f"{type(model).__name__} cannot be written: {problem}")
     content[FINGERPRINT] = fingerprint(content)
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    return (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def parse_strictly(data: bytes) -> dict[str, Any]:

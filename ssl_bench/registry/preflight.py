@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -12,9 +15,28 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import Settings
 
 if TYPE_CHECKING:
-    from ssl_bench.method import StepOutput
+    from ssl_bench.method import Method, StepOutput
 
+CALLS = {
+    "fill": "cls, config, situation",
+    "make_views": "cls, config",
+    "batch_views": "cls, config, views, rng",
+    "prepare": "self, batches",
+    "step": "self, batch, progress",
+    "before_optimizer": "self, progress",
+    "update": "self, carry, progress",
+    "signs": "self, batch_size",
+    "parameter_groups": "self",
+    "networks": "self",
+}
+"""The parameters with which a method's functions are called, all by position."""
 CAPABILITIES: tuple[str, ...] = get_args(Capability)
+NETWORK_NAME = re.compile(r"[A-Za-z0-9_-]+")
+REPLACED = (
+    "has evaluation_backbone(), which networks() replaced: write "
+    'def networks(self): return {"backbone": ...} with what evaluation_backbone() returned first, and delete it'
+)
+"""What a plugin written for the first version of the contract is told."""
 
 
 def why_no_plugin(loaded: object, contract: type) -> str:
@@ -32,11 +54,60 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         return (
             f"has a Config that is no settings model: make {config.__name__} a subclass of ssl_bench.settings.Settings"
         )
+    if kind == "Method" and hasattr(loaded, "evaluation_backbone"):
+        return REPLACED
     for name in dir(contract):
         if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
             meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
             return f"has no {name}(): write it. {meaning}"
+    if kind == "Method" and (wrong := wrong_hook(loaded)):
+        return wrong
     return wrong_capabilities(loaded)
+
+
+def wrong_hook(method: type) -> str:
+    """The first of a method's functions that the loop cannot call, and how to write it; "" for none."""
+    for name, call in CALLS.items():
+        hook = inspect.getattr_static(method, name, None)
+        if not isinstance(hook, classmethod | staticmethod) and not callable(hook):
+            continue
+        of_class = call.startswith("cls")
+        bound = getattr(method, name)
+        given = call.split(", ")[1:] if isinstance(hook, classmethod) else call.split(", ")
+        try:
+            inspect.signature(bound).bind(*given)
+        except (TypeError, ValueError):
+            decorator = "@classmethod " if of_class else ""
+            shown = f"{name}{inspect.signature(bound)}"
+            return f"has {shown}, which is not how it is called: write {decorator}def {name}({call})"
+        if of_class and not isinstance(hook, classmethod):
+            return f"has {name}() without @classmethod: write @classmethod def {name}({call})"
+    return ""
+
+
+def require_frozen(method: Method, name: str) -> None:
+    """Raises `UserError` unless the parts that a method declares frozen are there and untrained."""
+    if wrong := wrong_frozen(method):
+        raise UserError(f"the method {name!r} {wrong}")
+
+
+def wrong_frozen(method: Method) -> str:
+    """What is wrong with a method's `frozen`; "" where nothing is."""
+    parts = dict(method.named_modules())
+    listed = {id(p) for group in method.parameter_groups() for p in group.parameters}
+    for part in sorted(method.frozen):
+        if part not in parts:
+            known = [one for one in parts if one]
+            return f"names {part!r} as frozen, and has no such submodule.{did_you_mean(part, known)}"
+        for weight, parameter in parts[part].named_parameters():
+            if parameter.requires_grad:
+                return (
+                    f"names {part!r} as frozen, and {part}.{weight} asks for a gradient: call "
+                    f"self.{part}.requires_grad_(False) in __init__, or take it out of `frozen`"
+                )
+            if id(parameter) in listed:
+                return f"lists {part}.{weight} in parameter_groups(), and names {part!r} as frozen: leave it out"
+    return ""
 
 
 def wrong_capabilities(loaded: object) -> str:
@@ -71,18 +142,28 @@ def require_filled(config: object, kind: type, method: str) -> None:
         )
 
 
-def require_parts(make_views: object, judged: object, method: str) -> None:
-    """Raises `UserError` unless a method gave a function that makes views and a backbone to judge."""
+def require_parts(make_views: object, networks: object, method: str) -> None:
+    """Raises `UserError` unless a method gave a function that makes views and its networks by name."""
     if not callable(make_views):
         raise UserError(
             f"the method {method!r}: make_views() gives {make_views!r}. Return a function of (image, Random), e.g. "
             "ssl_bench.blocks.views.MultiCrop"
         )
-    if not isinstance(judged, Backbone):
-        raise UserError(
-            f"the method {method!r}: evaluation_backbone() gives {judged!r:.60}. Return what make_backbone() built, "
-            "without head"
-        )
+    if wrong := wrong_networks(networks):
+        raise UserError(f"the method {method!r}: {wrong}")
+
+
+def wrong_networks(networks: object) -> str:
+    """What is wrong with what `networks()` gave; "" where nothing is."""
+    example = 'Return e.g. {"teacher": self.teacher, "student": self.student}, the evaluated one first'
+    if not isinstance(networks, Mapping) or not networks:
+        return f"networks() gives {networks!r:.60}. {example}"
+    for name, network in networks.items():
+        if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
+            return f"networks() names a network {name!r:.60}. Give it letters, digits, _ and - only. {example}"
+        if not isinstance(network, Backbone):
+            return f"networks()[{name!r}] is {network!r:.60}. Return what make_backbone() built, without head"
+    return ""
 
 
 def require_step_output(output: StepOutput, method: str) -> None:

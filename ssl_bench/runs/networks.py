@@ -10,6 +10,7 @@ import torch
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
+from ssl_bench.method import evaluated_network
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import RunRecord, read_record
 from ssl_bench.records.state_file import DamagedFile, parse_strictly
@@ -49,7 +50,7 @@ def untrained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
         return kind(config, image_px=recipe.data.image_px, drop_path=drop_path)
 
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
-    return method(method_config, make_backbone).evaluation_backbone().eval(), record
+    return evaluated_network(method(method_config, make_backbone)).eval(), record
 
 
 def kept_weights(run_dir: Path) -> dict[str, torch.Tensor]:

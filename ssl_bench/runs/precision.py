@@ -17,7 +17,7 @@ from ssl_bench.evaluation.speed import BUSY, LONG_PASS_SECONDS, Stopwatch, Timin
 from ssl_bench.files import cache_folder, write_atomically
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.runs.device_name import device_name
-from ssl_bench.training.loop import Plan, autocast
+from ssl_bench.training.loop import Plan, autocast, prepare
 
 WORTH = 1.1
 """bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""
@@ -101,6 +101,7 @@ def _remember(memory: Path, known: dict[str, dict[str, float]]) -> None:
 def first_step(method: Method, batch: Batch, plan: Plan) -> StepOutput:
     """What the first step gives, in fp32; buffers are left as they were."""
     with _buffers_kept(method):
+        prepare(method, [batch], plan)
         return method.train().step(batch, _start(plan))
 
 
@@ -121,6 +122,7 @@ def _timings(method: Method, batch: Batch, plan: Plan, names: list[str]) -> dict
     method.train()
     timings: dict[str, list[Timing]] = {name: [] for name in names}
     with _buffers_kept(method):
+        prepare(method, [batch], plan)
         for _ in range(REPEATS + 1):
             for name in names:
                 timings[name].append(_one_pass(method, batch, plan, name))

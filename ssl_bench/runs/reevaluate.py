@@ -51,6 +51,7 @@ def reevaluate(
     for note in dataset.notes:
         say(f"{dataset.name}: {note}")
 
+    network = next((one.network for one in record.evaluations if one.network), None)
     networks = {"untrained": untrained_backbone}
     if record.training.steps:
         networks["trained"] = trained_backbone
@@ -68,6 +69,7 @@ def reevaluate(
                 continue
             done = evaluate_network(
                 backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
+                network=network, step=record.training.steps if subject == "trained" else 0,
                 seed=recipe.training.seed, device=device,
                 workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
                 run_dir=run_dir, places=[place], say=say,

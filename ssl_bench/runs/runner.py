@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,15 +28,17 @@ from ssl_bench.evaluation.speed import measure_speed
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.files import write_atomically
 from ssl_bench.hints import resume_command
-from ssl_bench.method import Batch, MakeViews, Method
+from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
 from ssl_bench.registry.failures import in_one_message
-from ssl_bench.registry.preflight import require_capabilities, require_parts, require_step_output
+from ssl_bench.registry.preflight import require_capabilities, require_frozen, require_parts, require_step_output
 from ssl_bench.runs import machine
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
+from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.precision import Precision, choose_precision, first_step
 from ssl_bench.runs.restart import replacing
@@ -125,7 +127,7 @@ class _Session:
     @property
     def network(self) -> Backbone:
         """What is evaluated."""
-        return self.method.evaluation_backbone()
+        return evaluated_network(self.method)
 
     def measure_before_training(self, state: RunState) -> RunState:
         """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
@@ -139,7 +141,7 @@ class _Session:
                 precision_reason=precision.reason,
                 threads=torch.get_num_threads(),
                 speed=speed.as_record(),
-                untrained=tuple(self.evaluate("untrained")),
+                untrained=tuple(self.evaluate("untrained", 0)),
             )
             state = state.model_copy(update={"before_training": before})
             write_run_state(self.start.run_dir, state)
@@ -162,14 +164,17 @@ class _Session:
         status: Literal["finished", "collapsed", "failed"] = "finished"
         reason, trained = "", list[EvaluationRecord]()
         try:
-            train(self.method, self.make_views, self.optimizer, plan, progress, self.display.step)
+            train(
+                self.method, self.make_views, self.optimizer, plan, progress, self.display.step,
+                self._during_training(progress.step),
+            )  # fmt: skip
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
         try:
             if status == "finished" and plan.total_steps:
                 self._save_weights()
                 try:
-                    trained = self.evaluate("trained")
+                    trained = self.evaluate("trained", progress.step)
                 except UnusableFeatures as useless:
                     status, reason = useless.status, str(useless)
             record = self._record(
@@ -184,10 +189,23 @@ class _Session:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return record
 
-    def evaluate(self, subject: Literal["untrained", "trained"]) -> list[EvaluationRecord]:
-        """Every evaluator on the network as it is now."""
+    def _during_training(self, first_step: int) -> Callable[[int], None]:
+        """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""
+        every = self.resolved.recipe.training.eval_every
+        if every is None:
+            return lambda step: None
+        quick = [(name, evaluator) for name, evaluator in self.evaluators if evaluator.during_training]
+        evaluations = EpochEvaluations(
+            self.method, quick, self.resolved.dataset, self.plan, every, self.start.run_dir, self.display.say
+        )
+        evaluations.resume_at(first_step)
+        return evaluations
+
+    def evaluate(self, subject: Literal["untrained", "trained"], step: int) -> list[EvaluationRecord]:
+        """Every evaluator on the network as it is now, after `step` steps."""
         return evaluate_network(
-            self.network, subject, self.evaluators, self.resolved.dataset, seed=self.plan.seed, device=self.plan.device,
+            self.network, subject, self.evaluators, self.resolved.dataset, network=next(iter(self.method.networks())),
+            step=step, seed=self.plan.seed, device=self.plan.device,
             workers=self.plan.workers, run_dir=self.start.run_dir,
             places=[f"evaluations/{name}-{subject}" for name, _ in self.evaluators], say=self.display.say,
         )  # fmt: skip
@@ -230,6 +248,7 @@ class _Session:
             machine=machine.record(self.plan.device, Precision(before.precision, before.precision_reason, None)),
             training=training,
             evaluations=(*before.untrained, *trained),
+            curves=summarize_curves(self.start.run_dir),
             versions=machine.versions(),
             git_commit=machine.git_commit(),
             command=self.start.command,
@@ -248,8 +267,10 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         display.line("images", str(require_readable(dataset)))
     torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
     method = build_method(resolved).to(device)
-    network, make_views = method.evaluation_backbone(), method.make_views(resolved.method_config)
-    require_parts(make_views, network, recipe.method.name)
+    make_views = method.make_views(resolved.method_config)
+    require_parts(make_views, method.networks(), recipe.method.name)
+    require_frozen(method, recipe.method.name)
+    network = evaluated_network(method)
     refuse_unsupported(network, recipe.arch, evaluators)
     _require(method, network, recipe.method.name, recipe.arch)
     require_images_fit(network, dataset.image_px, recipe.arch, resolved)
@@ -295,7 +316,7 @@ def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Re
     except UserError:
         raise
     except Exception as error:
-        raise step_failure(error, batch, method.evaluation_backbone(), resolved) from error
+        raise step_failure(error, batch, evaluated_network(method), resolved) from error
 
 
 def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, display: Display) -> TrainingState:

@@ -13,7 +13,11 @@ from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title
 
-NOT_IN_IDENTITY = ("recipe.training.seed", *(f"recipe.data.{key}" for key in OUTSIDE_DIGEST))
+NOT_IN_IDENTITY = (
+    "recipe.training.seed",
+    "recipe.training.eval_every",
+    *(f"recipe.data.{key}" for key in OUTSIDE_DIGEST),
+)
 """Values of a recipe in which the runs of one row may differ."""
 PRECISION = "machine.precision"
 """Decided by a measurement where the recipe says "auto", so two runs of one recipe can differ in it."""

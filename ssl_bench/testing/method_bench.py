@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -40,19 +41,33 @@ class Bench:
     config: Any
     network: subjects.Network
 
-    def build(self, seed: int = 0) -> Method:
-        """A new method in training mode, its weights drawn from `seed`."""
+    def build(self, seed: int = 0, *, prepared: bool = True) -> Method:
+        """A new method in training mode, its weights drawn from `seed`, prepared on one batch."""
         torch.manual_seed(seed)
-        return self.kind(self.config, self.network).train()
+        method = self.kind(self.config, self.network).train()
+        if prepared:
+            self.prepare(method)
+        return method
+
+    def prepare(self, method: Method) -> None:
+        """`method.prepare` as the loop calls it, on one batch."""
+        if self.kind.prepare is not Method.prepare:
+            torch.manual_seed(999)
+            with torch.no_grad():
+                method.prepare(iter([self.batch()]))
+            method.train()
 
     @cached_property
     def make_views(self) -> MakeViews:
         """The method's augmentation."""
         return self.kind.make_views(self.config)
 
-    def batch(self, seed: int = 0) -> Batch:
-        """Eight pictures' views, new tensors at every call."""
-        return subjects.batch_of(self.make_views, labelled=self.kind.needs_labels, seed=seed)
+    def batch(self, seed: int = 0, *, drawn: bool = True) -> Batch:
+        """Eight pictures' views, new tensors at every call, after `batch_views` if `drawn`."""
+        batch = subjects.batch_of(self.make_views, labelled=self.kind.needs_labels, seed=seed)
+        if not drawn:
+            return batch
+        return replace(batch, views=self.kind.batch_views(self.config, batch.views, Random(f"batch-{seed}")))
 
     def step(self, method: Method, batch: Batch, step: int = MIDDLE) -> StepOutput:
         """`method.step` with the random state that the training loop would set for the step."""

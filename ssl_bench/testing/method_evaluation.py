@@ -1,4 +1,4 @@
-"""Checks of the network that a method gives to be judged."""
+"""Checks of the networks that a method names, and of the one that is evaluated."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from torch import Tensor
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.evaluation.features import FeatureStore, UnusableFeatures
+from ssl_bench.method import evaluated_network
+from ssl_bench.registry.preflight import wrong_networks
 from ssl_bench.testing import subjects
 from ssl_bench.testing.method_bench import Subject, optimizer_of, some
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 from ssl_bench.training.collapse_doctor import is_there
 
 
-def evaluation_backbone_is_part_of_the_method(subject: Subject) -> None:
-    """`evaluation_backbone()` returns a backbone whose weights are the method's own, not a copy's."""
+def networks_are_parts_of_the_method(subject: Subject) -> None:
+    """`networks()` gives backbones by name whose weights are the method's own, not copies."""
     for bench in subject.working:
         method = bench.build()
-        judged = method.evaluation_backbone()
-        require(
-            isinstance(judged, Backbone),
-            f"evaluation_backbone() gives a {type(judged).__name__}: return what make_backbone() built, without head",
-        )
+        networks = method.networks()
+        wrong = wrong_networks(networks)
+        require(not wrong, wrong)
         own = {id(tensor) for tensor in (*method.parameters(), *method.buffers())}
-        copied = [name for name, tensor in judged.named_parameters() if id(tensor) not in own]
-        require(
-            not copied,
-            f"evaluation_backbone()'s {some(copied)} is not the method's: return self.teacher.backbone or the like "
-            "itself, not a copy",
-        )
+        for name, network in networks.items():
+            copied = [weight for weight, tensor in network.named_parameters() if id(tensor) not in own]
+            require(
+                not copied,
+                f"networks()[{name!r}] holds {some(copied)}, which is not the method's: return self.teacher or the "
+                "like itself, not a copy",
+            )
 
 
 def evaluation_features_are_finite_and_not_constant(subject: Subject) -> None:
@@ -38,12 +39,12 @@ def evaluation_features_are_finite_and_not_constant(subject: Subject) -> None:
         method = bench.build()
         if any(parameter.requires_grad for parameter in method.parameters()):
             bench.train_step(method, optimizer_of(method), bench.batch())
-        judged = method.evaluation_backbone().eval()
+        judged = evaluated_network(method).eval()
         with torch.no_grad():
             features = judged(torch.stack([_standard(seed) for seed in range(4)]))
         require(
             features.shape == (4, judged.feature_dim),
-            f"features of 4 images are {tuple(features.shape)}: evaluation_backbone() must give (4, feature_dim = "
+            f"features of 4 images are {tuple(features.shape)}: the first of networks() must give (4, feature_dim = "
             f"{judged.feature_dim}); leave the head out",
         )
         require(bool(torch.isfinite(features).all()), "features hold NaN or infinity after one step")
@@ -62,7 +63,7 @@ def collapse_is_detected_when_forced(subject: Subject) -> None:
             for parameter in method.parameters():
                 parameter.zero_()
         store = FeatureStore(
-            method.evaluation_backbone(),
+            evaluated_network(method),
             subjects.SmallData(),
             image_px=subjects.IMAGE_PX,
             device=torch.device("cpu"),
@@ -76,7 +77,7 @@ def collapse_is_detected_when_forced(subject: Subject) -> None:
             continue
         raise CheckFailed(
             "with every weight of the method at 0 the evaluation features still differ from image to image, so a "
-            "collapse would go unseen: evaluation_backbone() must be a part of the method itself and add nothing"
+            "collapse would go unseen: the first of networks() must be a part of the method itself and add nothing"
         )
 
 

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ssl_bench.method import Batch, Method
-from ssl_bench.testing.method_bench import MIDDLE, Bench, Subject, optimizer_of, some
-from ssl_bench.testing.outcomes import CheckSkipped, require
+from ssl_bench.method import Method
+from ssl_bench.testing.method_bench import MIDDLE, Subject, optimizer_of, some
+from ssl_bench.testing.outcomes import require
 
 STEPS_TO_FALL = 12
-
-TOLERANCE = 1e-4
-"""Largest relative difference of the gradients of two micro-batches and of their batch, in float32."""
 
 
 def loss_falls_on_one_batch(subject: Subject) -> None:
@@ -104,44 +101,6 @@ def teacher_gets_no_gradient(subject: Subject) -> None:
                 f"{name} has a gradient, and update() moves it as a teacher's: compute the teacher's output under "
                 "torch.no_grad() in step(), and freeze it with requires_grad_(False) in __init__",
             )
-
-
-def two_micro_batches_equal_one_batch(subject: Subject) -> None:
-    """Where `micro_batches_are_exact` is claimed, the mean of two halves' losses has the whole batch's gradient."""
-    claimed = [bench for bench in subject.working if bench.build().micro_batches_are_exact]
-    if not claimed:
-        raise CheckSkipped("micro_batches_are_exact is not claimed")
-    for bench in claimed:
-        batch = bench.batch()
-        half = len(batch.index) // 2
-        whole, parts = _without_dropout(bench.build()), _without_dropout(bench.build())
-        _backward(bench, whole, batch, 1.0)
-        for part in (slice(half), slice(half, None)):
-            labels = None if batch.labels is None else batch.labels[part]
-            _backward(bench, parts, Batch(tuple(view[part] for view in batch.views), batch.index[part], labels), 0.5)
-        for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
-            if one.grad is None or other.grad is None:
-                continue
-            scale = max(float(one.grad.norm()), 1e-6)
-            difference = float((one.grad - other.grad).norm()) / scale
-            require(
-                difference < TOLERANCE or float((one.grad - other.grad).abs().max()) < 1e-6,
-                f"{name}: the gradient of two micro-batches differs from their batch's by {difference:.1%} on "
-                f"{bench.network.name}: set self.micro_batches_are_exact = False where the loss compares samples or "
-                "the networks have batch norm",
-            )
-
-
-def _backward(bench: Bench, method: Method, batch: Batch, weight: float) -> None:
-    (bench.step(method, batch).loss * weight).backward()  # type: ignore[no-untyped-call]
-
-
-def _without_dropout(method: Method) -> Method:
-    """Random layers switched off: the halves of a batch would draw other numbers than the whole."""
-    for module in method.modules():
-        if "drop" in type(module).__name__.lower():
-            module.eval()
-    return method
 
 
 def _follows_another(name: str, step: Tensor, before: Mapping[str, Tensor]) -> bool:

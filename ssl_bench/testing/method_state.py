@@ -71,9 +71,14 @@ def state_moves_in_update(subject: Subject) -> None:
     for bench in subject.working:
         method = bench.build()
         trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
-        frozen = {name for name, _ in method.named_parameters()} - trained
+        frozen = {name for name, _ in method.named_parameters() if not _is_declared(name, method)} - trained
         held = {name.partition(".")[0] for name in frozen} - {name.partition(".")[0] for name in trained}
-        buffers = {name for name in state_of(method) if name not in trained | frozen and _is_own(name, method)}
+        parameters = {name for name, _ in method.named_parameters()}
+        buffers = {
+            name
+            for name in state_of(method)
+            if name not in parameters and _is_own(name, method) and not _is_declared(name, method)
+        }
         if not held and not buffers:
             raise CheckSkipped("there is no state beside the trained parameters")
         optimizer, before = optimizer_of(method), state_of(method)
@@ -153,6 +158,11 @@ def moved_plain(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         if not equal:
             changed.append(name)
     return changed
+
+
+def _is_declared(name: str, method: Method) -> bool:
+    """Whether a tensor belongs to a part that `frozen` names."""
+    return any(name.startswith(f"{part}.") for part in method.frozen)
 
 
 def _is_own(name: str, method: Method) -> bool:

@@ -14,10 +14,12 @@ from torch.utils.data import Dataset as TorchDataset
 from ssl_bench.dataset import Split
 from ssl_bench.datasets.workers import from_workers, quiet_worker
 from ssl_bench.errors import UserError
-from ssl_bench.method import Batch, MakeViews
+from ssl_bench.method import Batch, MakeViews, Views
 
 Key = tuple[int, int]
 """(epoch, index of the sample)."""
+BatchViews = Callable[[Views, Random], Views]
+"""`Method.batch_views` with its config."""
 
 
 class EpochOrder(Sampler[list[Key]]):
@@ -32,6 +34,10 @@ class EpochOrder(Sampler[list[Key]]):
     def __len__(self) -> int:
         return self.steps_per_epoch * self.epochs - self.first_step
 
+    def after(self, batches: int) -> EpochOrder:
+        """The order without its first `batches` ones."""
+        return EpochOrder(self.images, self.batch_size, self.epochs, self.seed, self.first_step + batches)
+
     def __iter__(self) -> Iterator[list[Key]]:
         for epoch in range(self.first_step // max(1, self.steps_per_epoch), self.epochs):
             generator = torch.Generator().manual_seed(Random(f"order-{self.seed}-{epoch}").getrandbits(63))
@@ -39,6 +45,42 @@ class EpochOrder(Sampler[list[Key]]):
             skipped = self.first_step % self.steps_per_epoch if epoch == self.first_step // self.steps_per_epoch else 0
             for step in range(skipped, self.steps_per_epoch):
                 yield [(epoch, index) for index in order[step * self.batch_size : (step + 1) * self.batch_size]]
+
+
+class SinglePass(Sampler[list[Key]]):
+    """Every image once, by index, for `Method.prepare`: epoch -1; the last batch may be smaller."""
+
+    def __init__(self, images: int, batch_size: int, seed: int, first_step: int = 0) -> None:
+        self.images, self.batch_size, self.seed, self.first_step = images, batch_size, seed, first_step
+
+    def __len__(self) -> int:
+        return -(-self.images // self.batch_size) - self.first_step
+
+    def after(self, batches: int) -> SinglePass:
+        """The pass without its first `batches` ones."""
+        return SinglePass(self.images, self.batch_size, self.seed, self.first_step + batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for low in range(self.first_step * self.batch_size, self.images, self.batch_size):
+            yield [(-1, index) for index in range(low, min(low + self.batch_size, self.images))]
+
+
+Order = EpochOrder | SinglePass
+BatchKey = tuple[int, list[Key]]
+"""(step, keys of its samples)."""
+
+
+class Numbered(Sampler[BatchKey]):
+    """An order with the step of each batch."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        return enumerate(self.order, self.order.first_step)
 
 
 class TrainingViews(TorchDataset[tuple[tuple[Tensor, ...], int, int]]):
@@ -52,12 +94,34 @@ class TrainingViews(TorchDataset[tuple[tuple[Tensor, ...], int, int]]):
         views = self.make_views(self.split.image(index), Random(f"views-{self.seed}-{epoch}-{index}"))
         return tuple(views), index, int(self.split.labels[index]) if self.needs_labels else -1
 
+    def __getitems__(self, batch: BatchKey) -> tuple[int, int, list[Any]]:
+        """(step, epoch, samples): what torch's DataLoader hands to `Collate`."""
+        step, keys = batch
+        return step, keys[0][0], [self[key] for key in keys]
+
+
+class Collate:
+    """Samples to a batch, then the method's `batch_views`. At module level, so that spawned workers can unpickle it."""
+
+    def __init__(self, batch_views: BatchViews, seed: int) -> None:
+        self.batch_views, self.seed = batch_views, seed
+
+    def __call__(self, batch: tuple[int, int, Sequence[Any]]) -> Any:
+        """The stacked views after `batch_views`, the indices and the labels of (step, epoch, samples)."""
+        step, epoch, samples = batch
+        views, index, labels = _stacked(samples)
+        views = self.batch_views(tuple(views), Random(f"batch-{self.seed}-{epoch}-{step}"))
+        if not isinstance(views, tuple) or not all(isinstance(view, Tensor) for view in views):
+            raise UserError(f"batch_views() of the method gives {views!r:.60}: return a tuple of tensors")
+        return views, index, labels
+
 
 def batches(
     split: Split,
     make_views: MakeViews,
-    order: EpochOrder,
+    order: Order,
     *,
+    batch_views: BatchViews = lambda views, rng: views,
     needs_labels: bool,
     workers: int,
     device: torch.device,
@@ -68,12 +132,11 @@ def batches(
     views = TrainingViews(split, make_views, order.seed, needs_labels)
 
     def make_loader(skipped: int, processes: int) -> DataLoader[Any]:
-        rest = EpochOrder(order.images, order.batch_size, order.epochs, order.seed, order.first_step + skipped)
         return DataLoader(
             views,
-            batch_sampler=rest,
+            batch_sampler=Numbered(order.after(skipped)),  # type: ignore[arg-type]  # for `__getitems__`
             num_workers=processes,
-            collate_fn=_collate,
+            collate_fn=Collate(batch_views, order.seed),  # type: ignore[arg-type]
             worker_init_fn=quiet_worker,
             pin_memory=device.type == "cuda",
         )
@@ -84,7 +147,7 @@ def batches(
         yield Batch(moved, here, labels.to(device, non_blocking=True) if needs_labels else None)
 
 
-def _collate(samples: Sequence[Any]) -> Any:
+def _stacked(samples: Sequence[Any]) -> Any:
     shapes = {tuple(tuple(view.shape) for view in views) for views, _, _ in samples}
     if len(shapes) > 1:
         one, other = sorted(shapes, key=str)[:2]

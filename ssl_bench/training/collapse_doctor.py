@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ssl_bench.backbone import Backbone, eval_mode
 from ssl_bench.blocks.collapse_signs import entropy, spread
-from ssl_bench.method import Method, Sign
+from ssl_bench.method import Method, Sign, evaluated_network
 
 PROBED_IMAGES = 64
 """At most so many images of a batch are looked at; a probe then costs about a tenth of a step."""
@@ -99,7 +99,7 @@ class Doctor:
         """What is logged of the features; nothing for views that are no images and for a batch of one."""
         if images.ndim != 4 or len(images) < LEAST_IMAGES:
             return {}
-        return probe(method.evaluation_backbone(), images, step)
+        return probe(evaluated_network(method), images, step)
 
     def suspects(self, step: int, lasting: Mapping[str, int]) -> bool:
         """Whether there is a sign after `step` steps, of those counted in `lasting`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,10 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
 from ssl_bench.dataset import Split
 from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
-from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.method import Batch, MakeViews, Method, Progress, StepOutput
+from ssl_bench.registry.failures import in_one_message
 from ssl_bench.signals import stop_requests
-from ssl_bench.training.batches import EpochOrder, batches
+from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches
 from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
@@ -104,10 +105,20 @@ class Plan:
     ) -> Iterator[Batch]:
         """Batches from `first_step` to the end, on the plan's device; `note` as in `loading.from_workers`."""
         order = EpochOrder(len(self.split), self.batch_size, self.epochs, self.seed, first_step)
+        return self._batches(order, method, make_views, note)
+
+    def single_pass(self, method: Method, make_views: MakeViews) -> Iterator[Batch]:
+        """Every training image once, in order, as `Method.prepare` sees them."""
+        return self._batches(SinglePass(len(self.split), self.batch_size, self.seed), method, make_views)
+
+    def _batches(
+        self, order: Order, method: Method, make_views: MakeViews, note: Callable[[str], None] = lambda line: None
+    ) -> Iterator[Batch]:
         return batches(
             self.split,
             make_views,
             order,
+            batch_views=method.draw_over_batch(),
             needs_labels=method.needs_labels,
             workers=self.workers,
             device=self.device,
@@ -122,13 +133,17 @@ def train(
     plan: Plan,
     state: TrainingState,
     report: Callable[[StepReport], None] = lambda _: None,
+    after_step: Callable[[int], None] = lambda _: None,
 ) -> TrainingState:
     """Train from `state.step` to the end of the plan, whose last step is saved too.
 
+    `after_step` is told the number of steps done, before a checkpoint of that step; its time is not the training's.
     Raises `Stopped` after a signal, with all saved; `RunFailed` when the loss is not finite or the run collapses, with
     the last good checkpoint kept; and, after saving, what went wrong between two steps (an image, a worker process).
     """
     checkpoints = plan.run_dir / "checkpoints"
+    if state.step == 0:
+        prepare(method, plan.single_pass(method, make_views), plan)
     warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
     last_saved = begun = time.monotonic()
@@ -173,6 +188,9 @@ def train(
                     )
                 )  # fmt: skip
                 notes.clear()
+                paused = time.monotonic()
+                after_step(state.step)
+                begun += time.monotonic() - paused
                 if stop_requested():
                     raise Stopped(state.step, plan.total_steps, save())
                 if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
@@ -220,6 +238,17 @@ def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkp
     return state
 
 
+def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:
+    """The method's `prepare`, at the plan's precision and without gradient.
+
+    Raises `UserError` for whatever it raises, in one message.
+    """
+    torch.manual_seed(Random(f"prepare-{plan.seed}").getrandbits(63))
+    with in_one_message(f"prepare() of {type(method).__name__} fails"), torch.no_grad(), autocast(plan):
+        method.train().prepare(batches)
+    method.train()
+
+
 def training_step(
     method: Method, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, plan: Plan
 ) -> dict[str, float]:
@@ -227,7 +256,7 @@ def training_step(
     torch.manual_seed(Random(f"step-{plan.seed}-{progress.step}").getrandbits(63))
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
     with autocast(plan):
-        output = method.step(batch, progress)
+        output: StepOutput = method(batch, progress)
     if not torch.isfinite(output.loss):
         raise RunFailed(
             f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"

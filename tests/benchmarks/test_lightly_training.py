@@ -14,6 +14,7 @@ from benchmarks.peers.lightly_training import compare, main, table
 from benchmarks.peers.lightly_twins import TWINS
 from ssl_bench.cli.display import TerminalDisplay
 from ssl_bench.errors import UserError
+from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.runner import build_method, run
@@ -44,7 +45,7 @@ def test_a_twin_starts_from_the_same_backbone_and_trains_as_many_heads(name: str
     for candidate in (resolved, replace(resolved, method=TWINS[name])):
         torch.manual_seed(0)
         built.append(build_method(candidate))
-    ours, theirs = (one.evaluation_backbone().state_dict() for one in built)
+    ours, theirs = (evaluated_network(one).state_dict() for one in built)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     matrices = [sorted(p.numel() for p in one.parameters() if p.requires_grad and p.ndim > 1) for one in built]

@@ -21,7 +21,7 @@ from ssl_bench.cli.width import fold
 from ssl_bench.records.record import RunRecord, read_record, write_record
 from tests.conftest import Command
 from tests.davis_files import moving_square, write_davis
-from tests.made_records import KNN, evaluation, make_record, measured
+from tests.example_records import KNN, evaluation, make_record, measured
 from tests.toy import write_image_folder
 
 NETWORK = ("backbone.depth=1", "backbone.dim=32", "backbone.patch_px=8", "training.precision=fp32")

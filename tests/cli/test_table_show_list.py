@@ -15,7 +15,7 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.records.record import write_record
 from ssl_bench.tables.render import Grid, folded_grid
-from tests.made_records import evaluation, make_record, measured
+from tests.example_records import evaluation, make_record, measured
 
 METHODS = "[ssl_bench.methods.v1]\n"
 

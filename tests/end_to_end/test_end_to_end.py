@@ -461,7 +461,7 @@ def same_seed(name_with: Any) -> Any:
 
 def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
     from ssl_bench.cli.result import below_untrained
-    from tests.made_records import measured
+    from tests.example_records import measured
 
     def row(before: float, after: float) -> dict[str, Any]:
         return {"untrained": measured(before), "trained": measured(after)}

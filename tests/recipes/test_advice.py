@@ -12,7 +12,7 @@ import torch
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.method import Batch, Progress
+from ssl_bench.method import Batch, Progress, evaluated_network
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.runs.runner import build_method
 from ssl_bench.runs.trial import require_images_fit, step_failure
@@ -114,7 +114,7 @@ def first_step_message(request: Request) -> str:
     try:
         resolved = resolve(request)
         network = build_method(resolved)
-        require_images_fit(network.evaluation_backbone(), resolved.dataset.image_px, resolved.recipe.arch, resolved)
+        require_images_fit(evaluated_network(network), resolved.dataset.image_px, resolved.recipe.arch, resolved)
     except UserError as error:
         return str(error)
     make_views, images = network.make_views(resolved.method_config), resolved.dataset.train
@@ -123,7 +123,7 @@ def first_step_message(request: Request) -> str:
     try:
         network.step(batch, Progress(0, 10, 0, 2))
     except Exception as error:
-        return str(step_failure(error, batch, network.evaluation_backbone(), resolved))
+        return str(step_failure(error, batch, evaluated_network(network), resolved))
     return ""
 
 

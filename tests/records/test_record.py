@@ -15,7 +15,7 @@ import pytest
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_atomically
 from ssl_bench.records.record import SCHEMA_VERSION, read_all, read_record, write_record
-from tests.made_records import evaluation, make_record, measured
+from tests.example_records import evaluation, make_record, measured
 
 
 def no_space(*arguments: Any, **others: Any) -> None:

@@ -16,10 +16,18 @@ import pytest
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import DataRecord, SpeedRecord, read_all, read_evaluation, read_record, write_record
+from ssl_bench.records.record import (
+    SCHEMA_VERSION,
+    DataRecord,
+    SpeedRecord,
+    read_all,
+    read_evaluation,
+    read_record,
+    write_record,
+)
 from ssl_bench.records.state_file import sealed
 from ssl_bench.runs.state import BeforeTraining, RunState, read_run_state, write_run_state
-from tests.made_records import evaluation, evaluations, make_record, measured
+from tests.example_records import evaluation, evaluations, make_record, measured
 from tests.mutations import bit_flips, json_mutations, toml_mutations
 from tests.toy import write_image_folder
 
@@ -41,7 +49,7 @@ def run_state() -> RunState:
             precision="fp32",
             precision_reason="asked for",
             threads=2,
-            speed=SpeedRecord(inference_images_per_second=503.25, inference_batch=128),
+            speed=SpeedRecord(inference_images_per_second=503.25),
             untrained=evaluations((26.0, 26.0))[:1],
         ),
     )
@@ -119,7 +127,7 @@ def test_a_record_of_schema_1_is_read_without_a_fingerprint_and_one_of_schema_2_
         read_record(path)
     del content["notes"]
     path.write_text(json.dumps(content | {"schema_version": 1}))
-    assert read_record(path).model_copy(update={"schema_version": 2}) == make_record()
+    assert read_record(path).model_copy(update={"schema_version": SCHEMA_VERSION}) == make_record()
 
 
 @pytest.mark.parametrize(

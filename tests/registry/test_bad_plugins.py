@@ -41,11 +41,11 @@ class Base(Method):
         return MultiCrop([(Crop(16, (0.3, 1.0)), 1)])
     def step(self, batch, progress):
         return StepOutput(self.head(self.backbone(batch.views[0])).square().mean())
-    def evaluation_backbone(self):
-        return self.backbone
+    def networks(self):
+        return {"backbone": self.backbone}
 
 class NoConfig(Method):
-    make_views, step, evaluation_backbone = Base.make_views, Base.step, Base.evaluation_backbone
+    make_views, step, networks = Base.make_views, Base.step, Base.networks
 
 class PlainConfig(Base):
     class Config:
@@ -57,10 +57,10 @@ class WrongDefault(Base):
 
 class NoStep(Method):
     Config, __init__, make_views = Base.Config, Base.__init__, Base.make_views
-    evaluation_backbone = Base.evaluation_backbone
+    networks = Base.networks
 
 class NoViews(Method):
-    Config, __init__, step, evaluation_backbone = Base.Config, Base.__init__, Base.step, Base.evaluation_backbone
+    Config, __init__, step, networks = Base.Config, Base.__init__, Base.step, Base.networks
 
 class OnlyLoss(Base):
     def step(self, batch, progress):
@@ -98,8 +98,8 @@ class Uneven(Base):
         return lambda image, rng: (torch.zeros(3, 16, rng.randint(14, 18)),)
 
 class NoBackbone(Base):
-    def evaluation_backbone(self):
-        return self.head
+    def networks(self):
+        return {"head": self.head}
 
 class FillsNothing(Base):
     @classmethod
@@ -115,6 +115,33 @@ class Patches(Base):
 class Crashes(Base):
     def __init__(self, config, make_backbone):
         raise KeyError("weights")
+
+class NoNetworks(Base):
+    def networks(self):
+        return {}
+
+class OddNames(Base):
+    def networks(self):
+        return {"the teacher": self.backbone}
+
+class FirstContract(Base):
+    def evaluation_backbone(self):
+        return self.backbone
+
+class WrongHook(Base):
+    def prepare(self):
+        pass
+
+class PlainHook(Base):
+    def batch_views(self, config, views, rng):
+        return views
+
+class TrainsTokenizer(Base):
+    frozen = frozenset({"head"})
+
+class RaisesInPrepare(Base):
+    def prepare(self, batches):
+        raise RuntimeError("the vocabulary is empty")
 
 class CrashesLater(Base):
     def update(self, carry, progress):
@@ -135,7 +162,14 @@ CASES = {
     "CarriesNumber": "as carry['mean'] a tensor of shape (). Give it a leading dimension",
     "NoFunction": "make_views() gives None. Return a function of (image, Random)",
     "Uneven": "views differ in shape from image to image",
-    "NoBackbone": "evaluation_backbone() gives Linear(",
+    "NoBackbone": "networks()['head'] is Linear(",
+    "NoNetworks": 'networks() gives {}. Return e.g. {"teacher": self.teacher',
+    "OddNames": "networks() names a network 'the teacher'. Give it letters",
+    "WrongHook": "has prepare(self), which is not how it is called: write def prepare(self, batches)",
+    "PlainHook": "write @classmethod def batch_views(cls, config, views, rng)",
+    "TrainsTokenizer": "names 'head' as frozen, and head.weight asks for a gradient: call self.head.requires_grad_(",
+    "RaisesInPrepare": "prepare() of RaisesInPrepare fails: a plugin of bad-bench 1.0 fails: RuntimeError: the",
+    "FirstContract": "has evaluation_backbone(), which networks() replaced: write def networks(self)",
     "FillsNothing": "fill() gives None. Return the settings",
     "WrongPreset": "'method.sise' is not a setting of wrongpreset. Did you mean 'method.size'?",
     "Patches": "the method 'patches' needs patch_tokens, which resnet18 does not have",
@@ -195,7 +229,7 @@ def test_what_crashes_while_it_trains_names_the_plugin_and_its_line(
 ) -> None:
     status, _, err = sslbench(*arguments("CrashesLater", data))
     assert status == 2
-    assert "a plugin of bad-bench 1.0 fails: ZeroDivisionError: by nothing (outside_bad.py, line 99)" in err
+    assert "a plugin of bad-bench 1.0 fails: ZeroDivisionError: by nothing (outside_bad.py, line 126)" in err
     assert "sslbench check NAME" in err
     monkeypatch.setenv("SSLBENCH_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):

@@ -23,7 +23,7 @@ from ssl_bench.settings import Settings
 class Good(Method):
     """Good: does nothing wrong."""
     Config = Settings
-    make_views = step = evaluation_backbone = None
+    make_views = step = networks = None
 '''
 OUTSIDERS = {
     "exits": ("import sys; sys.exit('bye')", "SystemExit: bye"),

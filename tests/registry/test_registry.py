@@ -30,7 +30,7 @@ class Dense(Method):
     class Config(Settings):
         pass
 
-    make_views = step = evaluation_backbone = None  # written, as far as a class shows it
+    make_views = step = networks = None  # written, as far as a class shows it
 
 
 class Bare(Method):

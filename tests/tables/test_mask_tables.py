@@ -16,7 +16,7 @@ from ssl_bench.tables.fold import fold
 from ssl_bench.tables.loading import load_table
 from ssl_bench.tables.render import to_csv, to_markdown
 from ssl_bench.tables.table import Table
-from tests.made_records import evaluation, evaluations, make_record, measured
+from tests.example_records import evaluation, evaluations, make_record, measured
 
 VOC = {"data": "voc12-val", "data_fingerprint": "c0de" * 8, "synthetic": False, "image_px": 480}
 MASKS = {"data": "shapes-masks", "data_fingerprint": "5eed" * 8, "synthetic": True, "image_px": 64}

@@ -16,7 +16,7 @@ from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.loading import built_in_tables, load_table
 from ssl_bench.tables.table import Row, Table
-from tests.made_records import evaluation, evaluations, make_record, measured
+from tests.example_records import evaluation, evaluations, make_record, measured
 from tests.tables.test_tables import describe
 
 METHODS = [plugin.name for plugin in registry.plugins("method") if plugin.distribution == registry.HOME]
@@ -64,8 +64,12 @@ def paths_of(recipe: dict[str, Any]) -> list[tuple[str, ...]]:
     found = []
     for part in parts:
         values = recipe[part[0]] if len(part) == 1 else recipe[part[0]][part[1]]
-        found += [(*part, name) for name in values if (*part, name) != ("training", "seed")]
+        found += [(*part, name) for name in values if (*part, name) not in NO_DIFFERENCE]
     return found
+
+
+NO_DIFFERENCE = (("training", "seed"), ("training", "eval_every"))
+"""Runs that differ in these are one row: evaluation during training leaves training as it is."""
 
 
 def look(recipe: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -223,3 +227,12 @@ def test_seeds_of_two_precisions_are_never_one_mean() -> None:
         assert [row.finished for row in rows(table)] == [1, 1]
         for first, second in combinations(rows(table), 2):
             assert {"fp32" in first.settings, "fp32" in second.settings} == {True, False}
+
+
+def test_runs_with_and_without_evaluation_during_training_are_one_row() -> None:
+    plain = make_record(seed=0, evaluations=ALL_EVALUATORS)
+    with_curve = make_record(seed=1, evaluations=ALL_EVALUATORS)
+    training = {**with_curve.recipe["training"], "eval_every": 1}
+    with_curve = with_curve.model_copy(update={"recipe": {**with_curve.recipe, "training": training}})
+    for table in all_tables(plain, with_curve):
+        assert [row.finished for row in rows(table)] == [2]

@@ -20,7 +20,7 @@ from ssl_bench.tables.fold import fold, letter
 from ssl_bench.tables.loading import built_in_tables, load_table, parse_description
 from ssl_bench.tables.render import cell_text, to_csv, to_markdown
 from ssl_bench.tables.table import Cell, Row, Statistic, Table
-from tests.made_records import KNN, evaluation, evaluations, make_record, measured
+from tests.example_records import KNN, evaluation, evaluations, make_record, measured
 
 CIFAR = {"name": "cifar10", "fingerprint": "beef" * 8, "synthetic": False, "train_images": 50_000}
 

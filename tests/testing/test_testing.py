@@ -64,7 +64,6 @@ class SoundMethod(Method):
         self.head = nn.Linear(self.student.feature_dim, config.width)
         self.teacher = nn.ModuleList([copy.deepcopy(self.student), copy.deepcopy(self.head)]).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(config.width))
-        self.micro_batches_are_exact = not any(isinstance(layer, nn.BatchNorm2d) for layer in self.modules())
 
     @classmethod
     def make_views(cls, config: Any) -> MakeViews:
@@ -87,14 +86,102 @@ class SoundMethod(Method):
     def signs(self, batch_size: int) -> tuple[Sign, ...]:
         return (Sign({"spread": (0.0, 0.01)}, "the teacher says the same of every image", "--set ..."),)
 
-    def evaluation_backbone(self) -> Backbone:
-        return self.teacher[0]
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": self.teacher[0], "student": self.student}
 
 
 def test_a_sound_method_passes_every_check() -> None:
     outcomes = assert_sound("method", SoundMethod)
-    assert set(outcomes.values()) == {"ok"}
-    assert len(outcomes) == 30
+    assert {name for name, outcome in outcomes.items() if outcome != "ok"} == {
+        "prepare moves nothing that is trained",
+        "batch views depend only on their random numbers",
+        "frozen parts never move",
+    }
+    assert len(outcomes) == 33
+
+
+def test_a_sound_method_with_every_hook_passes_every_check() -> None:
+    assert set(assert_sound("method", Hooked).values()) == {"ok"}
+
+
+class Hooked(SoundMethod):
+    """A student that also learns to say what a frozen tokenizer says (unpublished)."""
+
+    frozen = frozenset({"tokenizer"})
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        tokenizer = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, config.width))
+        self.tokenizer = tokenizer.requires_grad_(False)
+        self.register_buffer("mean", torch.zeros(config.width))
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Any, rng: Random) -> Any:
+        masked = rng.sample(range(len(views[0])), len(views[0]) // 2)
+        return *views, torch.tensor([float(row in masked) for row in range(len(views[0]))])
+
+    def prepare(self, batches: Any) -> None:
+        for batch in batches:
+            self.mean.copy_(self.tokenizer(batch.views[0]).mean(dim=0))
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        target = self.tokenizer(batch.views[0]) - self.mean
+        difference = (self.head(self.student(batch.views[0])) - target).square().mean(dim=1)
+        return replace(output, loss=output.loss + (difference * batch.views[2]).mean())
+
+
+class WrongHook(Hooked):
+    """Unpublished."""
+
+    def prepare(self, batches: Any, epochs: int) -> None:
+        pass
+
+
+class PreparesWeights(Hooked):
+    """Unpublished."""
+
+    def prepare(self, batches: Any) -> None:
+        self.head.weight.mul_(2)
+
+
+class PreparesAtRandom(Hooked):
+    """Unpublished."""
+
+    def prepare(self, batches: Any) -> None:
+        self.mean.copy_(torch.tensor([Random().random() for _ in self.mean]))
+
+
+class DrawsElsewhere(Hooked):
+    """Unpublished."""
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Any, rng: Random) -> Any:
+        return *views, torch.rand(len(views[0]))
+
+
+class DrawsOneNumber(Hooked):
+    """Unpublished."""
+
+    @classmethod
+    def batch_views(cls, config: Any, views: Any, rng: Random) -> Any:
+        return *views, torch.tensor(rng.random())
+
+
+class TrainsTokenizer(Hooked):
+    """Unpublished."""
+
+    def __init__(self, config: Any, make_backbone: Any) -> None:
+        super().__init__(config, make_backbone)
+        self.tokenizer.requires_grad_(True)
+
+
+class MovesTokenizer(Hooked):
+    """Unpublished."""
+
+    def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
+        super().update(carry, progress)
+        self.tokenizer[3].weight.mul_(0.9)
 
 
 class Wordless(SoundMethod):
@@ -301,18 +388,6 @@ class LateState(SoundMethod):
         self.register_buffer("queue", carry["target"])
 
 
-class FalseClaim(SoundMethod):
-    """Unpublished."""
-
-    def __init__(self, config: Any, make_backbone: Any) -> None:
-        super().__init__(config, make_backbone)
-        self.micro_batches_are_exact = True
-
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
-        output = super().step(batch, progress)
-        return replace(output, loss=output.loss * len(batch.index))
-
-
 class Overwrites(SoundMethod):
     """Unpublished."""
 
@@ -379,11 +454,18 @@ class CarriesGraph(SoundMethod):
         return replace(super().step(batch, progress), carry={"target": self.head(self.student(batch.views[0]))})
 
 
-class JudgesCopy(SoundMethod):
+class NamesCopy(SoundMethod):
     """Unpublished."""
 
-    def evaluation_backbone(self) -> Backbone:
-        return copy.deepcopy(self.teacher[0])
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": self.teacher[0], "student": copy.deepcopy(self.student)}
+
+
+class NamesHead(SoundMethod):
+    """Unpublished."""
+
+    def networks(self) -> dict[str, Any]:
+        return {"teacher": self.teacher[0], "head": self.head}
 
 
 class ConstantTeacher(SoundMethod):
@@ -413,8 +495,8 @@ class Adds(Backbone):
 class HidesCollapse(SoundMethod):
     """Unpublished."""
 
-    def evaluation_backbone(self) -> Any:
-        return Adds(self.teacher[0])
+    def networks(self) -> dict[str, Backbone]:
+        return {"teacher": Adds(self.teacher[0])}
 
 
 class Slow(SoundMethod):
@@ -452,16 +534,23 @@ class Slow(SoundMethod):
         (MovesBeforeOptimizer, "before optimizer moves no state", "before_optimizer() moves centre"),
         (StillTeacher, "state moves in update", "teacher ("),
         (StillCentre, "state moves in update", "centre is the same after"),
+        (WrongHook, "functions take what they are given", "write def prepare(self, batches)"),
+        (PreparesWeights, "prepare moves nothing that is trained", "prepare() moves head.weight"),
+        (PreparesAtRandom, "prepare moves nothing that is trained", "another mean for the same batches"),
+        (DrawsElsewhere, "batch views depend only on their random numbers", "draw from the Random it is handed"),
+        (DrawsOneNumber, "batch views depend only on their random numbers", "the first dimension is the batch's"),
+        (TrainsTokenizer, "frozen parts never move", "tokenizer.1.weight asks for a gradient"),
+        (MovesTokenizer, "frozen parts never move", "its 3.weight moves"),
         (PlainState, "state is saved and restored bit for bit", "register_buffer"),
         (LateState, "state is saved and restored bit for bit", "final shape"),
-        (FalseClaim, "two micro batches equal one batch", "micro_batches_are_exact = False"),
         (Overwrites, "step leaves the batch as it is", "in place"),
         (ReadsValue, "step reads no tensor value", "leave out .item()"),
         (LogsVector, "logs are scalars without gradient", "value.mean()"),
         (LogsGraph, "logs are scalars without gradient", "loss.detach()"),
         (CarriesScalar, "carry has a leading dimension and no gradient", "mean[None]"),
         (CarriesGraph, "carry has a leading dimension and no gradient", "target.detach()"),
-        (JudgesCopy, "evaluation backbone is part of the method", "not a copy"),
+        (NamesCopy, "networks are parts of the method", "networks()['student'] holds"),
+        (NamesHead, "networks are parts of the method", "networks()['head'] is Linear("),
         (ConstantTeacher, "evaluation features are finite and not constant", "the same for every image"),
         (HidesCollapse, "collapse is detected when forced", "would go unseen"),
         (BlindSign, "signs show a forced collapse", "none of the signs is there: step() logs loss "),

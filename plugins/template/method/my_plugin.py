@@ -67,6 +67,6 @@ class MyPlugin(Method):
         """What the logs come to in a collapse: a run in which this lasts ends, in these words."""
         return [Sign({"spread": NO_SPREAD}, "all projections are alike", "a lower optimizer.base_lr")]
 
-    def evaluation_backbone(self) -> Backbone:
-        """The network that is evaluated: without its heads."""
-        return self.backbone
+    def networks(self) -> dict[str, Backbone]:
+        """The networks by name, without their heads; the first is the one that is evaluated."""
+        return {"backbone": self.backbone}

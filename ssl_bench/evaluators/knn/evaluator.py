@@ -59,6 +59,7 @@ class KNN(Evaluator):
     """Weighted k-NN on frozen features (Wu et al. 2018, as in DINO)."""
 
     Config = KNNConfig
+    during_training = True
     config: KNNConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from ssl_bench.errors import UserError
+from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.runs.describe import describe_backbone, tokens_in_words
 from ssl_bench.runs.runner import build_method
@@ -89,7 +90,7 @@ def test_facts_are_those_of_a_forward_pass(name, expected):
 def test_the_record_and_the_screen_have_the_true_number_of_tokens(data, arch, settings, tokens, words):
     values = {"training.batch_size": 8, **settings}
     resolved = resolve(Request(method="random", arch=arch, data=data, values=values))
-    backbone = build_method(resolved).evaluation_backbone()
+    backbone = evaluated_network(build_method(resolved))
     record = describe_backbone(resolved, backbone)
     assert record.tokens == tokens
     assert record.kind == ("convnet" if tokens is None else "vit")
@@ -150,7 +151,7 @@ def test_pretrained_positions_come_resampled_to_the_image(weights):
 def test_a_pretrained_network_is_recorded_as_such_and_passes_the_checks(weights, data):
     values = {"training.batch_size": 8, "backbone.weights": str(weights[1])}
     resolved = resolve(Request(method="random", arch="timm:test_vit.r160_in1k", data=data, values=values))
-    record = describe_backbone(resolved, build_method(resolved).evaluation_backbone())
+    record = describe_backbone(resolved, evaluated_network(build_method(resolved)))
     assert record.pretrained.startswith("test_vit.r160_in1k from model.safetensors")
     settings = {"name": "test_vit.r160_in1k", "weights": str(weights[1])}
     outcomes = run_checks("backbone", TimmAny, settings=settings)

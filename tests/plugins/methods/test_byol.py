@@ -155,8 +155,7 @@ def test_a_step_moves_nothing_but_running_statistics_and_reaches_every_trained_p
     assert [n for n, p in trained.items() if not p.grad.any()] == []
     in_groups = [p for group in byol.parameter_groups() for p in group.parameters]
     assert {id(p) for p in in_groups} == {id(p) for p in trained.values()}
-    assert not byol.micro_batches_are_exact
-    assert byol.evaluation_backbone() is byol.online.backbone
+    assert list(byol.networks().items()) == [("online", byol.online.backbone), ("target", byol.target.backbone)]
 
 
 def test_lars_leaves_biases_and_norms_out():

@@ -292,7 +292,6 @@ def test_the_centre_moves_after_it_was_used():
 
 def test_micro_batches_are_the_batch():
     whole, parts = method(), method()
-    assert whole.micro_batches_are_exact
     out = whole.step(a_batch(), LATER)
     out.loss.backward()
     halves = [parts.step(a_batch(tuple(v[i : i + 2] for v in views())), LATER) for i in (0, 2)]
@@ -304,12 +303,6 @@ def test_micro_batches_are_the_batch():
     whole.update(out.carry, LATER)
     parts.update({"teacher_mean": torch.cat([half.carry["teacher_mean"] for half in halves])}, LATER)
     torch.testing.assert_close(whole.center, parts.center)
-
-
-def test_exactness_of_micro_batches_is_not_claimed_where_the_batch_is_seen_whole():
-    assert not method(assignment="sinkhorn").micro_batches_are_exact
-    assert not method(head_batch_norm=True).micro_batches_are_exact
-    assert not method(make_convnet).micro_batches_are_exact
 
 
 def test_the_last_layer_rests_in_its_epochs_after_clipping():
@@ -359,7 +352,7 @@ def test_where_the_teachers_weights_come_from(teacher):
         dino.update(out.carry, progress)
         m = 1 - 0.004 * (1 + math.cos(math.pi * step / 6)) / 2
         average = {name: m * old + (1 - m) * dino.student.state_dict()[name] for name, old in average.items()}
-    assert dino.evaluation_backbone() is dino.teacher.backbone
+    assert list(dino.networks().items()) == [("teacher", dino.teacher.backbone), ("student", dino.student.backbone)]
 
 
 @pytest.mark.parametrize("stopped_after", [0, 1, 4])

@@ -163,12 +163,11 @@ def test_a_step_moves_nothing_but_running_statistics_and_reaches_every_trained_p
     assert [name for name, p in trained.items() if p.grad is None or not p.grad.any()] == []
     in_groups = [p for group in simclr.parameter_groups() for p in group.parameters]
     assert {id(p) for p in in_groups} == {id(p) for p in trained.values()}
-    assert simclr.evaluation_backbone() is simclr.backbone
+    assert simclr.networks() == {"backbone": simclr.backbone}
 
 
-def test_micro_batches_are_another_loss_and_none_is_claimed_exact():
+def test_micro_batches_are_another_loss():
     simclr = method(make_vit, head_batch_norm=False)  # nothing but the candidates depends on the batch
-    assert not simclr.micro_batches_are_exact
     whole = simclr.step(a_batch(), LATER).loss.item()
     halves = [
         simclr.step(Batch(tuple(v[rows] for v in a_batch().views), torch.arange(3)), LATER).loss.item()

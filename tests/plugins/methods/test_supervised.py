@@ -19,8 +19,7 @@ from ssl_bench_plugins.methods.dino import DINO
 from ssl_bench_plugins.methods.random_init import RandomInit, RandomInitSettings
 from ssl_bench_plugins.methods.simclr import SimCLR
 from ssl_bench_plugins.methods.supervised import Supervised, SupervisedSettings
-
-from .toy import ToyDataset
+from tests.toy import ToyDataset
 
 LATER = Progress(step=7, total_steps=20, epoch=3, total_epochs=10)
 
@@ -84,13 +83,11 @@ def test_a_step_moves_nothing_but_running_statistics_and_reaches_every_parameter
     moved = {name for name, value in ours.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.rpartition(".")[2] for name in moved} <= {"running_mean", "running_var", "num_batches_tracked"}
     assert [name for name, p in ours.named_parameters() if p.grad is None or not p.grad.any()] == []
-    assert ours.evaluation_backbone() is ours.backbone
+    assert ours.networks() == {"backbone": ours.backbone}
 
 
 def test_micro_batches_are_the_batch_without_batch_norm():
-    assert not method().micro_batches_are_exact
     whole, parts = method(make_vit), method(make_vit)
-    assert whole.micro_batches_are_exact
     whole.step(a_batch(), LATER).loss.backward()
     for rows in (slice(0, 3), slice(3, 6)):
         given = a_batch()
@@ -174,8 +171,8 @@ def test_random_starts_from_the_weights_that_others_start_from():
     torch.manual_seed(3)
     untrained = RandomInit(RandomInitSettings(), make_convnet)
     torch.manual_seed(3)
-    first = SimCLR(SimCLR.Config(), make_convnet).evaluation_backbone()
-    for mine, other in zip(untrained.evaluation_backbone().parameters(), first.parameters(), strict=True):
+    first = SimCLR(SimCLR.Config(), make_convnet).networks()["backbone"]
+    for mine, other in zip(untrained.networks()["backbone"].parameters(), first.parameters(), strict=True):
         assert torch.equal(mine, other)
 
 

@@ -185,8 +185,7 @@ def test_a_step_moves_nothing_and_reaches_every_parameter(backbone):
     assert out.carry["embeddings"].shape == (BATCH, 2, DIM)
     assert all(not value.requires_grad for value in (*out.carry.values(), *out.logs.values()))
     assert 1 <= out.logs["prototypes_used"].item() <= K
-    assert not swav.micro_batches_are_exact
-    assert swav.evaluation_backbone() is swav.backbone
+    assert swav.networks() == {"backbone": swav.backbone}
     in_groups = [p for group in swav.parameter_groups() for p in group.parameters]
     assert {id(p) for p in in_groups} == {id(p) for p in swav.parameters()}
     decayed = [group.weight_decay for group in swav.parameter_groups()]
