@@ -43,7 +43,7 @@ class ResNet(Backbone):
     Config = ResNetSettings
     kind: Kind = "convnet"
     why_not = dict.fromkeys(
-        ("attention", "patch_tokens"), "it is a convolutional network, without patches or CLS token"
+        ("attention", "patch_tokens", "masking"), "it is a convolutional network, without patches or CLS token"
     )
     block: ClassVar[Any] = Bottleneck
     layers: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)

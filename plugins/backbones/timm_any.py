@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone, Kind, Positions
+from ssl_bench.backbone import Backbone, Kind, Positions, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
@@ -69,7 +69,7 @@ class TimmAny(Backbone):
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         self.positions = config.positions if config.positions in known.positions else (known.positions or (None,))[0]
         self.why_not = timm_attention.why_not(network, config.name)
-        self.supports = frozenset({"patch_tokens", "attention"}).difference(self.why_not)
+        self.supports = frozenset({"patch_tokens", "attention", "masking"}).difference(self.why_not)
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
 
@@ -128,11 +128,21 @@ class TimmAny(Backbone):
                 raise
             raise does_not_fit(self.name, self.image_px, tuple(images.shape), error) from error
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), as the network's last norm leaves them."""
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tokens:
+        """As the base class says: as the network's last norm leaves them; masks for timm's VisionTransformers."""
         if "patch_tokens" in self.why_not:
             raise NotImplementedError(self.why_not["patch_tokens"])
-        return timm_attention.patch_tokens(self.network, images, self.positions or "timm")
+        selection = vit_tokens.Selection(mask, mask_token, keep)
+        if "masking" in self.why_not and any(part is not None for part in selection):
+            raise NotImplementedError(self.why_not["masking"])
+        return timm_attention.tokens(self.network, images, self.positions or "timm", selection)
 
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): the last CLS query on the patches."""

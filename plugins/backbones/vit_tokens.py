@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers.attention import Attention
@@ -22,25 +22,45 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_bench.backbone import Positions
+from ssl_bench.backbone import Positions, Tokens
+from ssl_bench.blocks.patch_selection import check_selection, replace_masked, select_kept
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 
 from .vit_positions import add_positions_as_dino
 
 
-def embed(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
+class Selection(NamedTuple):
+    """Which patches a mask token replaces and which enter the blocks, as in `Backbone.tokens`."""
+
+    mask: Tensor | None = None
+    mask_token: Tensor | None = None
+    keep: Tensor | None = None
+
+
+WHOLE = Selection()
+
+
+def embed(vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE) -> Tensor:
     """(batch, 3, height, width) -> (batch, tokens, dim): patches with their positions, CLS first, before any block.
 
     `positions` is the rule that resamples the learned positions for another image size.
     """
+    mask, mask_token, keep = selection
     patches = vit.patch_embed(images)
+    if mask is not None and mask_token is not None:
+        patches = replace_masked(patches, mask.reshape(patches.shape[:-1]), mask_token)
     tokens = add_positions_as_dino(vit, patches) if positions == "dino" else vit._pos_embed(patches)
+    if keep is not None:
+        prefix, rest = tokens.tensor_split([vit.num_prefix_tokens], dim=1)
+        tokens = torch.cat([prefix, select_kept(rest, keep)], dim=1)
     return vit.norm_pre(vit.patch_drop(tokens))  # type: ignore[no-any-return]
 
 
-def block_outputs(vit: Any, images: Tensor, positions: Positions = "timm") -> Iterator[Tensor]:
+def block_outputs(
+    vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE
+) -> Iterator[Tensor]:
     """(batch, tokens, dim) after each block in turn, before the final norm."""
-    tokens = embed(vit, images, positions)
+    tokens = embed(vit, images, positions, selection)
     for block in vit.blocks:
         tokens = _run(block, tokens)
         yield tokens
@@ -52,15 +72,24 @@ def cls_token(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor
     return vit.norm(_run(vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
 
 
-def patch_tokens(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
-    """(batch, 3, height, width) -> (batch, dim, rows, columns): patches after the last block and the final norm.
+def tokens(vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE) -> Tokens:
+    """(batch, 3, height, width) -> all tokens after the last block and the final norm.
 
-    Raises `UserError` for sizes that patches do not divide.
+    Raises `UserError` for sizes that patches do not divide, and for a selection that does not fit the image.
     """
     shape = grid(vit, images)
-    tokens = deque(block_outputs(vit, images, positions), maxlen=1).pop()  # all outputs of 6,240 tokens would be 115 MB
-    patches = vit.norm(tokens)[:, vit.num_prefix_tokens :]
-    return patches.transpose(1, 2).unflatten(2, shape)  # type: ignore[no-any-return]
+    check_selection(len(images), shape[0] * shape[1], vit.embed_dim, *selection)
+    outputs = block_outputs(vit, images, positions, selection)
+    last = deque(outputs, maxlen=1).pop()  # all outputs of 6,240 tokens would be 115 MB
+    return split(vit, vit.norm(last), shape)
+
+
+def split(network: Any, sequence: Tensor, shape: tuple[int, int]) -> Tokens:
+    """The parts of (batch, tokens, dim): a class token first where there is one, then the others before the patches."""
+    prefix, patches = sequence.tensor_split([network.num_prefix_tokens], dim=1)
+    if getattr(network, "cls_token", None) is None:
+        return Tokens(None, patches, prefix, shape)
+    return Tokens(prefix[:, 0], patches, prefix[:, 1:], shape)
 
 
 def cls_attention(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
