@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ssl_bench.settings import Settings
 
-Capability = Literal["patch_tokens", "attention", "masking"]
+Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
 """What an architecture may offer beyond features: "patch_tokens": `tokens` and `patch_tokens`; "attention":
-`attention`; "masking": `tokens` takes `mask`, `mask_token` and `keep`."""
+`attention`; "masking": `tokens` takes `mask`, `mask_token` and `keep`; "feature_maps": `feature_maps`."""
 Kind = Literal["vit", "convnet"]
 Positions = Literal["dino", "timm"]
 """Rule that resamples learned positions for an image size other than the one a network was built for.
@@ -149,6 +149,14 @@ class Backbone(nn.Module):
         Each head's map is the softmax over all tokens with the CLS key's own weight left out, so it sums to < 1.
         """
         raise NotImplementedError(f"{type(self).__name__} has no CLS attention")
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(batch, 3, height, width) -> one (batch, channels, rows, columns) a stage, the finest first.
+
+        A network without stages gives the outputs of four blocks, at the quarters of its depth, all of one size. They
+        are as the stage or block leaves them, before any final norm.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no feature maps")
 
 
 @contextmanager

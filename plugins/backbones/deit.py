@@ -48,7 +48,7 @@ class ViT(Backbone):
 
     Config = ViTSettings
     kind: Kind = "vit"
-    supports = frozenset({"patch_tokens", "attention", "masking"})
+    supports = frozenset({"patch_tokens", "attention", "masking", "feature_maps"})
     own_patch_px: ClassVar[int] = 16
     own_dim: ClassVar[int] = 384
     own_depth: ClassVar[int] = 12
@@ -123,6 +123,10 @@ class ViT(Backbone):
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): the last block's CLS query on the patches."""
         return vit_tokens.cls_attention(self.network, images, self.positions)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the blocks at the quarters of the depth (3, 6, 9 and 12 of 12), as the base class says."""
+        return vit_tokens.feature_maps(self.network, images, self.positions)
 
 
 class DeitTi16(ViT):

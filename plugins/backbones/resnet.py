@@ -42,6 +42,7 @@ class ResNet(Backbone):
 
     Config = ResNetSettings
     kind: Kind = "convnet"
+    supports = frozenset({"feature_maps"})
     why_not = dict.fromkeys(
         ("attention", "patch_tokens", "masking"), "it is a convolutional network, without patches or CLS token"
     )
@@ -78,7 +79,18 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim): the last map's averages."""
-        return self.network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return self.network.forward_head(self.feature_maps(images)[-1])  # type: ignore[no-any-return]
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of the four stages, at 1/4, 1/8, 1/16 and 1/32 of the image; with the small stem 1/1 to 1/8."""
+        network = self.network
+        maps = network.conv1(images.contiguous(memory_format=torch.channels_last))
+        maps = network.maxpool(network.act1(network.bn1(maps)))
+        outputs = []
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            maps = stage(maps)
+            outputs.append(maps)
+        return tuple(outputs)
 
 
 class ResNet18(ResNet):

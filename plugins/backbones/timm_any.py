@@ -10,18 +10,19 @@ network does not show, it says why (`timm_attention`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone, Kind, Positions, Tokens
+from ssl_bench.backbone import Backbone, Capability, Kind, Positions, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
-from . import timm_attention, timm_weights, vit_tokens
+from . import timm_attention, timm_maps, timm_weights, vit_tokens
 from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
 
 
@@ -68,8 +69,11 @@ class TimmAny(Backbone):
         self.patch_px, self.prefix_tokens, self._tokens = known.patch_px, known.prefix_tokens, known.tokens
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         self.positions = config.positions if config.positions in known.positions else (known.positions or (None,))[0]
-        self.why_not = timm_attention.why_not(network, config.name)
-        self.supports = frozenset({"patch_tokens", "attention", "masking"}).difference(self.why_not)
+        self.why_not = {
+            **timm_attention.why_not(network, config.name),
+            **timm_maps.why_not(network, config.name),
+        }
+        self.supports = frozenset(get_args(Capability)).difference(self.why_not)
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
 
@@ -115,18 +119,10 @@ class TimmAny(Backbone):
 
         Raises `UserError` for sizes that the network does not take.
         """
-        for side in images.shape[-2:]:
-            check_whole_patches("an image side", side, self.patch_px)
         if self._cls_only:
+            self._check_size(images)
             return vit_tokens.cls_token(self.network, images, self.positions or "timm")
-        try:
-            return self.network(images)  # type: ignore[no-any-return]
-        except torch.OutOfMemoryError:
-            raise
-        except (ValueError, AssertionError, RuntimeError) as error:
-            if "more than 1 value per channel" in str(error):  # batch norm on a batch of 1
-                raise
-            raise does_not_fit(self.name, self.image_px, tuple(images.shape), error) from error
+        return self._fitting(self.network, images)  # type: ignore[no-any-return]
 
     def tokens(
         self,
@@ -149,6 +145,29 @@ class TimmAny(Backbone):
         if "attention" in self.why_not:
             raise NotImplementedError(self.why_not["attention"])
         return timm_attention.cls_attention(self.network, images, self.positions or "timm")
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As the base class says, through timm's `forward_intermediates`: every stage it names, a stem's too."""
+        if "feature_maps" in self.why_not:
+            raise NotImplementedError(self.why_not["feature_maps"])
+        read = partial(timm_maps.feature_maps, self.network, positions=self.positions or "timm")
+        return self._fitting(read, images)  # type: ignore[no-any-return]
+
+    def _check_size(self, images: Tensor) -> None:
+        for side in images.shape[-2:]:
+            check_whole_patches("an image side", side, self.patch_px)
+
+    def _fitting(self, compute: Callable[[Tensor], Any], images: Tensor) -> Any:
+        """`compute(images)`. Raises `UserError` for sizes that the network does not take."""
+        self._check_size(images)
+        try:
+            return compute(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, AssertionError, RuntimeError) as error:
+            if "more than 1 value per channel" in str(error):  # batch norm on a batch of 1
+                raise
+            raise does_not_fit(self.name, self.image_px, tuple(images.shape), error) from error
 
 
 def _facts(config: TimmSettings, image_px: int) -> Facts:

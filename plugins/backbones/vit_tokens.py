@@ -84,6 +84,24 @@ def tokens(vit: Any, images: Tensor, positions: Positions = "timm", selection: S
     return split(vit, vit.norm(last), shape)
 
 
+def feature_maps(vit: Any, images: Tensor, positions: Positions = "timm") -> tuple[Tensor, ...]:
+    """(batch, 3, height, width) -> (batch, dim, rows, columns) after each of `quarters`, before the final norm.
+
+    Raises `UserError` for sizes that patches do not divide.
+    """
+    shape, chosen = grid(vit, images), quarters(len(vit.blocks))
+    return tuple(
+        output[:, vit.num_prefix_tokens :].transpose(1, 2).reshape(len(images), -1, *shape)
+        for index, output in enumerate(block_outputs(vit, images, positions))
+        if index in chosen
+    )
+
+
+def quarters(depth: int) -> list[int]:
+    """Indices of the blocks that end the four quarters: 2, 5, 8 and 11 of 12; fewer where there are not four blocks."""
+    return sorted({-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)})
+
+
 def split(network: Any, sequence: Tensor, shape: tuple[int, int]) -> Tokens:
     """The parts of (batch, tokens, dim): a class token first where there is one, then the others before the patches."""
     prefix, patches = sequence.tensor_split([network.num_prefix_tokens], dim=1)

@@ -1,4 +1,4 @@
-"""The checks of what a backbone shows beyond its features: tokens, masks, maps, attention."""
+"""The checks of what a backbone shows beyond its features: tokens, masks, attention, feature maps."""
 
 from __future__ import annotations
 
@@ -180,6 +180,32 @@ def only_kept_patches_are_seen(subject: Subject) -> None:
     _require_alike(
         tokens, turned, "another order of the same kept patches changes them: a position goes with its patch"
     )
+
+
+@torch.no_grad()
+def feature_maps_go_from_fine_to_coarse(subject: Subject) -> None:
+    """`feature_maps` gives one (batch, channels, rows, columns) a stage, finest first, where `supports` names it."""
+    network, side = subject.network, subject.image_px
+    try:
+        maps = network.feature_maps(subject.images(side, 2 * side))
+    except NotImplementedError:
+        require("feature_maps" not in network.supports, "supports names 'feature_maps', but it is not written")
+        return
+    require("feature_maps" in network.supports, "feature_maps() works but supports does not name it")
+    shapes = [tuple(one.shape) for one in maps]
+    require(
+        bool(shapes) and all(len(shape) == 4 and shape[0] == IMAGES for shape in shapes),
+        f"feature_maps() gives {shapes}: one (batch, channels, rows, columns) a stage",
+    )
+    require(
+        all(abs(columns - 2 * rows) <= 1 for _, _, rows, columns in shapes),
+        f"feature_maps() of {side} x {2 * side} px gives {shapes}: rows first, then twice as many columns",
+    )
+    sizes = [rows * columns for _, _, rows, columns in shapes]
+    require(sizes == sorted(sizes, reverse=True), f"feature_maps() gives {shapes}: the finest first")
+    for number, one in enumerate(maps):
+        require(bool(torch.isfinite(one).all()), f"feature_maps()[{number}] has NaN or infinity")
+        require(not bool((one == one[0]).all()), f"feature_maps()[{number}] is the same for every image")
 
 
 def _patches(network: Backbone, subject: Subject) -> int:

@@ -180,6 +180,7 @@ CHECKS = (
     backbone_tokens.tokens_come_in_one_pass,
     backbone_tokens.masked_patches_are_not_seen,
     backbone_tokens.only_kept_patches_are_seen,
+    backbone_tokens.feature_maps_go_from_fine_to_coarse,
     patch_px_for_agrees,
     settings_are_filled_once,
     drop_path_is_accepted,

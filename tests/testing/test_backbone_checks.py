@@ -146,6 +146,30 @@ class Reordering(Mixing):
         return chosen if keep.shape[1] == patches.shape[1] else chosen + torch.arange(keep.shape[1])[:, None]
 
 
+class Mapped(Mixing):
+    """Unpublished."""
+
+    supports = frozenset({"patch_tokens", "masking", "feature_maps"})
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        fine = self.embed(images)
+        return fine, nn.functional.avg_pool2d(fine, 2)
+
+
+class CoarseFirst(Mapped):
+    """Unpublished."""
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().feature_maps(images)[::-1]
+
+
+class TurnedMaps(Mapped):
+    """Unpublished."""
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(one.transpose(2, 3) for one in super().feature_maps(images))
+
+
 class Modest(Mixing):
     """Unpublished."""
 
@@ -154,7 +178,7 @@ class Modest(Mixing):
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_sound_one_passes_every_check(check: Any) -> None:
-    check(Subject(Mixing, {}))
+    check(Subject(Mapped, {}))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +193,8 @@ def test_the_sound_one_passes_every_check(check: Any) -> None:
         (Modest, "only_kept_patches_are_seen", "supports does not name 'masking'"),
         (Sorting, "only_kept_patches_are_seen", "another order of the same kept patches"),
         (KeepingAll, "only_kept_patches_are_seen", "keeping all patches changes them"),
+        (CoarseFirst, "feature_maps_go_from_fine_to_coarse", "the finest first"),
+        (TurnedMaps, "feature_maps_go_from_fine_to_coarse", "rows first, then twice as many columns"),
         (Reordering, "only_kept_patches_are_seen", "a position goes with its patch"),
     ],
 )

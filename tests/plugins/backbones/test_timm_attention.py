@@ -149,7 +149,7 @@ def test_refused_with_the_reason(name: str, words: str, supports: set[str]) -> N
     size = 256 if "256" in name else 240 if "240" in name else 224
     with torch.device("meta"):
         backbone = TimmAny(TimmSettings(name=name), image_px=size)
-    assert backbone.supports == supports
+    assert backbone.supports == supports | {"feature_maps"}
     evaluators = build_evaluators([("voc-jaccard", {})])
     with pytest.raises(UserError, match=rf"'voc-jaccard' needs attention, which timm does not have: {name} .*{words}"):
         refuse_unsupported(backbone, "timm", evaluators)
