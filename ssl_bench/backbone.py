@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings
 
 Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
@@ -157,6 +158,17 @@ class Backbone(nn.Module):
         are as the stage or block leaves them, before any final norm.
         """
         raise NotImplementedError(f"{type(self).__name__} has no feature maps")
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Compute activations again in the backward pass instead of keeping them: less memory, about a third more work.
+
+        Losses and gradients stay bitwise the same, drop path included (`ssl_bench.blocks.recompute`). Raises
+        `UserError` for a network that cannot.
+        """
+        if enabled:
+            raise UserError(
+                f"{type(self).__name__} cannot recompute activations: leave machine.activation_checkpointing at false"
+            )
 
 
 @contextmanager

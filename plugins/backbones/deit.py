@@ -128,6 +128,10 @@ class ViT(Backbone):
         """Outputs of the blocks at the quarters of the depth (3, 6, 9 and 12 of 12), as the base class says."""
         return vit_tokens.feature_maps(self.network, images, self.positions)
 
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Block by block, as the base class says."""
+        self.network.set_grad_checkpointing(enabled)
+
 
 class DeitTi16(ViT):
     """DeiT-Ti/16: 12 blocks, width 192, 3 heads, 5.5 M parameters."""

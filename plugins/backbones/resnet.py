@@ -15,6 +15,7 @@ from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone, Kind
+from ssl_bench.blocks.recompute import recompute
 from ssl_bench.settings import Settings, setting
 
 SMALL_IMAGE_PX = 64
@@ -88,9 +89,14 @@ class ResNet(Backbone):
         maps = network.maxpool(network.act1(network.bn1(maps)))
         outputs = []
         for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-            maps = stage(maps)
+            for block in stage:
+                maps = recompute(block, block, maps) if network.grad_checkpointing else block(maps)
             outputs.append(maps)
         return tuple(outputs)
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Block by block, as the base class says; running statistics move once a step."""
+        self.network.set_grad_checkpointing(enabled)
 
 
 class ResNet18(ResNet):

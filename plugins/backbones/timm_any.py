@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench.backbone import Backbone, Capability, Kind, Positions, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
@@ -152,6 +153,22 @@ class TimmAny(Backbone):
             raise NotImplementedError(self.why_not["feature_maps"])
         read = partial(timm_maps.feature_maps, self.network, positions=self.positions or "timm")
         return self._fitting(read, images)  # type: ignore[no-any-return]
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """As timm does it. Raises `UserError` where timm cannot, or would move batch norm's statistics twice a step."""
+        if not enabled and not hasattr(self.network, "set_grad_checkpointing"):
+            return
+        if enabled and any(isinstance(module, _BatchNorm) for module in self.network.modules()):
+            raise UserError(
+                f"timm's {self.name} has batch norm, whose running statistics would move twice a step: leave "
+                "machine.activation_checkpointing at false, or choose one of sslbench's own, e.g. resnet50"
+            )
+        try:
+            self.network.set_grad_checkpointing(enabled)
+        except (AttributeError, AssertionError) as error:
+            raise UserError(
+                f"timm's {self.name} cannot recompute activations: leave machine.activation_checkpointing at false"
+            ) from error
 
     def _check_size(self, images: Tensor) -> None:
         for side in images.shape[-2:]:

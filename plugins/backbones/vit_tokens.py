@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from torch.nn import functional
 from ssl_bench.backbone import Positions, Tokens
 from ssl_bench.blocks.patch_selection import check_selection, replace_masked, select_kept
 from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.recompute import recompute
 
 from .vit_positions import add_positions_as_dino
 
@@ -62,14 +64,14 @@ def block_outputs(
     """(batch, tokens, dim) after each block in turn, before the final norm."""
     tokens = embed(vit, images, positions, selection)
     for block in vit.blocks:
-        tokens = _run(block, tokens)
+        tokens = _run(vit, block, tokens)
         yield tokens
 
 
 def cls_token(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, dim): the CLS token after the last block and the final norm."""
     tokens = _before_last_block(vit, images, positions)
-    return vit.norm(_run(vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
+    return vit.norm(_run(vit, vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
 
 
 def tokens(vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE) -> Tokens:
@@ -161,7 +163,7 @@ def draw_cls_token_as_dino(vit: Any) -> None:
 def _before_last_block(vit: Any, images: Tensor, positions: Positions) -> Tensor:
     tokens = embed(vit, images, positions)
     for block in vit.blocks[:-1]:
-        tokens = _run(block, tokens)
+        tokens = _run(vit, block, tokens)
     return tokens
 
 
@@ -176,7 +178,14 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _run(block: Any, tokens: Tensor, *, cls_only: bool = False) -> Tensor:
+def _run(vit: Any, block: Any, tokens: Tensor, *, cls_only: bool = False) -> Tensor:
+    """`_compute`, with activations computed again in the backward pass where timm's flag is set."""
+    if not vit.grad_checkpointing:
+        return _compute(block, tokens, cls_only=cls_only)
+    return recompute(block, partial(_compute, block, cls_only=cls_only), tokens)
+
+
+def _compute(block: Any, tokens: Tensor, *, cls_only: bool = False) -> Tensor:
     """`block(tokens)` of shape (batch, tokens, dim), or with `cls_only` its first token (batch, 1, dim)."""
     if not _is_plain(block):
         return block(tokens)[:, :1] if cls_only else block(tokens)  # type: ignore[no-any-return]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 import torch
+from torch import Tensor
 
 from ssl_bench.backbone import Capability
+from ssl_bench.errors import UserError
 from ssl_bench.testing import backbone_tokens, common
 from ssl_bench.testing.backbone_bench import IMAGES, Subject
 from ssl_bench.testing.method_bench import same, some
@@ -155,6 +157,46 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
     require(not without, f"{some(without)} takes no part in the features: remove it, e.g. with num_classes=0")
 
 
+def recomputed_activations_change_nothing(subject: Subject) -> None:
+    """`set_activation_checkpointing(True)` keeps less, and features, gradients and buffers are bitwise the same."""
+
+    def trained(enabled: bool) -> tuple[dict[str, Tensor], int]:
+        network = subject.build(drop_path=0.2).train()
+        network.set_activation_checkpointing(enabled)
+        kept = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = network(subject.images())
+        torch.autograd.backward(features.square().sum())
+        found = {"features": features, "random state": torch.get_rng_state(), **dict(network.named_buffers())}
+        gradients = {f"gradient of {name}": one.grad for name, one in network.named_parameters()}
+        return found | {name: one for name, one in gradients.items() if one is not None}, kept
+
+    try:
+        subject.build().set_activation_checkpointing(True)
+    except UserError:  # it says that it cannot
+        return
+    (plain, kept), (recomputed, kept_again) = trained(False), trained(True)
+    require(plain.keys() == recomputed.keys(), "set_activation_checkpointing(True) changes which gradients there are")
+    changed = [name for name, one in plain.items() if not torch.equal(one, recomputed[name])]
+    require(
+        not changed,
+        f"set_activation_checkpointing(True) changes {some(changed)}: run each block through "
+        "ssl_bench.blocks.recompute.recompute",
+    )
+    require(
+        kept_again < kept,
+        f"set_activation_checkpointing(True) keeps {kept_again:,} bytes for the backward pass, {kept:,} without: "
+        "recompute each block, or leave the method to the base class, which refuses",
+    )
+
+
 @torch.no_grad()
 def probe_features_are_vectors(subject: Subject) -> None:
     """`probe_features` gives (batch, dim) of finite numbers."""
@@ -185,5 +227,6 @@ CHECKS = (
     settings_are_filled_once,
     drop_path_is_accepted,
     every_parameter_gets_a_gradient,
+    recomputed_activations_change_nothing,
     probe_features_are_vectors,
 )

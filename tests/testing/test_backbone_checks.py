@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ssl_bench.backbone import Backbone, Tokens
 from ssl_bench.blocks.patch_selection import check_selection, replace_masked, select_kept
@@ -170,6 +171,42 @@ class TurnedMaps(Mapped):
         return tuple(one.transpose(2, 3) for one in super().feature_maps(images))
 
 
+class Recomputing(Mapped):
+    """Unpublished."""
+
+    recomputes = False
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        self.recomputes = enabled
+
+
+class RedrawnNoise(Recomputing):
+    """Unpublished."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(images)
+
+        def compute(given: Tensor) -> Tensor:
+            return nn.functional.dropout(super(RedrawnNoise, self).forward(given), 0.5)
+
+        if not self.recomputes:
+            return compute(images)
+        return checkpoint(compute, images, use_reentrant=False, preserve_rng_state=False)
+
+
+class TwiceCounting(Recomputing):
+    """Unpublished."""
+
+    def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, image_px=image_px)
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = super().forward(images)
+        return checkpoint(self.norm, features, use_reentrant=False) if self.recomputes else self.norm(features)
+
+
 class Modest(Mixing):
     """Unpublished."""
 
@@ -195,6 +232,9 @@ def test_the_sound_one_passes_every_check(check: Any) -> None:
         (KeepingAll, "only_kept_patches_are_seen", "keeping all patches changes them"),
         (CoarseFirst, "feature_maps_go_from_fine_to_coarse", "the finest first"),
         (TurnedMaps, "feature_maps_go_from_fine_to_coarse", "rows first, then twice as many columns"),
+        (Recomputing, "recomputed_activations_change_nothing", "bytes for the backward pass"),
+        (RedrawnNoise, "recomputed_activations_change_nothing", "gradient of"),
+        (TwiceCounting, "recomputed_activations_change_nothing", "changes norm."),
         (Reordering, "only_kept_patches_are_seen", "a position goes with its patch"),
     ],
 )
