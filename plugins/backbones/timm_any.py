@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, get_args
 
 import torch
+from pydantic import field_validator
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -45,6 +46,15 @@ class TimmSettings(Settings):
         "dino for the method DINO where the network is a plain ViT, else timm.",
         source="vision_transformer.py interpolate_pos_encoding; timm resample_abs_pos_embed",
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _fits_into_a_record(cls, weights: str | None) -> str | None:
+        try:
+            (weights or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8, so that no record can hold it: rename the file, or give a link") from None
+        return weights
 
 
 class TimmAny(Backbone):
