@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings
 
-Capability = Literal["patch_tokens", "attention"]
+Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
+"""What an architecture may offer beyond features: "patch_tokens": `tokens` and `patch_tokens`; "attention":
+`attention`; "masking": `tokens` takes `mask`, `mask_token` and `keep`; "feature_maps": `feature_maps`."""
 Kind = Literal["vit", "convnet"]
 Positions = Literal["dino", "timm"]
 """Rule that resamples learned positions for an image size other than the one a network was built for.
@@ -20,6 +23,19 @@ Positions = Literal["dino", "timm"]
 vision_transformer.py of github.com/facebookresearch/dino). "timm": bicubic with antialiasing (a = -0.5), scale factor
 side / grid (timm's `resample_abs_pos_embed`).
 """
+
+
+class Tokens(NamedTuple):
+    """What a transformer of patches makes of images, after its last norm."""
+
+    cls: Tensor | None
+    """(batch, dim): the class token; None where the network has none."""
+    patches: Tensor
+    """(batch, patches, dim), row by row; with `keep` only those patches, in its order."""
+    registers: Tensor
+    """(batch, registers, dim): registers and a distillation token; 0 of them where the network has none."""
+    grid: tuple[int, int]
+    """Rows and columns of the whole image's patches, kept or not."""
 
 
 class Backbone(nn.Module):
@@ -46,7 +62,7 @@ class Backbone(nn.Module):
     feature_dim: int
     """Length of one feature vector."""
     supports: frozenset[str] = frozenset()
-    """Of "patch_tokens", "attention"."""
+    """What it offers, by the names of `Capability`."""
     why_not: Mapping[Capability, str] = {}
     """Why a capability is missing, for messages: {"attention": "it is a convolutional network"}."""
 
@@ -100,9 +116,33 @@ class Backbone(nn.Module):
         features: Tensor = self(images)
         return features
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, dim, rows, columns): last-block patch features after the last norm."""
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tokens:
+        """(batch, 3, height, width) -> class token, patches and registers after the last norm, in one pass.
+
+        With the capability "masking", `ssl_bench.blocks.patch_selection` has the pieces:
+
+        - `mask` (batch, patches) bool: the embeddings of these patches are replaced by `mask_token` (dim,) before
+          positions are added (BEiT, iBOT, SimMIM). The mask token is a parameter of the method, handed in: weights of a
+          backbone are those of its architecture, whoever trains it.
+        - `keep` (batch, kept) int64: only these patches, each with its position, enter the blocks (MAE). The class
+          token and the registers always do.
+        - Both: patches are replaced first, then chosen.
+
+        Raises `UserError` for a mask, token or positions of the wrong type or shape, or one without the other.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no patch tokens")
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) -> (batch, dim, rows, columns): `tokens(images).patches` as a map."""
+        tokens = self.tokens(images)
+        return tokens.patches.transpose(1, 2).reshape(len(images), -1, *tokens.grid)
 
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): CLS query of the last block on the patches.
@@ -110,6 +150,25 @@ class Backbone(nn.Module):
         Each head's map is the softmax over all tokens with the CLS key's own weight left out, so it sums to < 1.
         """
         raise NotImplementedError(f"{type(self).__name__} has no CLS attention")
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(batch, 3, height, width) -> one (batch, channels, rows, columns) a stage, the finest first.
+
+        A network without stages gives the outputs of four blocks, at the quarters of its depth, all of one size. They
+        are as the stage or block leaves them, before any final norm.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no feature maps")
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Compute activations again in the backward pass instead of keeping them: less memory, about a third more work.
+
+        Losses and gradients stay bitwise the same, drop path included (`ssl_bench.blocks.recompute`). Raises
+        `UserError` for a network that cannot.
+        """
+        if enabled:
+            raise UserError(
+                f"{type(self).__name__} cannot recompute activations: leave machine.activation_checkpointing at false"
+            )
 
 
 @contextmanager

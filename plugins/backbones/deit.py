@@ -15,7 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone, Kind, Positions
+from ssl_bench.backbone import Backbone, Kind, Positions, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
@@ -48,7 +48,7 @@ class ViT(Backbone):
 
     Config = ViTSettings
     kind: Kind = "vit"
-    supports = frozenset({"patch_tokens", "attention"})
+    supports = frozenset({"patch_tokens", "attention", "masking", "feature_maps"})
     own_patch_px: ClassVar[int] = 16
     own_dim: ClassVar[int] = 384
     own_depth: ClassVar[int] = 12
@@ -108,13 +108,29 @@ class ViT(Backbone):
             read.append(last[-1][:, 1:].mean(dim=1))
         return torch.cat(read, dim=1)
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), after the final norm."""
-        return vit_tokens.patch_tokens(self.network, images, self.positions)
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tokens:
+        """As the base class says, with masks and kept patches."""
+        selection = vit_tokens.Selection(mask, mask_token, keep)
+        return vit_tokens.tokens(self.network, images, self.positions, selection)
 
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): the last block's CLS query on the patches."""
         return vit_tokens.cls_attention(self.network, images, self.positions)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the blocks at the quarters of the depth (3, 6, 9 and 12 of 12), as the base class says."""
+        return vit_tokens.feature_maps(self.network, images, self.positions)
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Block by block, as the base class says."""
+        self.network.set_grad_checkpointing(enabled)
 
 
 class DeitTi16(ViT):

@@ -15,6 +15,7 @@ from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone, Kind
+from ssl_bench.blocks.recompute import recompute
 from ssl_bench.settings import Settings, setting
 
 SMALL_IMAGE_PX = 64
@@ -42,8 +43,9 @@ class ResNet(Backbone):
 
     Config = ResNetSettings
     kind: Kind = "convnet"
+    supports = frozenset({"feature_maps"})
     why_not = dict.fromkeys(
-        ("attention", "patch_tokens"), "it is a convolutional network, without patches or CLS token"
+        ("attention", "patch_tokens", "masking"), "it is a convolutional network, without patches or CLS token"
     )
     block: ClassVar[Any] = Bottleneck
     layers: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
@@ -78,7 +80,23 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim): the last map's averages."""
-        return self.network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return self.network.forward_head(self.feature_maps(images)[-1])  # type: ignore[no-any-return]
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of the four stages, at 1/4, 1/8, 1/16 and 1/32 of the image; with the small stem 1/1 to 1/8."""
+        network = self.network
+        maps = network.conv1(images.contiguous(memory_format=torch.channels_last))
+        maps = network.maxpool(network.act1(network.bn1(maps)))
+        outputs = []
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            for block in stage:
+                maps = recompute(block, block, maps) if network.grad_checkpointing else block(maps)
+            outputs.append(maps)
+        return tuple(outputs)
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Block by block, as the base class says; running statistics move once a step."""
+        self.network.set_grad_checkpointing(enabled)
 
 
 class ResNet18(ResNet):

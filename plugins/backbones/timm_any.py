@@ -10,18 +10,21 @@ network does not show, it says why (`timm_attention`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, get_args
 
 import torch
+from pydantic import field_validator
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssl_bench.backbone import Backbone, Kind, Positions
+from ssl_bench.backbone import Backbone, Capability, Kind, Positions, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
-from . import timm_attention, timm_weights, vit_tokens
+from . import timm_attention, timm_maps, timm_weights, vit_tokens
 from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
 
 
@@ -43,6 +46,15 @@ class TimmSettings(Settings):
         "dino for the method DINO where the network is a plain ViT, else timm.",
         source="vision_transformer.py interpolate_pos_encoding; timm resample_abs_pos_embed",
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _fits_into_a_record(cls, weights: str | None) -> str | None:
+        try:
+            (weights or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8, so that no record can hold it: rename the file, or give a link") from None
+        return weights
 
 
 class TimmAny(Backbone):
@@ -68,8 +80,11 @@ class TimmAny(Backbone):
         self.patch_px, self.prefix_tokens, self._tokens = known.patch_px, known.prefix_tokens, known.tokens
         self.feature_dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         self.positions = config.positions if config.positions in known.positions else (known.positions or (None,))[0]
-        self.why_not = timm_attention.why_not(network, config.name)
-        self.supports = frozenset({"patch_tokens", "attention"}).difference(self.why_not)
+        self.why_not = {
+            **timm_attention.why_not(network, config.name),
+            **timm_maps.why_not(network, config.name),
+        }
+        self.supports = frozenset(get_args(Capability)).difference(self.why_not)
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
 
@@ -115,30 +130,71 @@ class TimmAny(Backbone):
 
         Raises `UserError` for sizes that the network does not take.
         """
-        for side in images.shape[-2:]:
-            check_whole_patches("an image side", side, self.patch_px)
         if self._cls_only:
+            self._check_size(images)
             return vit_tokens.cls_token(self.network, images, self.positions or "timm")
-        try:
-            return self.network(images)  # type: ignore[no-any-return]
-        except torch.OutOfMemoryError:
-            raise
-        except (ValueError, AssertionError, RuntimeError) as error:
-            if "more than 1 value per channel" in str(error):  # batch norm on a batch of 1
-                raise
-            raise does_not_fit(self.name, self.image_px, tuple(images.shape), error) from error
+        return self._fitting(self.network, images)  # type: ignore[no-any-return]
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, feature_dim, rows, columns), as the network's last norm leaves them."""
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tokens:
+        """As the base class says: as the network's last norm leaves them; masks for timm's VisionTransformers."""
         if "patch_tokens" in self.why_not:
             raise NotImplementedError(self.why_not["patch_tokens"])
-        return timm_attention.patch_tokens(self.network, images, self.positions or "timm")
+        selection = vit_tokens.Selection(mask, mask_token, keep)
+        if "masking" in self.why_not and any(part is not None for part in selection):
+            raise NotImplementedError(self.why_not["masking"])
+        return timm_attention.tokens(self.network, images, self.positions or "timm", selection)
 
     def attention(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, heads, rows, columns): the last CLS query on the patches."""
         if "attention" in self.why_not:
             raise NotImplementedError(self.why_not["attention"])
         return timm_attention.cls_attention(self.network, images, self.positions or "timm")
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As the base class says, through timm's `forward_intermediates`: every stage it names, a stem's too."""
+        if "feature_maps" in self.why_not:
+            raise NotImplementedError(self.why_not["feature_maps"])
+        read = partial(timm_maps.feature_maps, self.network, positions=self.positions or "timm")
+        return self._fitting(read, images)  # type: ignore[no-any-return]
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """As timm does it. Raises `UserError` where timm cannot, or would move batch norm's statistics twice a step."""
+        if not enabled and not hasattr(self.network, "set_grad_checkpointing"):
+            return
+        if enabled and any(isinstance(module, _BatchNorm) for module in self.network.modules()):
+            raise UserError(
+                f"timm's {self.name} has batch norm, whose running statistics would move twice a step: leave "
+                "machine.activation_checkpointing at false, or choose one of sslbench's own, e.g. resnet50"
+            )
+        try:
+            self.network.set_grad_checkpointing(enabled)
+        except (AttributeError, AssertionError) as error:
+            raise UserError(
+                f"timm's {self.name} cannot recompute activations: leave machine.activation_checkpointing at false"
+            ) from error
+
+    def _check_size(self, images: Tensor) -> None:
+        for side in images.shape[-2:]:
+            check_whole_patches("an image side", side, self.patch_px)
+
+    def _fitting(self, compute: Callable[[Tensor], Any], images: Tensor) -> Any:
+        """`compute(images)`. Raises `UserError` for sizes that the network does not take."""
+        self._check_size(images)
+        try:
+            return compute(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, AssertionError, RuntimeError) as error:
+            if "more than 1 value per channel" in str(error):  # batch norm on a batch of 1
+                raise
+            raise does_not_fit(self.name, self.image_px, tuple(images.shape), error) from error
 
 
 def _facts(config: TimmSettings, image_px: int) -> Facts:

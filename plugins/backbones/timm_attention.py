@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ssl_bench.backbone import Capability, Positions
+from ssl_bench.backbone import Capability, Positions, Tokens
 from ssl_bench.errors import UserError
 
 from . import vit_tokens
@@ -42,19 +42,23 @@ def has_patches(network: Any) -> bool:
 
 
 def why_not(network: Any, name: str) -> dict[Capability, str]:
-    """What the network does not show, each with the reason in words; empty when it shows both."""
+    """What the network does not offer, each with the reason in words; empty when it offers all."""
     if not has_patches(network):
         kind = type(network).__name__
         known = next((reason for start, reason in OTHERS if kind.startswith(start)), None)
         reason = known or f"is a {kind}, which has no CLS token that attends to patches"
-        return {"attention": f"{name} {reason}", "patch_tokens": f"{name} {reason}"}
+        return dict.fromkeys(("attention", "patch_tokens", "masking"), f"{name} {reason}")
+    reasons: dict[Capability, str] = {}
+    if not isinstance(network, VisionTransformer):
+        reasons["masking"] = f"{name} is a {type(network).__name__}, whose blocks read positions of the whole image"
     if getattr(network, "cls_token", None) is None:
-        return {"attention": f"{name} has no CLS token (it pools its patches)"}
-    if network.global_pool != "token":
-        return {"attention": f"{name} pools its patches, so that nothing trains its CLS token's last query"}
-    if isinstance(network, VisionTransformer) and not vit_tokens.shows_attention(network):
-        return {"attention": f"{name} ends in a {type(network.blocks[-1]).__name__}, whose attention is not read here"}
-    return {}
+        reasons["attention"] = f"{name} has no CLS token (it pools its patches)"
+    elif network.global_pool != "token":
+        reasons["attention"] = f"{name} pools its patches, so that nothing trains its CLS token's last query"
+    elif isinstance(network, VisionTransformer) and not vit_tokens.shows_attention(network):
+        last_block = type(network.blocks[-1]).__name__
+        reasons["attention"] = f"{name} ends in a {last_block}, whose attention is not read here"
+    return reasons
 
 
 def cls_attention(network: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
@@ -76,14 +80,17 @@ def cls_attention(network: Any, images: Tensor, positions: Positions = "timm") -
     return patches.reshape(*patches.shape[:2], *grid)
 
 
-def patch_tokens(network: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
-    """(batch, 3, height, width) -> (batch, dim, rows, columns): patches as they leave `forward_features`; errors as
-    above."""
+def tokens(
+    network: Any, images: Tensor, positions: Positions = "timm", selection: vit_tokens.Selection = vit_tokens.WHOLE
+) -> Tokens:
+    """(batch, 3, height, width) -> tokens as they leave `forward_features`; errors as above.
+
+    A selection is for VisionTransformer only.
+    """
     if isinstance(network, VisionTransformer):
-        return vit_tokens.patch_tokens(network, images, positions)
-    grid = vit_tokens.grid(network, images)
-    patches: Tensor = network.forward_features(images)[:, network.num_prefix_tokens :]
-    return patches.transpose(1, 2).reshape(len(images), -1, *grid)
+        return vit_tokens.tokens(network, images, positions, selection)
+    shape = vit_tokens.grid(network, images)
+    return vit_tokens.split(network, network.forward_features(images), shape)
 
 
 class _LastAttention(TorchFunctionMode):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers.attention import Attention
@@ -22,45 +23,93 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_bench.backbone import Positions
+from ssl_bench.backbone import Positions, Tokens
+from ssl_bench.blocks.patch_selection import check_selection, replace_masked, select_kept
 from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.recompute import recompute
 
 from .vit_positions import add_positions_as_dino
 
 
-def embed(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
+class Selection(NamedTuple):
+    """Which patches a mask token replaces and which enter the blocks, as in `Backbone.tokens`."""
+
+    mask: Tensor | None = None
+    mask_token: Tensor | None = None
+    keep: Tensor | None = None
+
+
+WHOLE = Selection()
+
+
+def embed(vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE) -> Tensor:
     """(batch, 3, height, width) -> (batch, tokens, dim): patches with their positions, CLS first, before any block.
 
     `positions` is the rule that resamples the learned positions for another image size.
     """
+    mask, mask_token, keep = selection
     patches = vit.patch_embed(images)
+    if mask is not None and mask_token is not None:
+        patches = replace_masked(patches, mask.reshape(patches.shape[:-1]), mask_token)
     tokens = add_positions_as_dino(vit, patches) if positions == "dino" else vit._pos_embed(patches)
+    if keep is not None:
+        prefix, rest = tokens.tensor_split([vit.num_prefix_tokens], dim=1)
+        tokens = torch.cat([prefix, select_kept(rest, keep)], dim=1)
     return vit.norm_pre(vit.patch_drop(tokens))  # type: ignore[no-any-return]
 
 
-def block_outputs(vit: Any, images: Tensor, positions: Positions = "timm") -> Iterator[Tensor]:
+def block_outputs(
+    vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE
+) -> Iterator[Tensor]:
     """(batch, tokens, dim) after each block in turn, before the final norm."""
-    tokens = embed(vit, images, positions)
+    tokens = embed(vit, images, positions, selection)
     for block in vit.blocks:
-        tokens = _run(block, tokens)
+        tokens = _run(vit, block, tokens)
         yield tokens
 
 
 def cls_token(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
     """(batch, 3, height, width) -> (batch, dim): the CLS token after the last block and the final norm."""
     tokens = _before_last_block(vit, images, positions)
-    return vit.norm(_run(vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
+    return vit.norm(_run(vit, vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
 
 
-def patch_tokens(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
-    """(batch, 3, height, width) -> (batch, dim, rows, columns): patches after the last block and the final norm.
+def tokens(vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE) -> Tokens:
+    """(batch, 3, height, width) -> all tokens after the last block and the final norm.
+
+    Raises `UserError` for sizes that patches do not divide, and for a selection that does not fit the image.
+    """
+    shape = grid(vit, images)
+    check_selection(len(images), shape[0] * shape[1], vit.embed_dim, *selection)
+    outputs = block_outputs(vit, images, positions, selection)
+    last = deque(outputs, maxlen=1).pop()  # all outputs of 6,240 tokens would be 115 MB
+    return split(vit, vit.norm(last), shape)
+
+
+def feature_maps(vit: Any, images: Tensor, positions: Positions = "timm") -> tuple[Tensor, ...]:
+    """(batch, 3, height, width) -> (batch, dim, rows, columns) after each of `quarters`, before the final norm.
 
     Raises `UserError` for sizes that patches do not divide.
     """
-    shape = grid(vit, images)
-    tokens = deque(block_outputs(vit, images, positions), maxlen=1).pop()  # all outputs of 6,240 tokens would be 115 MB
-    patches = vit.norm(tokens)[:, vit.num_prefix_tokens :]
-    return patches.transpose(1, 2).unflatten(2, shape)  # type: ignore[no-any-return]
+    shape, chosen = grid(vit, images), quarters(len(vit.blocks))
+    return tuple(
+        output[:, vit.num_prefix_tokens :].transpose(1, 2).reshape(len(images), -1, *shape)
+        for index, output in enumerate(block_outputs(vit, images, positions))
+        if index in chosen
+    )
+
+
+def quarters(depth: int) -> list[int]:
+    """Indices of the blocks that end the four quarters: 2, 5, 8 and 11 of 12; fewer where there are not four blocks."""
+    return sorted({-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)})
+
+
+def split(network: Any, sequence: Tensor, shape: tuple[int, int]) -> Tokens:
+    """The parts of (batch, tokens, dim): a class token first where there is one, then the others before the patches."""
+    prefix, patches = sequence.tensor_split([network.num_prefix_tokens], dim=1)
+    if getattr(network, "cls_token", None) is None:
+        return Tokens(None, patches, prefix, shape)
+    return Tokens(prefix[:, 0], patches, prefix[:, 1:], shape)
 
 
 def cls_attention(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor:
@@ -114,7 +163,7 @@ def draw_cls_token_as_dino(vit: Any) -> None:
 def _before_last_block(vit: Any, images: Tensor, positions: Positions) -> Tensor:
     tokens = embed(vit, images, positions)
     for block in vit.blocks[:-1]:
-        tokens = _run(block, tokens)
+        tokens = _run(vit, block, tokens)
     return tokens
 
 
@@ -129,7 +178,14 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _run(block: Any, tokens: Tensor, *, cls_only: bool = False) -> Tensor:
+def _run(vit: Any, block: Any, tokens: Tensor, *, cls_only: bool = False) -> Tensor:
+    """`_compute`, with activations computed again in the backward pass where timm's flag is set."""
+    if not vit.grad_checkpointing:
+        return _compute(block, tokens, cls_only=cls_only)
+    return recompute(block, partial(_compute, block, cls_only=cls_only), tokens)
+
+
+def _compute(block: Any, tokens: Tensor, *, cls_only: bool = False) -> Tensor:
     """`block(tokens)` of shape (batch, tokens, dim), or with `cls_only` its first token (batch, 1, dim)."""
     if not _is_plain(block):
         return block(tokens)[:, :1] if cls_only else block(tokens)  # type: ignore[no-any-return]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -22,10 +25,11 @@ def from_workers(
     Where shared memory is too small for them (64 MB in a container by default) the rest is made in this process, and
     `note` is told. Raises `UserError` when a worker was killed, and for a mistake that a worker met, in its words.
     """
-    done = 0
+    done, others = 0, set(active_children())
+    with signals_blocked():
+        iterator = iter(make_loader(0, workers))
+    started = [process for process in active_children() if process not in others]
     try:
-        with signals_blocked():
-            iterator = iter(make_loader(0, workers))
         while (batch := next(iterator, None)) is not None:
             done += 1
             yield batch
@@ -38,11 +42,28 @@ def from_workers(
         words = str(error)
         if not any(sign in words for sign in ("shared memory", "shm", "Bus error", "No space left on device")):
             raise _worker_died(error, workers) from error
+    finally:
+        _end(started)
     note(
-        "the worker processes run out of shared memory (/dev/shm); going on without them, with the same result. "
+        "the worker processes run out of shared memory (/dev/shm); continuing without them, with the same result. "
         "Give more shared memory (docker run --shm-size=1g), or --set machine.workers=0"
     )
     yield from make_loader(done, 0)
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """Kill what is left of the workers: they answer no other signal, and Python would wait for them at its end.
+
+    torch raises an error for a worker that dies; it never hears of these, which are gone before it may look.
+    """
+    held = {signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else set()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held) if held else None
+    for process in workers:
+        process.kill()
+    for process in workers:
+        process.join()
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_in_the_worker(error: UserError) -> UserError:

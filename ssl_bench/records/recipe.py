@@ -39,6 +39,10 @@ class MachineSettings(Settings):
     device: str = setting("auto", "cpu, cuda, cuda:1, mps or auto: a GPU where torch finds a usable one")
     workers: int | None = setting(None, "processes that make views; none: decided from cores and image size", ge=0)
     checkpoint_minutes: float = setting(10.0, "time between two checkpoints", unit="minutes", gt=0)
+    activation_checkpointing: bool = setting(
+        False,
+        "compute activations again in the backward pass instead of keeping them: less memory, about a third more time",
+    )
 
 
 class Part(Settings):

@@ -295,7 +295,12 @@ def build_method(resolved: Resolved) -> Method:
 
     recipe = resolved.recipe
     with in_one_message(f"{recipe.method.name} cannot be built on {recipe.arch} with these settings"):
-        return resolved.method(resolved.method_config, make_backbone)
+        method = resolved.method(resolved.method_config, make_backbone)
+    if resolved.machine.activation_checkpointing:
+        for module in method.modules():
+            if isinstance(module, Backbone):
+                module.set_activation_checkpointing(True)
+    return method
 
 
 def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:

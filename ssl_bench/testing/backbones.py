@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone
-from ssl_bench.settings import Settings, parse_settings
-from ssl_bench.testing import common, subjects
+from ssl_bench.backbone import Capability
+from ssl_bench.errors import UserError
+from ssl_bench.testing import backbone_tokens, common
+from ssl_bench.testing.backbone_bench import IMAGES, Subject
 from ssl_bench.testing.method_bench import same, some
-from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
+from ssl_bench.testing.outcomes import CheckFailed, require
 
-NARROW: Mapping[str, Any] = {"patch_px": 8, "depth": 2, "dim": 64, "width": 0.125}
-"""Settings that the checks make small where a Config has them by these names."""
-IMAGES = 3
-
-
-class Subject:
-    """A backbone class with the network that its checks look at."""
-
-    def __init__(self, plugin: type[Backbone], settings: Mapping[str, Any], path: Path | None = None) -> None:
-        self.plugin, self.settings = plugin, dict(settings)
-
-    @cached_property
-    def config(self) -> Settings:
-        """The settings given, over narrow ones where the Config has those."""
-        narrow = {name: value for name, value in NARROW.items() if name in self.plugin.Config.model_fields}
-        owner = self.plugin.__name__
-        try:
-            return parse_settings(self.plugin.Config, {**narrow, **self.settings}, "backbone", owner)
-        except ValueError:  # a setting of that name which means something else
-            return parse_settings(self.plugin.Config, self.settings, "backbone", owner)
-
-    def configs(self) -> list[Settings]:
-        """What goes through JSON."""
-        return [self.config]
-
-    @cached_property
-    def image_px(self) -> int:
-        """32, or four patches where 32 has no whole number of them."""
-        patch_px = self.plugin.patch_px_for(self.config, subjects.IMAGE_PX)
-        return subjects.IMAGE_PX if patch_px is None or subjects.IMAGE_PX % patch_px == 0 else 4 * patch_px
-
-    def build(self, seed: int = 0, drop_path: float = 0.0) -> Backbone:
-        """A new network in eval mode, its weights drawn from `seed`."""
-        torch.manual_seed(seed)
-        return self.plugin(self.config, image_px=self.image_px, drop_path=drop_path).eval()
-
-    def images(self, height: int | None = None, width: int | None = None) -> Tensor:
-        """Three pictures (3, 3, height, width) around 0; square ones of the network's side unless told otherwise."""
-        high, wide = height or self.image_px, width or self.image_px
-        pixels = [torch.tensor(list(subjects.picture(i, wide, high).tobytes())) for i in range(IMAGES)]
-        return torch.stack([one.view(high, wide, 3).permute(2, 0, 1) for one in pixels]) / 127.5 - 1
-
-    @cached_property
-    def network(self) -> Backbone:
-        """One network for the checks that change nothing. Raises `CheckSkipped` when it cannot be built."""
-        try:
-            return self.build()
-        except Exception as error:
-            raise CheckSkipped(f"it cannot be built yet ({type(error).__name__})") from error
+__all__ = ["CHECKS", "Subject"]
 
 
 @torch.no_grad()
@@ -86,8 +36,8 @@ def it_can_be_built(subject: Subject) -> None:
     require(isinstance(network.pretrained, str), "pretrained is not a string: name the weights that it starts from")
     require(isinstance(network.supports, frozenset), "supports is not a frozenset: frozenset({'patch_tokens'})")
     for place, names in (("supports", network.supports), ("why_not", frozenset(network.why_not))):
-        unknown = names - {"patch_tokens", "attention"}
-        require(not unknown, f"{place} names {sorted(unknown)}: known are patch_tokens and attention")
+        unknown = names - set(get_args(Capability))
+        require(not unknown, f"{place} names {sorted(unknown)}: known are {', '.join(get_args(Capability))}")
 
 
 def initial_weights_come_from_the_global_random_state(subject: Subject) -> None:
@@ -141,56 +91,6 @@ def other_image_sizes_work(subject: Subject) -> None:
 
 
 @torch.no_grad()
-def tokens_are_what_its_layers_see(subject: Subject) -> None:
-    """`token_count` is the length of the sequences that pass the network's layers, at its own and at other sizes.
-
-    Asked of the inputs (batch, tokens, dim) of every normalization and linear layer.
-    """
-    network, unit = subject.network, subject.network.patch_px
-    if unit is None:
-        return
-    for height, width in ((subject.image_px, subject.image_px), (3 * unit, 5 * unit)):
-        seen: set[int] = set()
-
-        def look(_: torch.nn.Module, given: tuple[Tensor, ...], seen: set[int] = seen) -> None:
-            if given and isinstance(given[0], Tensor) and given[0].ndim == 3:
-                seen.add(given[0].shape[1])
-
-        layers = [one for one in network.modules() if isinstance(one, torch.nn.LayerNorm | torch.nn.Linear)]
-        hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-        try:
-            network(subject.images(height, width))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if not seen:  # layers of other kinds
-            return
-        said = network.token_count(height, width)
-        require(
-            said in seen,
-            f"token_count({height}, {width}) says {said}, its layers see {sorted(seen)} tokens: name the tokens in "
-            f"front of the patches in self.prefix_tokens (now {network.prefix_tokens}), and set self.patch_px",
-        )
-
-
-@torch.no_grad()
-def maps_follow_rectangles(subject: Subject) -> None:
-    """`patch_tokens` and `attention` of a rectangle have its rows and columns of patches, and each place its own."""
-    network, unit = subject.network, subject.network.patch_px
-    if unit is None:
-        return
-    for rows, columns in ((3, 5), (6, 2)):
-        images = subject.images(rows * unit, columns * unit)
-        for name in sorted(network.supports):
-            shape = tuple(getattr(network, name)(images).shape[2:])
-            require(
-                shape == (rows, columns),
-                f"{name}() of {rows * unit} x {columns * unit} px images is {shape[0]} x {shape[1]}: give rows first, "
-                "then columns",
-            )
-
-
-@torch.no_grad()
 def eval_mode_is_deterministic(subject: Subject) -> None:
     """In eval mode the same images give the same features, whatever else is in their batch."""
     network, images = subject.network, subject.images()
@@ -206,38 +106,6 @@ def eval_mode_is_deterministic(subject: Subject) -> None:
         torch.allclose(alone, first[:1], rtol=1e-3, atol=1e-4),
         "an image's features depend on the other images of its batch: use running statistics in eval mode",
     )
-
-
-@torch.no_grad()
-def supports_what_it_says(subject: Subject) -> None:
-    """`patch_tokens` and `attention` work exactly where `supports` names them, with the contract's shapes."""
-    network, images = subject.network, subject.images()
-    calls: dict[str, Callable[[Tensor], Tensor]] = {
-        "patch_tokens": network.patch_tokens,
-        "attention": network.attention,
-    }
-    for name, call in calls.items():
-        try:
-            maps = call(images)
-        except NotImplementedError:
-            require(name not in network.supports, f"supports names {name!r}, but {name}() is not written")
-            continue
-        require(
-            name in network.supports,
-            f"{name}() works but supports does not name it: supports = frozenset({{{name!r}, ...}})",
-        )
-        side = None if network.patch_px is None else subject.image_px // network.patch_px
-        require(
-            maps.ndim == 4 and len(maps) == IMAGES and (side is None or tuple(maps.shape[2:]) == (side, side)),
-            f"{name}() gives {tuple(maps.shape)}: (batch, dim or heads, rows, columns) with {side} rows and columns",
-        )
-        require(bool(torch.isfinite(maps).all()), f"{name}() gives NaN or infinity")
-        if name == "attention":
-            sums = maps.sum(dim=(2, 3))
-            require(
-                float(maps.min()) >= 0 and float(sums.max()) <= 1 + 1e-4,
-                f"attention() sums to {float(sums.max()):.3f} a head: give softmax weights of the patches, >= 0, <= 1",
-            )
 
 
 def patch_px_for_agrees(subject: Subject) -> None:
@@ -289,6 +157,46 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
     require(not without, f"{some(without)} takes no part in the features: remove it, e.g. with num_classes=0")
 
 
+def recomputed_activations_change_nothing(subject: Subject) -> None:
+    """`set_activation_checkpointing(True)` keeps less, and features, gradients and buffers are bitwise the same."""
+
+    def trained(enabled: bool) -> tuple[dict[str, Tensor], int]:
+        network = subject.build(drop_path=0.2).train()
+        network.set_activation_checkpointing(enabled)
+        kept = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = network(subject.images())
+        torch.autograd.backward(features.square().sum())
+        found = {"features": features, "random state": torch.get_rng_state(), **dict(network.named_buffers())}
+        gradients = {f"gradient of {name}": one.grad for name, one in network.named_parameters()}
+        return found | {name: one for name, one in gradients.items() if one is not None}, kept
+
+    try:
+        subject.build().set_activation_checkpointing(True)
+    except UserError:  # it says that it cannot
+        return
+    (plain, kept), (recomputed, kept_again) = trained(False), trained(True)
+    require(plain.keys() == recomputed.keys(), "set_activation_checkpointing(True) changes which gradients there are")
+    changed = [name for name, one in plain.items() if not torch.equal(one, recomputed[name])]
+    require(
+        not changed,
+        f"set_activation_checkpointing(True) changes {some(changed)}: run each block through "
+        "ssl_bench.blocks.recompute.recompute",
+    )
+    require(
+        kept_again < kept,
+        f"set_activation_checkpointing(True) keeps {kept_again:,} bytes for the backward pass, {kept:,} without: "
+        "recompute each block, or leave the method to the base class, which refuses",
+    )
+
+
 @torch.no_grad()
 def probe_features_are_vectors(subject: Subject) -> None:
     """`probe_features` gives (batch, dim) of finite numbers."""
@@ -307,13 +215,18 @@ CHECKS = (
     initial_weights_come_from_the_global_random_state,
     features_have_the_declared_dimension,
     other_image_sizes_work,
-    tokens_are_what_its_layers_see,
-    maps_follow_rectangles,
+    backbone_tokens.tokens_are_what_its_layers_see,
+    backbone_tokens.maps_follow_rectangles,
     eval_mode_is_deterministic,
-    supports_what_it_says,
+    backbone_tokens.supports_what_it_says,
+    backbone_tokens.tokens_come_in_one_pass,
+    backbone_tokens.masked_patches_are_not_seen,
+    backbone_tokens.only_kept_patches_are_seen,
+    backbone_tokens.feature_maps_go_from_fine_to_coarse,
     patch_px_for_agrees,
     settings_are_filled_once,
     drop_path_is_accepted,
     every_parameter_gets_a_gradient,
+    recomputed_activations_change_nothing,
     probe_features_are_vectors,
 )

@@ -265,7 +265,7 @@ def test_the_first_step_is_tried_without_a_trace(
     [
         (frozenset({"pach_tokens"}), "Did you mean 'patch_tokens'?"),
         ({"attention", "attentoin"}, "Did you mean 'attention'?"),
-        (frozenset({"crystal balls"}), "Known: patch_tokens, attention"),
+        (frozenset({"crystal balls"}), "Known: patch_tokens, attention, masking, feature_maps"),
         ("attention", "requires 'attention': write requires = frozenset"),
         (["attention"], "write requires = frozenset"),
         (frozenset({3}), "write requires = frozenset"),

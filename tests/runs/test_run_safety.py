@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,4 @@ def test_worker_processes_that_fail_cost_nothing(monkeypatch: pytest.MonkeyPatch
         run(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match=r"^a.png is cut$"):
         run(raising(UserError("a.png is cut")))
+    assert active_children() == [], "Python would wait for them at its end"

@@ -68,7 +68,7 @@ def test_attention_is_the_matrix_of_the_slow_attention(name: str, prefix: int) -
     torch.testing.assert_close(found, matrix[:, :, 0, prefix:].unflatten(2, (3, 2)), atol=1e-6, rtol=0)
     assert found.dtype == torch.float64
     torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), after[:, prefix:], atol=1e-6, rtol=0)
-    assert backbone.supports == {"patch_tokens", "attention"}
+    assert backbone.supports >= {"patch_tokens", "attention"}
 
 
 def test_attention_of_xcit_written_out() -> None:
@@ -115,7 +115,7 @@ def test_features_are_those_of_timms_forward_pass(name: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(backbone(images), backbone.network(images), atol=1e-5, rtol=1e-5)
         if "attention" not in backbone.supports:
-            assert backbone.supports == {"patch_tokens"}
+            assert "patch_tokens" in backbone.supports
             assert backbone.patch_tokens(images).shape == (2, backbone.feature_dim, 2, 2)
             with pytest.raises(NotImplementedError, match=r"has no CLS token"):
                 backbone.attention(images)
@@ -130,8 +130,8 @@ def test_features_are_those_of_timms_forward_pass(name: str) -> None:
         ("convnext_atto", "is a ConvNeXt, which has no CLS token that attends to patches", set()),
         ("cait_xxs24_224", "ties its positions to images of one size", set()),
         ("beit_base_patch16_224", "ties its positions to images of one size", set()),
-        ("vit_base_patch16_siglip_224", "has no CLS token", {"patch_tokens"}),
-        ("vit_medium_patch16_gap_240", "has no CLS token", {"patch_tokens"}),
+        ("vit_base_patch16_siglip_224", "has no CLS token", {"patch_tokens", "masking"}),
+        ("vit_medium_patch16_gap_240", "has no CLS token", {"patch_tokens", "masking"}),
         (
             "eva02_tiny_patch14_224",
             "pools its patches, so that nothing trains its CLS token's last query",
@@ -140,16 +140,16 @@ def test_features_are_those_of_timms_forward_pass(name: str) -> None:
         (
             "beit3_base_patch16_224",
             "pools its patches, so that nothing trains its CLS token's last query",
-            {"patch_tokens"},
+            {"patch_tokens", "masking"},
         ),
-        ("vit_small_patch16_18x2_224", "ends in a ParallelThingsBlock", {"patch_tokens"}),
+        ("vit_small_patch16_18x2_224", "ends in a ParallelThingsBlock", {"patch_tokens", "masking"}),
     ],
 )
 def test_refused_with_the_reason(name: str, words: str, supports: set[str]) -> None:
     size = 256 if "256" in name else 240 if "240" in name else 224
     with torch.device("meta"):
         backbone = TimmAny(TimmSettings(name=name), image_px=size)
-    assert backbone.supports == supports
+    assert backbone.supports == supports | {"feature_maps"}
     evaluators = build_evaluators([("voc-jaccard", {})])
     with pytest.raises(UserError, match=rf"'voc-jaccard' needs attention, which timm does not have: {name} .*{words}"):
         refuse_unsupported(backbone, "timm", evaluators)
