@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -54,16 +56,26 @@ def from_workers(
 def _end(workers: Sequence[BaseProcess]) -> None:
     """Kill what is left of the workers: they answer no other signal, and Python would wait for them at its end.
 
-    torch raises an error for a worker that dies; it never hears of these, which are gone before it may look.
+    torch's handler would raise an error for a worker that dies: it does not hear of these.
     """
-    held = {signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else set()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held) if held else None
-    for process in workers:
-        process.kill()
-    for process in workers:
-        process.join()
-    if before is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _unheard_children():
+        for process in workers:
+            process.kill()
+        for process in workers:
+            process.join()
+
+
+@contextmanager
+def _unheard_children() -> Iterator[None]:
+    """Inside, no handler runs when a child process ends."""
+    before = None
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
 
 
 def _as_in_the_worker(error: UserError) -> UserError:

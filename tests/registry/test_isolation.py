@@ -13,7 +13,8 @@ import pytest
 
 from ssl_bench import registry
 from ssl_bench.registry.entry_points import Plugin
-from ssl_bench.registry.third_party import BrokenPlugin, foreign_code, why_broken
+from ssl_bench.registry.own_process import why_broken
+from ssl_bench.registry.third_party import BrokenPlugin, foreign_code
 from tests.toy import write_image_folder
 
 GOOD = '''"""Fine (unpublished)."""
