@@ -77,10 +77,10 @@ def test_what_was_trained_survives_a_crash_of_the_trained_evaluation(
 ) -> None:  # fmt: skip
     real = runner.evaluate_network
 
-    def crashing(network: Any, subject: str, *rest: Any, **more: Any) -> Any:
+    def crashing(backbone: Any, subject: str, *rest: Any, **more: Any) -> Any:
         if subject == "trained":
             raise crash
-        return real(network, subject, *rest, **more)
+        return real(backbone, subject, *rest, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner, "evaluate_network", crashing)
@@ -148,7 +148,7 @@ def test_a_restart_that_is_refused_or_stopped_costs_nothing(
     assert "another process is doing the run" in err
     for error, status in ((KeyboardInterrupt(), 130), (UserError("the trial fails"), 2)):
         with monkeypatch.context() as patch:
-            patch.setattr(runner, "inference_rate", raising(error))
+            patch.setattr(runner, "measure_speed", raising(error))
             assert sslbench(*restart)[0] == status
         assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["mine"]
@@ -168,7 +168,7 @@ def test_a_refused_run_leaves_no_folder(
     sslbench: Command, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     assert sslbench(*arguments, "--set", "machine.device=cuda:99")[0] == 2
-    monkeypatch.setattr(runner, "inference_rate", raising(UserError("no")))
+    monkeypatch.setattr(runner, "measure_speed", raising(UserError("no")))
     assert sslbench(*arguments)[0] == 2
     assert not (tmp_path / "results").exists()
 
