@@ -69,19 +69,23 @@ def wrong_hook(method: type) -> str:
     """The first of a method's functions that the loop cannot call, and how to write it; "" for none."""
     for name, call in CALLS.items():
         hook = inspect.getattr_static(method, name, None)
+        write = f"write {'@classmethod ' if call.startswith('cls') else ''}def {name}({call})"
+        if isinstance(hook, property):
+            return f"has {name} as a property: {write}"
         if not isinstance(hook, classmethod | staticmethod) and not callable(hook):
             continue
-        of_class = call.startswith("cls")
-        bound = getattr(method, name)
-        given = call.split(", ")[1:] if isinstance(hook, classmethod) else call.split(", ")
+        plain = inspect.isfunction(hook)
+        given = call.split(", ")[0 if plain else 1 :]  # all others are called without what stands first
         try:
-            inspect.signature(bound).bind(*given)
-        except (TypeError, ValueError):
-            decorator = "@classmethod " if of_class else ""
-            shown = f"{name}{inspect.signature(bound)}"
-            return f"has {shown}, which is not how it is called: write {decorator}def {name}({call})"
-        if of_class and not isinstance(hook, classmethod):
-            return f"has {name}() without @classmethod: write @classmethod def {name}({call})"
+            signature = inspect.signature(getattr(method, name))
+        except (TypeError, ValueError):  # of a function that is not written in Python
+            continue
+        try:
+            signature.bind(*given)
+        except TypeError:
+            return f"has {name}{signature}, which is not how it is called: {write}"
+        if plain and call.startswith("cls"):
+            return f"has {name}() without @classmethod: {write}"
     return ""
 
 

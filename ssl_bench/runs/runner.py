@@ -163,6 +163,8 @@ class _Session:
         plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
         status: Literal["finished", "collapsed", "failed"] = "finished"
         reason, trained = "", list[EvaluationRecord]()
+        if progress.step == 0 and plan.total_steps and type(self.method).prepare is not Method.prepare:
+            self.display.say("preparing the method: one pass over the training set")
         try:
             train(
                 self.method, self.make_views, self.optimizer, plan, progress, self.display.step,

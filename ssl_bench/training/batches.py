@@ -116,12 +116,17 @@ class Collate:
         return views, index, labels
 
 
+def nothing_drawn(views: Views, rng: Random) -> Views:
+    """The views as they are: nothing is drawn over the batch."""
+    return views
+
+
 def batches(
     split: Split,
     make_views: MakeViews,
     order: Order,
     *,
-    batch_views: BatchViews = lambda views, rng: views,
+    batch_views: BatchViews = nothing_drawn,
     needs_labels: bool,
     workers: int,
     device: torch.device,

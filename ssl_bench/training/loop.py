@@ -142,7 +142,7 @@ def train(
     the last good checkpoint kept; and, after saving, what went wrong between two steps (an image, a worker process).
     """
     checkpoints = plan.run_dir / "checkpoints"
-    if state.step == 0:
+    if state.step == 0 and plan.total_steps:
         prepare(method, plan.single_pass(method, make_views), plan)
     warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)

@@ -78,10 +78,10 @@ def test_what_was_trained_survives_a_crash_of_the_trained_evaluation(
 ) -> None:  # fmt: skip
     real = runner.evaluate_network
 
-    def crashing(network: Any, subject: str, *rest: Any, **more: Any) -> Any:
+    def crashing(backbone: Any, subject: str, *rest: Any, **more: Any) -> Any:
         if subject == "trained":
             raise crash
-        return real(network, subject, *rest, **more)
+        return real(backbone, subject, *rest, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner, "evaluate_network", crashing)

@@ -170,9 +170,11 @@ def step_with_epoch(self: Any, batch: Any, epoch: Any, progress: Any) -> Any: ..
     [
         ("prepare", no_batches, "has prepare(self: 'Any') -> 'None', which is not how it is called"),
         ("batch_views", plain_batch_views, "write @classmethod def batch_views(cls, config, views, rng)"),
+        ("networks", property(lambda self: {}), "has networks as a property: write def networks(self)"),
         ("step", step_with_epoch, "write def step(self, batch, progress)"),
     ],
 )
 def test_a_hook_with_a_wrong_signature_is_found(name: str, written: Any, said: str) -> None:
     assert said in wrong_hook(type("Wrong", (Hooked,), {name: written}))
     assert wrong_hook(Hooked) == ""
+    assert wrong_hook(type("Static", (Hooked,), {"make_views": staticmethod(lambda config: None)})) == ""
