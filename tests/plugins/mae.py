@@ -143,6 +143,6 @@ class MAE(Method):
         pixels = patch_pixels(images, self.config.sizes_px[1])
         return StepOutput(masked_loss(predictions, pixels, masked))
 
-    def evaluation_backbone(self) -> Backbone:
-        """The encoder; the decoder is thrown away."""
-        return self.encoder
+    def networks(self) -> dict[str, Backbone]:
+        """The encoder, without the decoder."""
+        return {"encoder": self.encoder}

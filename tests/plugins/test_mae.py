@@ -21,7 +21,7 @@ from ssl_bench.testing import run_checks
 from ssl_bench.training.loop import StepReport
 from ssl_bench_plugins.backbones.deit import DeitTi16, ViTSettings
 from tests.conftest import Command
-from tests.plugins.outside.mae import MAE, MAESettings, masked_loss, patch_pixels, sines_and_cosines
+from tests.plugins.mae import MAE, MAESettings, masked_loss, patch_pixels, sines_and_cosines
 from tests.toy import write_image_folder
 
 SETTINGS = ("backbone.depth=1", "backbone.dim=32", "backbone.patch_px=8", "training.precision=fp32")
