@@ -111,7 +111,7 @@ def run(
         return
     from ssl_bench.recipes import resolve as requests
     from ssl_bench.runs.folder import Start
-    from ssl_bench.runs.runner import command_line
+    from ssl_bench.runs.plain_names import command_line
 
     flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
     flags["training.eval_every"] = eval_every

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shlex
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +29,6 @@ from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.curves import summarize_curves
-from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
 from ssl_bench.registry.failures import in_one_message
 from ssl_bench.registry.preflight import require_capabilities, require_frozen, require_parts, require_step_output
@@ -40,6 +36,7 @@ from ssl_bench.runs import machine
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
+from ssl_bench.runs.plain_names import refuse_unwritable
 from ssl_bench.runs.precision import Precision, choose_precision, first_step
 from ssl_bench.runs.restart import replacing
 from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
@@ -83,31 +80,6 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
             begin(start.run_dir, stopped)
             state = session.measure_before_training(stopped)
         return session.finish(state)
-
-
-def refuse_unwritable(recipe: Recipe, run_dir: Path) -> None:
-    """Raises `UserError` for names that a record cannot hold, before anything is done."""
-    for what, text in (("the run's name", run_dir.name), *_texts(recipe.model_dump())):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = os.fsencode(text).decode("utf-8", "backslashreplace")
-            raise UserError(
-                f"{what}, {shown}, is not UTF-8 and cannot stand in a record. Rename it, or give a link with another "
-                "name (ln -s)."
-            ) from None
-
-
-def _texts(value: Any, name: str = "the recipe") -> Iterator[tuple[str, str]]:
-    """Every text in a recipe with its place."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(inner, key)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner, name)
 
 
 @dataclass
@@ -343,9 +315,3 @@ def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
     missing = method.requires - backbone.supports
     if missing:
         raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")
-
-
-def command_line(arguments: Sequence[str] | None = None) -> str:
-    """What the user typed, for the record; bytes that are not UTF-8 as `\\xe9`."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return os.fsencode(shlex.join(["sslbench", *given])).decode("utf-8", "backslashreplace")
