@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a setting of the plugin's Config")
         ] = None,
     ) -> None:
-        """Check a plugin against its contract: what holds, what fails and how to mend it; exit status 1 if any does."""
+        """Check a plugin against its contract: what holds, what fails and how to fix it; exit status 1 if any does."""
         from ssl_bench.cli.options import parse_assignments
 
         asked = _kind(kind)

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option(
                 "--check",
-                help="import every plugin, outsiders' in processes of their own; exit status 1 if any is broken",
+                help="import every plugin, third-party ones in processes of their own; exit status 1 if any is broken",
             ),
         ] = False,
         seconds: Annotated[float, typer.Option(help="with --check: an import that takes longer hangs")] = 60.0,

@@ -50,7 +50,7 @@ def fill(
 def _images_that_fit(
     method: type[Method], config: Any, situation: Situation, backbone: type[Backbone], dataset: Dataset
 ) -> str:
-    """Why images that are not whole patches are refused, and the settings that mend it."""
+    """Why images that are not whole patches are refused, and the settings that fix it."""
     px, patch_px = dataset.image_px, situation.patch_px
     assert patch_px is not None, "only networks of patches come here"
     advice = []

@@ -58,7 +58,7 @@ class Plugin:
         from ssl_bench.registry.preflight import why_no_plugin
 
         contract = _contract(self.kind)  # with torch, whose time is not the outsider's
-        with foreign_code(before, f"Mend or uninstall {self.distribution}; everything else works.", seconds):
+        with foreign_code(before, f"Fix or uninstall {self.distribution}; everything else works.", seconds):
             loaded = EntryPoint(self.name, self.target, group_of(self.kind)).load()
         broken = why_no_plugin(loaded, contract)
         if broken:

@@ -40,7 +40,7 @@ REPLACED = (
 
 
 def why_no_plugin(loaded: object, contract: type) -> str:
-    """What keeps `loaded` from being a plugin of `contract`, and how to mend it; "" where nothing does."""
+    """What keeps `loaded` from being a plugin of `contract`, and how to fix it; "" where nothing does."""
     kind = contract.__name__
     if not isinstance(loaded, type) or not issubclass(loaded, contract):
         return f"is not a {kind}: it is {loaded!r} and must be a subclass of {contract.__module__}.{kind}"

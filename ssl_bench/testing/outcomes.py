@@ -1,4 +1,4 @@
-"""What a check can say: it passes in silence, fails with the way to mend it, or has nothing to look at."""
+"""What a check can say: it passes in silence, fails with the way to fix it, or has nothing to look at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Outcome = Literal["ok", "failed", "expected failure", "skipped"]
 
 
 class CheckFailed(AssertionError):
-    """The plugin breaks the contract; the message says where and how to mend it."""
+    """The plugin breaks the contract; the message says where and how to fix it."""
 
 
 class CheckSkipped(Exception):
@@ -23,7 +23,7 @@ class CheckResult:
     name: str
     outcome: Outcome
     message: str = ""
-    """Empty for "ok"; what fails and how to mend it, the expected failure's reason, or why it was skipped."""
+    """Empty for "ok"; what fails and how to fix it, the expected failure's reason, or why it was skipped."""
 
 
 def require(holds: bool, message: str) -> None:
