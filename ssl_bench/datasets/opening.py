@@ -145,7 +145,7 @@ def _folder(text: str, known: Known) -> Path:
         advice = "Unpack it and give the folder." if packed else "Give the folder that the data set lies in."
         raise UserError(f"{shown(path)} is a file, not a folder. {advice}")
     if os.path.lexists(path):
-        raise UserError(f"{shown(path)} is a link to {os.readlink(path)}, which is not there. Mend the link.")
+        raise UserError(f"{shown(path)} is a link to {os.readlink(path)}, which is not there. Fix the link.")
     if os.sep not in text and not text.startswith((".", "~")):
         raise unknown_name("data set", text, known, f"or a folder; there is none of that name here; {HELP}")
     above = path.absolute().parent

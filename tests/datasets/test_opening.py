@@ -123,7 +123,7 @@ def test_not_a_folder(here: Path) -> None:
     assert refused("birds.zip") == "birds.zip is a file, not a folder. Unpack it and give the folder."
     assert "Give the folder that the data set lies in" in refused("birds/train/owl/a.png")
     os.symlink("gone", "link")
-    assert refused("./link") == "link is a link to gone, which is not there. Mend the link."
+    assert refused("./link") == "link is a link to gone, which is not there. Fix the link."
     os.symlink("loop", "loop")
     assert "loop is a link to loop" in refused("./loop")
     assert "nothing is downloaded here" in refused("https://example.org/birds")
