@@ -12,7 +12,14 @@ import typer
 from ssl_bench.cli.method_help import print_help
 from ssl_bench.cli.options import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, mask_folders, parse_assignments
 from ssl_bench.cli.result import show_result
-from ssl_bench.cli.which_run import checked_run_id, folder_of_run, free_run_id, named_as_before, request_of_run
+from ssl_bench.cli.which_run import (
+    checked_run_id,
+    folder_of_run,
+    free_run_id,
+    named_as_before,
+    request_of_run,
+    source_of_weights,
+)
 from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
 from ssl_bench.signals import interrupting_signals
@@ -82,6 +89,14 @@ def run(
     ] = None,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            metavar="RUN|FILE",
+            help="start every network of the method from a finished run's weights or a .safetensors file",
+        ),
+    ] = None,
     eval_every: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate every network of the method (k-NN) after each N-th epoch")
     ] = None,
@@ -117,6 +132,8 @@ def run(
     flags["training.eval_every"] = eval_every
     more_evaluators, paths = mask_folders(voc, davis)
     values = {key: value for key, value in flags.items() if value is not None} | paths | parse_assignments(set_ or [])
+    if init is not None:
+        values["initial.source"] = str(source_of_weights(init, results))
     request = requests.Request(
         method=method,
         arch=arch,

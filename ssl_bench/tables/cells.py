@@ -98,7 +98,8 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[str, fl
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
     found: dict[str, float] = {}
     for evaluation in sorted(record.evaluations, key=lambda e: (e.made_utc, e.model_dump_json())):
-        if evaluation.evaluator != source.evaluator or evaluation.subject != source.subject:
+        subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
+        if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue
         elsewhere = evaluation.data_fingerprint != record.data.fingerprint
         if elsewhere and column.evaluated_on == "training-data":

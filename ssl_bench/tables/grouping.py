@@ -59,11 +59,12 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in NOT_IN_IDENTITY and not path.startswith("recipe.evaluators")
+        if path not in NOT_IN_IDENTITY and not path.startswith(("recipe.evaluators", "recipe.initial"))
     }
     for name, before in ADDED_BACKBONE_SETTINGS.items():  # records made before these settings existed lack them
         if identity.get(path := f"recipe.backbone.settings.{name}") in before:
             identity.pop(path, None)
+    identity["initial"] = record.backbone.pretrained if record.recipe.get("initial") else None
     identity["data.fingerprint"] = record.data.fingerprint
     identity["method_plugin"] = _distribution(record.method_plugin)
     identity["backbone.plugin"] = _distribution(record.backbone.plugin)
