@@ -52,22 +52,22 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
 def below_the_start(primary: Mapping[str, Mapping[str, Any]], start: str) -> str:
     """What to say of a run whose training made every accuracy worse; "" where one is as good as before, or better.
 
-    `primary` is name -> "before" or "trained" -> measurement, `start` "untrained" or "pretrained". Evaluators of other kinds than k-NN and probe are left out where those
-    two are there: masks and clips are known to fall while accuracy grows.
+    `primary` is name -> "before" or "trained" -> measurement, `start` "untrained" or "pretrained". Evaluators of other
+    kinds than k-NN and probe are left out where those two are there: masks and clips are known to fall while accuracy
+    grows.
     """
     names = [name for name in primary if name.startswith(("knn ", "linear-probe "))]
     pairs = [primary[name] for name in names if {"before", "trained"} <= primary[name].keys()]
     falls = [pair["trained"].value < pair["before"].value for pair in pairs]
     if not falls or not all(falls):
         return ""
-    lost = (
-        "this training taught the network less than its random weights know"
-        if start == "untrained"
-        else "this training lost some of what the weights it started from know"
-    )
+    lost = "taught the network less than its random weights know"
+    if start == "pretrained":
+        lost = "lost some of what the weights it started from know"
     return (
-        f"every accuracy is below the {start} network's: {lost}. Common causes: too few steps (--epochs), a learning rate that does not suit the batch "
-        "(--set optimizer.base_lr=...), crops too small to show the object, or a preset for other data (--preset)."
+        f"every accuracy is below the {start} network's: this training {lost}. Common causes: too few steps "
+        "(--epochs), a learning rate that does not suit the batch (--set optimizer.base_lr=...), crops too small to "
+        "show the object, or a preset for other data (--preset)."
     )
 
 
