@@ -99,6 +99,11 @@ class InitialWeights(Settings):
     fingerprint: str
     """Hex SHA-256 of the tensors (`weights.initial.fingerprint_of`)."""
 
+    @property
+    def words(self) -> str:
+        """What they are, wherever they lie, e.g. "teacher, sha256 0f3a5c6d7e8f"."""
+        return ", ".join(filter(None, (self.network, f"sha256 {self.fingerprint[:12]}")))
+
 
 OUTSIDE_DIGEST = ("path", "plugin", "train_images", "test_images")
 """Of `DataPart`: what the fingerprint already decides, and where the data lie on a disk."""

@@ -32,11 +32,10 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
     weights = backbone.fit_weights(initial.weights)
     differences = differences_of(weights, backbone.state_dict())
     if differences:
-        nearest = initial.arch or _nearest(weights, backbone.image_px)
-        advice = f" They are those of {nearest}" if initial.arch else f" The nearest architecture is {nearest}"
-        raise UserError(
-            f"the initial weights {initial.source} do not fit {arch}: {'; '.join(differences)}.{advice * bool(nearest)}"
-        )
+        nearest = _nearest(weights, backbone.image_px)
+        advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
+        advice = f" They are those of {initial.arch}" if initial.arch else advice
+        raise UserError(f"the initial weights {initial.source} do not fit {arch}: {'; '.join(differences)}.{advice}")
     return weights
 
 
