@@ -177,7 +177,7 @@ def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
         subject = start if evaluation.before_training else "trained"
         for m in evaluation.measurements:
             on = data_title(evaluation.data, evaluation.synthetic)
-            key = (evaluation.evaluator, m.metric, m.protocol, on)
+            key = (evaluation.evaluator, m.metric, m.protocol.text, on)
             found.setdefault(key, {})[subject] = m.value
             about[key] = ("*" if m.primary else " ", m.unit, m.n)
             if m.interval is not None:
