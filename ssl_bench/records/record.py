@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
 from ssl_bench.records.recipe import Recipe, arch_text
+from ssl_bench.records.renamed_settings import (
+    assignments_with_current_names,
+    with_current_metric,
+    with_current_names,
+)
 from ssl_bench.records.state_file import read_model, sealed
 
 SCHEMA_VERSION = 3
@@ -53,6 +58,16 @@ class EvaluationRecord(RecordPart):
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
     made_utc: str
+
+    @field_validator("settings")
+    @classmethod
+    def _current_settings(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return with_current_names(f"evaluators.{info.data.get('evaluator')}", settings)
+
+    @field_validator("measurements")
+    @classmethod
+    def _current_metrics(cls, measurements: tuple[Measurement, ...], info: ValidationInfo) -> tuple[Measurement, ...]:
+        return tuple(with_current_metric(str(info.data.get("evaluator")), one) for one in measurements)
 
 
 class DataRecord(RecordPart):
@@ -187,11 +202,24 @@ class RunRecord(RecordPart):
     started_utc: str
     finished_utc: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_changed_settings(cls, content: Any) -> Any:
+        changed = content.get("changed_settings") if isinstance(content, dict) else None
+        if not isinstance(changed, dict):
+            return content
+        return content | {"changed_settings": assignments_with_current_names(changed, str(content.get("method")))}
+
     @field_validator("recipe")
     @classmethod
     def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        Recipe.model_validate(recipe)
-        return recipe
+        """Also gives its settings today's names."""
+        parsed = Recipe.model_validate(recipe)
+        evaluators = zip(recipe["evaluators"], parsed.evaluators, strict=True)
+        return recipe | {
+            "method": recipe["method"] | {"settings": parsed.method.settings},
+            "evaluators": [stored | {"settings": part.settings} for stored, part in evaluators],
+        }
 
 
 def write_record(record: BaseModel, path: Path) -> None:

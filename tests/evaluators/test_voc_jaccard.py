@@ -150,7 +150,7 @@ def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
     assert first["best_head"].protocol == (
         "attention Jaccard v1: list val, images square 32 px, CLS attention of the last block, 60 % of the mass, "
         "class masks at their own size without void, best head for each mask, mean over masks then images, "
-        "centre box 50 %"
+        "center box 50 %"
     )
     assert [one.metric for one in first.values() if one.primary] == ["best_head"]
     assert len({one.protocol for one in first.values()}) == 1
@@ -161,7 +161,7 @@ def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
         other = measure(voc, tmp_path, **changed)
         assert other["best_head"].protocol != first["best_head"].protocol, changed
     baselines = measure(voc, tmp_path, size_px=40)
-    for name in ("whole_image", "centre_box"):  # no network takes part in them
+    for name in ("whole_image", "center_box"):  # no network takes part in them
         assert baselines[name].value == first[name].value
 
 
