@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.measurement import Measurement
+from ssl_bench.protocol import Protocol
 from ssl_bench.settings import Settings
 
-__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "SplitName"]
+__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Protocol", "SplitName"]
 
 SplitName = Literal["train", "test"]
 
@@ -26,15 +28,19 @@ class Features:
 
     vectors: Tensor
     labels: Tensor
-    transform: str
-    """Words for the protocol line, e.g. "resize 256, centre crop 224, bicubic"."""
+    """-1 for every image of a split without labels; an evaluator with `needs_labels` never gets such a split."""
+    transform: Protocol
+    """How the network saw the images, as part of a protocol: `Protocol.of("{k}-NN, {view}", k=20, view=transform)`."""
 
 
-class FeatureSource(Protocol):
+class FeatureSource(typing.Protocol):
     """Extracts once and shares: asking twice for the same split and kind returns the same tensors."""
 
     def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features:
-        """The features of every image of `split`, of the kind a k-NN (`features`) or a linear probe reads."""
+        """The features of every image of `split`, of the kind a k-NN (`features`) or a linear probe reads.
+
+        Raises `UserError` where the data have no such split (a set without labels has no "test").
+        """
         ...
 
 
@@ -71,6 +77,8 @@ class Evaluator(ABC):
     Config: ClassVar[type[Settings]]
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone must support, e.g. {"attention"}: refused before training, not after."""
+    needs_labels: ClassVar[bool] = True
+    """Whether it reads labels or the test split of `Evaluation.dataset`: then it runs on labeled data only."""
     during_training: ClassVar[bool] = False
     """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 

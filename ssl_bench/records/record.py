@@ -10,17 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
+from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
-from ssl_bench.records.renamed_settings import (
-    assignments_with_current_names,
-    with_current_metric,
-    with_current_names,
-)
+from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
 from ssl_bench.records.state_file import read_model, sealed
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2: a file carries a fingerprint of itself (`state_file`), and a record may have notes. 3: evaluations name their
-network and step, and a record its curves."""
+network and step, and a record its curves. 4: a protocol has fields, where it was one text."""
 UNSEALED_SCHEMA = 1
 """The last version without a fingerprint; still read."""
 
@@ -59,15 +56,16 @@ class EvaluationRecord(RecordPart):
     """What it drew, as paths below the run's folder."""
     made_utc: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_schema(cls, given: Any) -> Any:
+        older = isinstance(given, dict) and given.get("schema_version", SCHEMA_VERSION) <= TEXT_PROTOCOLS_SCHEMA
+        return with_current_spelling(given) if older else given
+
     @field_validator("settings")
     @classmethod
     def _current_settings(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         return with_current_names(f"evaluators.{info.data.get('evaluator')}", settings)
-
-    @field_validator("measurements")
-    @classmethod
-    def _current_metrics(cls, measurements: tuple[Measurement, ...], info: ValidationInfo) -> tuple[Measurement, ...]:
-        return tuple(with_current_metric(str(info.data.get("evaluator")), one) for one in measurements)
 
 
 class DataRecord(RecordPart):

@@ -1,4 +1,4 @@
-"""Settings and metrics that earlier versions spelled otherwise.
+"""Settings that earlier versions spelled otherwise.
 
 Recipes, records and assignments with an earlier name are read as if they had today's. Digests are computed over the
 earlier names, so that those of recorded runs stay valid and an equal new run has the same one.
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_bench.errors import UserError
-from ssl_bench.measurement import Measurement
 
 _GRAY = {"grey_probability": "gray_probability"}
 _COLOR = {"colour_strength": "color_strength"}
@@ -50,15 +49,6 @@ def assignments_with_current_names(values: Mapping[str, Any], method: str) -> di
             raise UserError(f"{name!r} is given twice, once under its earlier name: leave one of the two out")
         current[name] = value
     return current
-
-
-def with_current_metric(evaluator: str, measurement: Measurement) -> Measurement:
-    """The measurement of `evaluator` under today's metric name, with its protocol in today's words."""
-    if evaluator != "voc-jaccard":
-        return measurement
-    metric = "center_box" if measurement.metric == "centre_box" else measurement.metric
-    protocol = measurement.protocol.replace("centre box", "center box")
-    return measurement.model_copy(update={"metric": metric, "protocol": protocol})
 
 
 def _current_key(key: str, method: str) -> str:

@@ -10,14 +10,13 @@ import pytest
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.measurement import Measurement
 from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.records.older import with_current_spelling
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_evaluation, read_record
 from ssl_bench.records.renamed_settings import (
     RENAMED_SETTINGS,
     assignments_with_current_names,
-    with_current_metric,
     with_current_names,
     with_earlier_names,
 )
@@ -83,9 +82,8 @@ def test_third_party_settings_keep_their_names() -> None:
 
 
 def test_the_center_box_of_earlier_records() -> None:
-    earlier = Measurement(
-        metric="centre_box", value=1.0, unit="%", higher_is_better=True, n=1, protocol="v1, centre box 50 %"
-    )
-    current = with_current_metric("voc-jaccard", earlier)
-    assert (current.metric, current.protocol) == ("center_box", "v1, center box 50 %")
-    assert with_current_metric("mine", earlier) == earlier
+    earlier = {"metric": "centre_box", "protocol": "v1, centre box 50 %"}
+    (current,) = with_current_spelling({"evaluator": "voc-jaccard", "measurements": [earlier]})["measurements"]
+    assert current == {"metric": "center_box", "protocol": "v1, center box 50 %"}
+    (third_party,) = with_current_spelling({"evaluator": "mine", "measurements": [earlier]})["measurements"]
+    assert third_party["metric"] == "centre_box"

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.settings import Settings, setting
 
 
@@ -35,7 +35,11 @@ class MyPlugin(Evaluator):
                 unit="%",
                 higher_is_better=True,
                 n=len(test.labels),
-                protocol=f"nearest class mean, l2, normalized {self.config.normalize}, {train.transform}",
+                protocol=Protocol.of(
+                    "nearest class mean, l2, normalized {normalize}, {transform}",
+                    normalize=self.config.normalize,
+                    transform=train.transform,
+                ),
                 primary=True,
             )
         ]
