@@ -19,13 +19,13 @@ from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
 from ssl_bench.records.recipe import (
     DataPart,
     EvaluatorPart,
-    InitialWeights,
     MachineSettings,
     Part,
     Recipe,
     TrainingSettings,
     arch_text,
 )
+from ssl_bench.records.renamed_settings import assignments_with_current_names
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def resolve(request: Request) -> Resolved:
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
-    from ssl_bench.recipes.starting import chosen_start, require_start_fits
+    from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
     from ssl_bench.registry.failures import in_one_message
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
@@ -96,7 +96,10 @@ def resolve(request: Request) -> Resolved:
         file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
     if "initial.source" in request.values and request.recipe_file is not None:  # what a file pins is of its own source
         file_values = {key: v for key, v in file_values.items() if not key.startswith("initial.")}
-    own_values = {**file_values, **request.values}
+    own_values = {
+        **assignments_with_current_names(file_values, method_name),
+        **assignments_with_current_names(request.values, method_name),
+    }
     arch, colon, network = arch.partition(":")
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:
@@ -169,9 +172,7 @@ def resolve(request: Request) -> Resolved:
         optimizer=optimizer.model_dump(mode="json"),
         training=training,
         evaluators=tuple(evaluators),
-        initial=None
-        if initial is None
-        else InitialWeights(source=str(initial.source), network=initial.network, fingerprint=initial.fingerprint),
+        initial=as_recorded(initial),
     )
     return Resolved(
         recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, initial

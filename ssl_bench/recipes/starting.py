@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
-from ssl_bench.records.recipe import InitialSettings
+from ssl_bench.records.recipe import InitialSettings, InitialWeights
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_settings
 from ssl_bench.weights.fit import require_fit
@@ -33,6 +33,13 @@ def chosen_start(values: Mapping[str, Any]) -> InitialState | None:
             "PATH; a new run with --init starts from it as it is now"
         )
     return initial
+
+
+def as_recorded(initial: InitialState | None) -> InitialWeights | None:
+    """The weights as a recipe holds them."""
+    if initial is None:
+        return None
+    return InitialWeights(source=str(initial.source), network=initial.network, fingerprint=initial.fingerprint)
 
 
 def require_start_fits(

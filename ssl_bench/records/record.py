@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
+from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
 from ssl_bench.records.state_file import read_model, sealed
 
 SCHEMA_VERSION = 4
@@ -66,6 +67,11 @@ class EvaluationRecord(RecordPart):
     def _of_older_schema(cls, given: Any) -> Any:
         older = isinstance(given, dict) and given.get("schema_version", SCHEMA_VERSION) <= TEXT_PROTOCOLS_SCHEMA
         return with_current_spelling(given) if older else given
+
+    @field_validator("settings")
+    @classmethod
+    def _current_settings(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return with_current_names(f"evaluators.{info.data.get('evaluator')}", settings)
 
 
 class DataRecord(RecordPart):
@@ -200,11 +206,24 @@ class RunRecord(RecordPart):
     started_utc: str
     finished_utc: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_changed_settings(cls, content: Any) -> Any:
+        changed = content.get("changed_settings") if isinstance(content, dict) else None
+        if not isinstance(changed, dict):
+            return content
+        return content | {"changed_settings": assignments_with_current_names(changed, str(content.get("method")))}
+
     @field_validator("recipe")
     @classmethod
     def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        Recipe.model_validate(recipe)
-        return recipe
+        """Also gives its settings today's names."""
+        parsed = Recipe.model_validate(recipe)
+        evaluators = zip(recipe["evaluators"], parsed.evaluators, strict=True)
+        return recipe | {
+            "method": recipe["method"] | {"settings": parsed.method.settings},
+            "evaluators": [stored | {"settings": part.settings} for stored, part in evaluators],
+        }
 
 
 def write_record(record: BaseModel, path: Path) -> None:
