@@ -1,8 +1,9 @@
-"""What the user wrote behind --data, a name or a folder, to an open data set; or to the words that help.
+"""What the user wrote behind --data, a name or a path, to an open data set; or to the words that help.
 
 - `shapes`: a registered name. It wins over a folder of that name, which is written `./shapes`.
-- `~/birds`: a folder; each registered data set is asked whether it recognises the layout.
-- `cifar10:~/data`: a folder, read as the data set of that name.
+- `~/birds`, `birds.npz`: a folder or file; each registered data set is asked whether it recognises it.
+- `birds-{000..012}.tar`: a pattern of files, for the data sets that read several.
+- `cifar10:~/data`: a path, read as the data set of that name.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ HELP = "sslbench run --help"
 Known = Mapping[str, Callable[[], type[Dataset]]]
 """Name to something that loads the class; a plugin that cannot be loaded raises `UserError` there."""
 
+PATTERN_SIGNS = "*?[{"
+"""What tells a pattern of files from a path."""
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
 _MEANT = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "test", "testing", "tst"),
@@ -42,7 +47,7 @@ class Found:
 
 
 def find_dataset(text: str, known: Known) -> Found:
-    """The data set that `text` (a name, a folder, or NAME:FOLDER) means; reads folder names only.
+    """The data set that `text` (a name, a folder or file, or NAME:PATH) means; reads names only.
 
     Raises `UserError` saying what was found instead.
     """
@@ -52,19 +57,22 @@ def find_dataset(text: str, known: Known) -> Found:
         return _named(text, known)
     name, colon, rest = text.partition(":")
     if colon and name in known and (os.path.isabs(rest) or not os.path.lexists(text)):
-        return Found(name, known[name](), _folder(rest or ".", known))
+        kind = known[name]()
+        return Found(name, kind, _place(rest or ".", known, kind.may_be_missing))
     if "://" in text:
         raise UserError(f"{text!r} is an address; nothing is downloaded here. Give the unpacked folder.")
-    path = _folder(text, known)
+    path = _place(text, known, any(sign in text for sign in PATTERN_SIGNS))
     broken: list[str] = []
     fitting = {name: kind for name, kind in _loaded(known, broken) if _fits(kind, path)}
     if len(fitting) > 1:
         fitting.pop(GENERAL, None)
     if len(fitting) > 1:
         names = sorted(fitting)
-        raise UserError(f"{shown(path)}/ fits the layouts of {' and '.join(names)}. Say which: {names[0]}:{text}")
+        slash = "/" if path.is_dir() else ""
+        raise UserError(f"{shown(path)}{slash} fits the layouts of {' and '.join(names)}. Say which: {names[0]}:{text}")
     if not fitting:
-        raise UserError("\n".join([explain(path, known), *(f"Not asked: {reason}" for reason in broken)]))
+        words = explain(path, known) if path.is_dir() else explain_file(path, text, known)
+        raise UserError("\n".join([words, *(f"Not asked: {reason}" for reason in broken)]))
     (name, kind) = next(iter(fitting.items()))
     return Found(name, kind, path)
 
@@ -108,6 +116,10 @@ def explain(path: Path, known: Known) -> str:
     inner = next((path / name for name in folders[:20] if _recognised(path / name, known)), None)
     if inner is not None:
         return f"{here}/ has no train/. Did you mean {shown(inner)}? {expected}"
+    files = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    held = next((path / name for name in files[:200] if _is_read_as_file(path / name, known)), None)
+    if held is not None:
+        return f"{here}/ has no train/. Did you mean the file {shown(held)}? {expected}"
     if any((path / place / "JPEGImages").is_dir() for place in ["", *folders[:20]]):
         return f"{here}/ looks like VOC or DAVIS, sets to evaluate masks on: give it with --voc or --davis. {expected}"
     classes = [name for name in folders[:20] if _holds_images(path / name)]
@@ -119,9 +131,27 @@ def explain(path: Path, known: Known) -> str:
         )
     if _holds_images(path):
         return f"{here}/ holds images but no class folders. {expected}"
-    some = ", ".join(sorted(name for name in os.listdir(path) if not name.startswith("."))[:5]) or "hidden files only"
+    some = ", ".join(files[:5]) or "hidden files only"
     layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
     return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
+
+
+def explain_file(path: Path, text: str, known: Known) -> str:
+    """Why a file, or a pattern of files, is no data set that anything knows, and what to do about it."""
+    if not path.is_file():  # a pattern
+        try:
+            _place(text, known, may_be_missing=False)
+        except UserError as error:
+            return str(error)
+    name = path.name.lower()
+    if name.endswith(PACKED):
+        return f"{shown(path)} is a file, not a folder. Unpack it and give the folder."
+    if name.endswith(EXTENSIONS):
+        return f"{shown(path)} is one image. Give the folder that the data set lies in."
+    files = [f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout.startswith("FILE")]
+    return f"{shown(path)} is a file of a kind that is not read. Give a folder of images{', or' if files else '.'}" + (
+        "".join(files)
+    )
 
 
 def _named(name: str, known: Known) -> Found:
@@ -135,19 +165,15 @@ def _named(name: str, known: Known) -> Found:
     )
 
 
-def _folder(text: str, known: Known) -> Path:
-    """The existing folder that `text` names."""
+def _place(text: str, known: Known, may_be_missing: bool) -> Path:
+    """The folder or file that `text` names; one that is not there only where it `may_be_missing`."""
     path = Path(os.path.expanduser(text))
-    if _exists(path):
-        if path.is_dir():
-            return path
-        packed = path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
-        advice = "Unpack it and give the folder." if packed else "Give the folder that the data set lies in."
-        raise UserError(f"{shown(path)} is a file, not a folder. {advice}")
+    if may_be_missing or _exists(path):
+        return path
     if os.path.lexists(path):
         raise UserError(f"{shown(path)} is a link to {os.readlink(path)}, which is not there. Fix the link.")
     if os.sep not in text and not text.startswith((".", "~")):
-        raise unknown_name("data set", text, known, f"or a folder; there is none of that name here; {HELP}")
+        raise unknown_name("data set", text, known, f"or a folder or file; there is none of that name here; {HELP}")
     above = path.absolute().parent
     while not _exists(above):
         path, above = above, above.parent
@@ -192,6 +218,10 @@ def _fits(kind: type[Dataset], path: Path) -> bool:
 
 def _recognised(path: Path, known: Known) -> bool:
     return any(_fits(kind, path) for _, kind in _loaded(known, []))
+
+
+def _is_read_as_file(path: Path, known: Known) -> bool:
+    return path.is_file() and _recognised(path, known)
 
 
 def _holds_images(folder: Path) -> bool:
