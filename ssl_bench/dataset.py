@@ -13,13 +13,18 @@ from ssl_bench.settings import Settings
 
 
 class Split(Protocol):
-    """Labelled images in a fixed order. Must survive pickling: worker processes read from it.
+    """Images in a fixed order, with or without labels. Must survive pickling: worker processes read from it.
 
     A split may also have `size(index) -> (width, height)` in pixels, where that is cheaper than reading the image.
     """
 
-    labels: Sequence[int]
-    """One class index an image; read by evaluators and by methods that declare `needs_labels`, by no other."""
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """One class index an image, None for images without labels.
+
+        Read by evaluators and by methods that declare `needs_labels`, by no other.
+        """
+        ...
 
     def __len__(self) -> int: ...
 
@@ -42,18 +47,40 @@ class Dataset(ABC):
     name: str
     """Short name used in run ids and tables: the plugin's name or the folder's."""
     path: Path | None
+    """The folder or file that was opened, absolute; None for a set that is made by code."""
     classes: tuple[str, ...]
+    """Names of the classes, which labels count; empty for a set without labels."""
     image_px: int
     """Side of the square image that networks get, unless the recipe sets another: 32 for CIFAR, 224 for photos."""
     train: Split
-    test: Split
+    """What evaluators fit on (the bank of a k-NN, a probe), and what methods train on (`pretraining`)."""
+    test: Split | None
+    """What evaluators score on; None where there is nothing to score on, as in a set without labels."""
     notes: tuple[str, ...] = ()
     """What a user should know of how the data were read, e.g. files that were passed over: shown, and recorded."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether the folder has this layout; looks at names only."""
+        """Whether the folder or file has this layout; looks at names only."""
         return False
+
+    @property
+    def pretraining(self) -> Split:
+        """What methods train on: `train`, unless the set has images for this alone (STL-10's unlabelled ones)."""
+        return self.train
+
+    @property
+    def labeled(self) -> bool:
+        """Whether evaluators that need labels can run: there is a test split, and both splits have labels."""
+        return self.test is not None and self.train.labels is not None and self.test.labels is not None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Every split once, by name: "train", "test" where it exists, "pretraining" where it is a split of its own."""
+        named = {"train": self.train, "test": self.test, "pretraining": self.pretraining}
+        if named["pretraining"] is self.train:
+            del named["pretraining"]
+        return {name: split for name, split in named.items() if split is not None}
 
     @abstractmethod
     def __init__(self, config: Any, path: Path | None) -> None: ...

@@ -26,6 +26,7 @@ class Features:
 
     vectors: Tensor
     labels: Tensor
+    """-1 for every image of a split without labels; an evaluator with `needs_labels` never gets such a split."""
     transform: str
     """Words for the protocol line, e.g. "resize 256, centre crop 224, bicubic"."""
 
@@ -34,7 +35,10 @@ class FeatureSource(Protocol):
     """Extracts once and shares: asking twice for the same split and kind returns the same tensors."""
 
     def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features:
-        """The features of every image of `split`, of the kind a k-NN (`features`) or a linear probe reads."""
+        """The features of every image of `split`, of the kind a k-NN (`features`) or a linear probe reads.
+
+        Raises `UserError` where the data have no such split (a set without labels has no "test").
+        """
         ...
 
 
@@ -71,6 +75,8 @@ class Evaluator(ABC):
     Config: ClassVar[type[Settings]]
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone must support, e.g. {"attention"}: refused before training, not after."""
+    needs_labels: ClassVar[bool] = True
+    """Whether it reads labels or the test split of `Evaluation.dataset`: then it runs on labeled data only."""
     during_training: ClassVar[bool] = False
     """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 

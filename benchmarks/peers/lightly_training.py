@@ -122,8 +122,8 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators if part.name == METRIC[0]])
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(
-            dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, settings, device,
-            torch.bfloat16 if ours.machine.precision == "bf16" else None,
+            dataset.pretraining, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, settings,
+            device, torch.bfloat16 if ours.machine.precision == "bf16" else None,
             machine.choose_workers(None, dataset.image_px), Path(folder), float("inf"),
         )  # fmt: skip
         optimizer = build_optimizer(settings, method.parameter_groups())

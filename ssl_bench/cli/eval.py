@@ -15,7 +15,6 @@ from ssl_bench.cli.options import (
     RESULTS,
     VOC_HELP,
     evaluator_names,
-    mask_folders,
     parse_assignments,
 )
 from ssl_bench.cli.result import interval_text
@@ -51,6 +50,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate the trained network and its untrained self, and write the result beside the run's record."""
+    from ssl_bench.runs.asking import mask_folders
     from ssl_bench.runs.folder import find_run
     from ssl_bench.runs.reevaluate import reevaluate
 

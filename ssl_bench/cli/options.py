@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ssl_bench import hints
@@ -12,12 +11,6 @@ from ssl_bench.errors import UserError
 RESULTS = hints.RESULTS
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
 DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
-
-
-def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The evaluators that `--voc` and `--davis` ask for, and their folders as settings."""
-    given = {name: str(path) for name, path in (("voc-jaccard", voc), ("davis", davis)) if path is not None}
-    return tuple(given), {f"evaluators.{name}.path": path for name, path in given.items()}
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:

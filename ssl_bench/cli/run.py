@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.cli.method_help import print_help
-from ssl_bench.cli.options import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, mask_folders, parse_assignments
+from ssl_bench.cli.options import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
 from ssl_bench.cli.result import show_result
-from ssl_bench.cli.which_run import checked_run_id, folder_of_run, free_run_id, named_as_before, request_of_run
 from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
 from ssl_bench.signals import interrupting_signals
@@ -100,64 +99,40 @@ def run(
     """Train a method, evaluate it beside its untrained self, and record the run."""
     if resume and method is None and recipe is None and not help_:
         raise UserError("--resume needs the run's folder: sslbench run --resume results/runs/RUN")
-    if resume and restart:
-        raise UserError("--resume continues a run and --restart replaces it: give one of them")
-    if accept_changed_data and not resume:
-        raise UserError(
-            "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
-        )
     if help_ or (method is None and recipe is None):
         print_help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
-    from ssl_bench.recipes import resolve as requests
-    from ssl_bench.runs.folder import Start
+    from ssl_bench.recipes.resolve import Request
+    from ssl_bench.runs.asking import mask_folders, named_values, plan_run
     from ssl_bench.runs.plain_names import command_line
 
-    flags: dict[str, Any] = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
-    flags["training.eval_every"] = eval_every
     more_evaluators, paths = mask_folders(voc, davis)
-    values = {key: value for key, value in flags.items() if value is not None} | paths | parse_assignments(set_ or [])
-    request = requests.Request(
+    named = named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every)
+    request = Request(
         method=method,
         arch=arch,
         data=data,
         preset=preset,
         evaluators=evaluator_names(with_),
         more_evaluators=more_evaluators,
-        values=values,
+        values=named | paths | parse_assignments(set_ or []),
         recipe_file=recipe,
     )
-    run_dir = None if method is None else folder_of_run(method, resume, results)
-    if run_dir is not None:
-        if run_id is not None:
-            raise UserError(f"--resume continues the run {run_dir.name} in its own folder: leave --run-id out")
-        request = request_of_run(run_dir, request)
-    resolved = requests.resolve(request)
-    if run_dir is not None:
-        resolved = named_as_before(run_dir, resolved)
+    resolved, start = plan_run(
+        request, results=results, run_id=run_id, resume=resume, restart=restart,
+        accept_changed_data=accept_changed_data, command=command_line(),
+    )  # fmt: skip
     if dry_run:
         print(resolved.recipe.to_toml(resolved.preset), end="")
         return
-    if run_dir is None:
-        name = free_run_id(resolved.recipe, results) if run_id is None else checked_run_id(run_id)
-        run_dir = results / "runs" / name
-        if (
-            run_id is None
-            and not restart
-            and (run_dir / "record.json").exists()
-            and not (run_dir / "run.json").exists()
-        ):
-            run_dir = run_dir.with_name(f"{run_dir.name}-again")  # that record came with the checkout
-        if resume and (run_dir / "run.json").exists():
-            resolved = named_as_before(run_dir, resolved)
-    execute(resolved, Start(run_dir, resume, command_line(), restart, accept_changed_data))
+    execute(resolved, start)
 
 
 def execute(resolved: Resolved, start: Start) -> None:
     """Run and report; exits with 130 after a stop, 1 after a failed run."""
-    from ssl_bench.cli.display import TerminalDisplay
     from ssl_bench.cli.output import surviving_output
     from ssl_bench.runs import runner
+    from ssl_bench.runs.display import TerminalDisplay
     from ssl_bench.runs.restart import NothingReplaced
     from ssl_bench.runs.state import RUN_FILE
     from ssl_bench.training.loop import Stopped

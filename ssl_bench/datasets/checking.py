@@ -11,7 +11,7 @@ from ssl_bench.dataset import Dataset, Split
 from ssl_bench.errors import UserError
 
 FULL_CHECK_UP_TO = 20_000
-"""Images of both splits together that are all opened; of a larger set, `SAMPLE`."""
+"""Images of all splits together that are all opened; of a larger set, `SAMPLE`."""
 SAMPLE = 2_000
 
 
@@ -39,11 +39,11 @@ def check_images(split: Split, limit: int | None = None, workers: int | None = N
 
 
 def check_dataset(dataset: Dataset, limit: int | None = SAMPLE, workers: int | None = None) -> Checked:
-    """Open the images of both splits: all up to `FULL_CHECK_UP_TO`, else `limit` (None: all).
+    """Open the images of every split: all up to `FULL_CHECK_UP_TO`, else `limit` (None: all).
 
     A synthetic set is not opened.
     """
-    splits = [] if dataset.synthetic else [dataset.train, dataset.test]
+    splits = [] if dataset.synthetic else list(dataset.splits.values())
     total = sum(len(split) for split in splits)
     chosen, start = [], 0
     wanted = list(_evenly(total, None if total <= FULL_CHECK_UP_TO else limit))

@@ -81,7 +81,9 @@ class FeatureStore:
         return self._kept[split, kind]
 
     def _extract(self, split: SplitName, kind: Kind) -> Features:
-        images: Split = getattr(self.dataset, split)
+        images = self.dataset.train if split == "train" else self.dataset.test
+        if images is None:
+            raise UserError(f"{self.dataset.name} has no {split} images: there is nothing to evaluate on")
         begun, vectors, filled = time.perf_counter(), torch.empty(0), 0
         network: Callable[[Tensor], Tensor] = self.backbone if kind == "features" else self.backbone.probe_features
         with eval_mode(self.backbone), torch.inference_mode(), self._autocast():
@@ -95,7 +97,8 @@ class FeatureStore:
         _check(vectors, split)
         seconds = time.perf_counter() - begun
         self.say(f"{kind} of {split}: {len(images)} images, {vectors.shape[1]} values each, {seconds:.1f} s")
-        return Features(vectors, torch.as_tensor(images.labels, dtype=torch.int64), self.words)
+        labels = [-1] * len(images) if images.labels is None else images.labels
+        return Features(vectors, torch.as_tensor(labels, dtype=torch.int64), self.words)
 
     def _batches(self, images: Split) -> Iterator[Tensor]:
         """Batches (at most batch_size, 3, image_px, image_px) in the order of the split."""
@@ -142,13 +145,14 @@ def device_with_room(backbone: nn.Module, needed_bytes: int) -> torch.device:
 
 
 def is_native(dataset: Dataset, image_px: int) -> bool:
-    """Whether all images of both splits are squares of `image_px` already: then, and only then, none is resized.
+    """Whether all images that evaluators see are squares of `image_px` already: then, and only then, none is resized.
 
     Sizes come from the splits' `size` (headers of files) where they have it. Known after the first call.
     """
     known = _NATIVE.setdefault(dataset, {})
     if image_px not in known:
-        sizes = (_size(split, index) for split in (dataset.train, dataset.test) for index in range(len(split)))
+        splits = [split for split in (dataset.train, dataset.test) if split is not None]
+        sizes = (_size(split, index) for split in splits for index in range(len(split)))
         known[image_px] = all(size == (image_px, image_px) for size in sizes)
     return known[image_px]
 

@@ -26,7 +26,7 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
     """
     recipe, plain = resolved.recipe, resolved.recipe.model_dump(mode="json")
     kind = resolved.backbone.kind_for(resolved.backbone_config, resolved.dataset.image_px)
-    images = len(resolved.dataset.train)
+    images = len(resolved.dataset.pretraining)
     preset = resolved.method.presets.get(preset_name)
     values = preset.values_for(kind) if preset else {}
     epochs = preset.epochs_for(recipe.training.batch_size, images) if preset else None

@@ -91,7 +91,7 @@ def resolve(request: Request) -> Resolved:
     found = find_dataset(data_text, dataset_loaders())
     dataset = open_found(found, section_of(own_values, "data"))
     preset_name, reason = _choose_preset(
-        method_name, method, file.preset if request.preset is None else request.preset, len(dataset.train)
+        method_name, method, file.preset if request.preset is None else request.preset, len(dataset.pretraining)
     )
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
     backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
@@ -104,17 +104,17 @@ def resolve(request: Request) -> Resolved:
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
     machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
-    if training.batch_size > len(dataset.train):
+    if training.batch_size > len(dataset.pretraining):
         raise UserError(
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
-            f"({len(dataset.train)} images). Give --batch-size {len(dataset.train)} or smaller."
+            f"({len(dataset.pretraining)} images). Give --batch-size {len(dataset.pretraining)} or smaller."
         )
-    epochs = preset.epochs_for(training.batch_size, len(dataset.train)) if preset else None
+    epochs = preset.epochs_for(training.batch_size, len(dataset.pretraining)) if preset else None
     if epochs is not None and "training.epochs" not in values:
         training = training.model_copy(update={"epochs": epochs})
     situation = Situation(
         image_px=dataset.image_px,
-        train_images=len(dataset.train),
+        train_images=len(dataset.pretraining),
         patch_px=patch_px,
         batch_size=training.batch_size,
         classes=len(dataset.classes),
@@ -145,8 +145,8 @@ def resolve(request: Request) -> Resolved:
             image_px=dataset.image_px,
             settings=dataset.config.model_dump(mode="json"),
             plugin=found.plugin,
-            train_images=len(dataset.train),
-            test_images=len(dataset.test),
+            train_images=len(dataset.pretraining),
+            test_images=0 if dataset.test is None else len(dataset.test),
         ),
         optimizer=optimizer.model_dump(mode="json"),
         training=training,

@@ -9,6 +9,7 @@ import torch
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
+from ssl_bench.dataset import Dataset
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.record import BackboneRecord, DataRecord, TrainingRecord
 from ssl_bench.runs import machine
@@ -21,8 +22,7 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     made = "synthetic, " if data.synthetic else ""
     line(
         "data",
-        f"{data.name} ({made}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes, "
-        f"{data.image_px} px)",
+        f"{data.name} ({made}{images_in_words(data)}, {data.image_px} px)",
     )
     for note in data.notes:
         line("data", note)
@@ -33,9 +33,18 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     training = recipe.training
     line(
         "training",
-        f"{training.epochs} epochs of {len(data.train) // training.batch_size:,} steps, batch {training.batch_size}, "
-        f"{recipe.optimizer['name']}, seed {training.seed}",
+        f"{training.epochs} epochs of {len(data.pretraining) // training.batch_size:,} steps, "
+        f"batch {training.batch_size}, {recipe.optimizer['name']}, seed {training.seed}",
     )
+
+
+def images_in_words(data: Dataset) -> str:
+    """E.g. "600 train, 200 test, 10 classes" or "5,000 unlabelled images"."""
+    own = "" if data.pretraining is data.train else f"{len(data.pretraining):,} to train on, "
+    if not data.labeled:
+        return f"{own}{len(data.train):,} unlabelled images"
+    assert data.test is not None, "labeled data have a test split"
+    return f"{own}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes"
 
 
 def _count(number: int) -> str:
@@ -78,8 +87,8 @@ def describe_data(resolved: Resolved) -> DataRecord:
         plugin=kind.origin if kind else type(data).__module__,
         fingerprint=data.fingerprint,
         synthetic=data.synthetic,
-        train_images=len(data.train),
-        test_images=len(data.test),
+        train_images=len(data.pretraining),
+        test_images=0 if data.test is None else len(data.test),
         classes=len(data.classes),
         image_px=data.image_px,
         notes=data.notes,

@@ -251,8 +251,8 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     plan = Plan(
-        dataset.train, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, optimizer_settings,
-        device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
+        dataset.pretraining, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed,
+        optimizer_settings, device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
     )  # fmt: skip
     backbone_record = describe_backbone(resolved, network)
     announce(display.line, resolved, backbone_record, network)

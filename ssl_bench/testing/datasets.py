@@ -57,24 +57,32 @@ class Subject:
 
     @property
     def splits(self) -> list[tuple[str, Split]]:
-        """Both splits with their names."""
-        return [("train", self.data.train), ("test", self.data.test)]
+        """Every split with its name."""
+        return list(self.data.splits.items())
 
 
 def it_can_be_opened(subject: Subject) -> None:
-    """`Kind(config, path)` opens it and sets name, classes, image_px and both splits."""
+    """`Kind(config, path)` opens it and sets name, classes, image_px and the splits; no classes without labels."""
     data = subject.open()
     require(isinstance(data.name, str) and bool(data.name), "name is empty: set self.name to a short name")
-    require(len(set(data.classes)) == len(data.classes) > 0, f"classes are {data.classes}: name each class once")
+    require(len(set(data.classes)) == len(data.classes), f"classes are {data.classes}: name each class once")
     require(isinstance(data.image_px, int) and data.image_px > 0, f"image_px is {data.image_px!r}: the side in px")
     require(data.config == subject.config, "config is not what it was opened with: set self.config = config")
-    for name in ("train", "test"):
-        require(len(getattr(data, name)) > 0, f"{name} has no images: raise UserError where a split is empty")
+    for name, split in data.splits.items():
+        require(len(split) > 0, f"{name} has no images: raise UserError where a split is empty")
+    labels = any(split.labels is not None for split in data.splits.values())
+    require(
+        bool(data.classes) == labels,
+        f"classes are {data.classes}, labels {'exist' if labels else 'are None'}: "
+        "name the classes that labels count; () for images without labels",
+    )
 
 
 def labels_are_in_range(subject: Subject) -> None:
-    """One label an image, each an index into `classes`."""
+    """One label an image, each an index into `classes`; a split may have none at all (None)."""
     for name, split in subject.splits:
+        if split.labels is None:
+            continue
         require(len(split.labels) == len(split), f"{name} has {len(split.labels)} labels and {len(split)} images")
         wrong = [label for label in split.labels if not 0 <= int(label) < len(subject.data.classes)]
         require(
@@ -95,9 +103,11 @@ def images_are_rgb(subject: Subject) -> None:
 
 def reading_twice_gives_the_same(subject: Subject) -> None:
     """The same index gives the same image and label, in this opening and the next."""
-    again = subject.open()
-    for (name, split), other in zip(subject.splits, (again.train, again.test), strict=True):
-        require(list(split.labels) == list(other.labels), f"{name} is in another order when opened again: sort names")
+    again = subject.open().splits
+    require(list(again) == [name for name, _ in subject.splits], "other splits when opened again")
+    for name, split in subject.splits:
+        other = again[name]
+        require(_labels(split) == _labels(other), f"{name} is in another order when opened again: sort names")
         for index in sorted({0, len(split) // 2, len(split) - 1}):
             first = _pixels(split, index)
             require(
@@ -121,7 +131,7 @@ def fingerprint_is_stable(subject: Subject) -> None:
 
 
 def splits_reach_worker_processes(subject: Subject) -> None:
-    """Both splits survive pickling, with the same images."""
+    """Every split survives pickling, with the same images."""
     for name, split in subject.splits:
         try:
             copy = pickle.loads(pickle.dumps(split))
@@ -133,9 +143,13 @@ def splits_reach_worker_processes(subject: Subject) -> None:
 
 
 def train_and_test_share_no_image(subject: Subject) -> None:
-    """None of the first 200 test images is among the first 200 training images."""
-    seen = {_pixels(subject.data.train, index) for index in range(min(200, len(subject.data.train)))}
-    shared = [i for i in range(min(200, len(subject.data.test))) if _pixels(subject.data.test, i) in seen]
+    """None of the first 200 test images is among the first 200 images that evaluators or methods train on."""
+    test = subject.data.test
+    if test is None:
+        raise CheckSkipped("it has no test split: its images have no labels")
+    trained = [split for name, split in subject.splits if name != "test"]
+    seen = {_pixels(split, index) for split in trained for index in range(min(200, len(split)))}
+    shared = [i for i in range(min(200, len(test))) if _pixels(test, i) in seen]
     require(not shared, f"test image {shared[0] if shared else ''} is a training image: make the splits disjoint")
 
 
@@ -144,6 +158,10 @@ def recognises_says_no_to_a_foreign_folder(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         answer = subject.plugin.recognises(Path(folder))
     require(answer is False, f"recognises() answers {answer!r} for an empty folder: look for your layout, return bool")
+
+
+def _labels(split: Split) -> list[int] | None:
+    return None if split.labels is None else list(split.labels)
 
 
 def _pixels(split: Split, index: int) -> bytes:

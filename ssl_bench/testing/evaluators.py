@@ -19,7 +19,7 @@ from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.testing import common, subjects
 from ssl_bench.testing.method_bench import moved, some, state_of
-from ssl_bench.testing.outcomes import CheckSkipped, require
+from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 
 CHANCE_AT_MOST = 75.0
 """Accuracy in % on 48 test images of 3 classes with labels drawn at random: chance is 33 with a deviation of 7."""
@@ -45,9 +45,11 @@ class Subject:
         torch.manual_seed(0)
         return subjects.networks(self.plugin.requires)[0]().eval()
 
-    def measure(self, network: Backbone, *, seed: int = 0, told: bool = True) -> list[Measurement]:
-        """One evaluation, with every global generator at `seed`; `told=False` draws all labels at random."""
-        data = subjects.SmallData(told=told)
+    def measure(
+        self, network: Backbone, *, seed: int = 0, told: bool = True, labeled: bool = True
+    ) -> list[Measurement]:
+        """One evaluation, with every global generator at `seed`; `told` and `labeled` as in `SmallData`."""
+        data = subjects.SmallData(told=told, labeled=labeled)
         store = FeatureStore(
             network, data, image_px=data.image_px, device=torch.device("cpu"), autocast_dtype=None,
             batch_size=48, workers=0,
@@ -138,6 +140,19 @@ def test_labels_are_not_learned(subject: Subject) -> None:
             )
 
 
+def needs_labels_is_declared(subject: Subject) -> None:
+    """An evaluator that declares `needs_labels = False` measures images without labels and without a test split."""
+    if subject.plugin.needs_labels:
+        return
+    try:
+        subject.measure(subject.network(), labeled=False)
+    except Exception as error:
+        raise CheckFailed(
+            f"it declares needs_labels = False and fails on images without labels ({type(error).__name__}: {error}): "
+            'read neither labels nor features("test") where evaluation.dataset.labeled is False, or leave it True'
+        ) from error
+
+
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
@@ -149,5 +164,6 @@ CHECKS = (
     protocol_and_unit_are_named,
     the_same_input_gives_the_same_numbers,
     the_network_is_left_as_it_is,
+    needs_labels_is_declared,
     test_labels_are_not_learned,
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
-from ssl_bench.dataset import Dataset
+from ssl_bench.dataset import Dataset, Split
 from ssl_bench.method import Batch, MakeViews, Situation
 from ssl_bench.settings import Settings
 from ssl_bench.testing.outcomes import CheckSkipped
@@ -120,18 +120,40 @@ class Pictures:
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+class Unlabelled:
+    """The images of another split, without labels."""
+
+    labels = None
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def image(self, index: int) -> Image.Image:
+        """As the other split gives it."""
+        return self.split.image(index)
+
+
 class SmallData(Dataset):
-    """Three classes of pictures; `told=False` draws the labels at random."""
+    """Three classes of pictures; `told=False` draws the labels at random, `labeled=False` leaves them out."""
 
     class Config(Settings):
         """None."""
 
     synthetic = True
 
-    def __init__(self, config: Any = None, path: Path | None = None, *, told: bool = True) -> None:
+    test: Split | None
+
+    def __init__(
+        self, config: Any = None, path: Path | None = None, *, told: bool = True, labeled: bool = True
+    ) -> None:
         self.config, self.path, self.name, self.image_px = config or self.Config(), path, "checks", IMAGE_PX
         self.classes = ("red", "green", "blue")
         self.train, self.test = Pictures(96, 1, told=told), Pictures(48, 2, told=told)
+        if not labeled:
+            self.classes, self.train, self.test = (), Unlabelled(self.train), None
 
     @property
     def fingerprint(self) -> str:

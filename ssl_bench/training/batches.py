@@ -92,7 +92,10 @@ class TrainingViews(TorchDataset[tuple[tuple[Tensor, ...], int, int]]):
     def __getitem__(self, key: Key) -> tuple[tuple[Tensor, ...], int, int]:
         epoch, index = key
         views = self.make_views(self.split.image(index), Random(f"views-{self.seed}-{epoch}-{index}"))
-        return tuple(views), index, int(self.split.labels[index]) if self.needs_labels else -1
+        if not self.needs_labels:
+            return tuple(views), index, -1
+        assert self.split.labels is not None, "a method with needs_labels was refused images without labels"
+        return tuple(views), index, int(self.split.labels[index])
 
     def __getitems__(self, batch: BatchKey) -> tuple[int, int, list[Any]]:
         """(step, epoch, samples): what torch's DataLoader hands to `Collate`."""

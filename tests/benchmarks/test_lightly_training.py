@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.peers.lightly_training import compare, main, table
 from benchmarks.peers.lightly_twins import TWINS
-from ssl_bench.cli.display import TerminalDisplay
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.runs.display import TerminalDisplay
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.runner import build_method, run
 from tests.toy import write_image_folder

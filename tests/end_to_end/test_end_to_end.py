@@ -56,7 +56,7 @@ def test_every_method_runs_stops_resumes_and_is_evaluated_again(
     if trains:
         arguments += ("--epochs", "2")
         with monkeypatch.context() as patch:
-            patch.setattr("ssl_bench.cli.display.TerminalDisplay.step", interrupt_at_step_3)
+            patch.setattr("ssl_bench.runs.display.TerminalDisplay.step", interrupt_at_step_3)
             status, out, err = sslbench(*arguments, "--run-id", method)
         assert status == 130, err
         assert "saved at step 3 of 10" in out
@@ -380,7 +380,7 @@ def test_data_that_changed_are_named_before_a_run_goes_on(
     folder = write_image_folder(tmp_path / "my data" / "shapes", train=8, test=2)
     arguments = ("run", "simclr", "--arch", "deit_ti16", *NARROW, "--batch-size", "8", "--epochs", "3", *KNN)
     with monkeypatch.context() as patch:
-        patch.setattr("ssl_bench.cli.display.TerminalDisplay.step", interrupt_at_step_3)
+        patch.setattr("ssl_bench.runs.display.TerminalDisplay.step", interrupt_at_step_3)
         assert sslbench(*arguments, "--data", "my data/shapes", "--run-id", "a run")[0] == 130
     added = folder / "train/a/more.png"
     added.write_bytes((folder / "train/a/0.png").read_bytes())

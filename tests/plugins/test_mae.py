@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_bench import registry
-from ssl_bench.cli.display import TerminalDisplay
 from ssl_bench.method import Batch, Progress
+from ssl_bench.runs.display import TerminalDisplay
 from ssl_bench.testing import run_checks
 from ssl_bench.training.loop import StepReport
 from ssl_bench_plugins.backbones.deit import DeitTi16, ViTSettings

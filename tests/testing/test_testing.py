@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +28,7 @@ from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
 from ssl_bench.method import Batch, MakeViews, Method, ParameterGroup, Preset, Progress, Sign, StepOutput
 from ssl_bench.settings import Settings, setting
 from ssl_bench.testing import CheckFailed, CheckSkipped, checks_of, kind_of, parametrize_with_checks, run_checks
-from ssl_bench.testing.subjects import Pictures, SmallData
+from ssl_bench.testing.subjects import Pictures, SmallData, Unlabelled
 
 
 def failure(kind: registry.Kind, plugin: type, name: str, **given: Any) -> str:
@@ -901,6 +902,12 @@ class Peeking(SoundEvaluator):
         return [self.rate(100 * float((nearest == test.labels).double().mean()), len(nearest))]
 
 
+class Claiming(SoundEvaluator):
+    """Claims to need no labels."""
+
+    needs_labels = False
+
+
 def test_a_sound_evaluator_passes_every_check() -> None:
     assert set(assert_sound("evaluator", SoundEvaluator).values()) == {"ok"}
 
@@ -916,6 +923,7 @@ def test_a_sound_evaluator_passes_every_check() -> None:
         (Drawing, "the same input gives the same numbers", "seeded with evaluation.seed"),
         (Tuning, "the network is left as it is", "copy.deepcopy"),
         (Peeking, "test labels are not learned", "fit on the training split"),
+        (Claiming, "needs labels is declared", "fails on images without labels"),
     ],
 )
 def test_an_evaluator_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
@@ -946,6 +954,9 @@ class Unpicklable(Changed):
         raise TypeError("holds an open file")
 
 
+SHARED = ("train and test share no image", "make the splits disjoint")
+
+
 def data_set(train: Any, test: Any = None, **attributes: Any) -> type[Dataset]:
     def build(self: Any, config: Any, path: Path | None) -> None:
         SmallData.__init__(self, config, path)
@@ -958,11 +969,21 @@ def test_a_sound_data_set_passes_every_check() -> None:
     assert set(assert_sound("dataset", SmallData).values()) == {"ok"}
 
 
+def test_a_data_set_without_labels_passes_every_check() -> None:
+    unlabelled = type(
+        "Unlabelled", (SmallData,), {"__init__": partialmethod(SmallData.__init__, labeled=False), "__doc__": "None."}
+    )
+    outcomes = assert_sound("dataset", unlabelled)
+    assert [name for name, outcome in outcomes.items() if outcome != "ok"] == ["train and test share no image"]
+
+
 @pytest.mark.parametrize(
     ("plugin", "name", "words"),
     [
         (data_set([]), "it can be opened", "train has no images"),
         (data_set(Changed(3, 1, labels=[0, 1, 3])), "labels are in range", "the label 3 with 3 classes"),
+        (data_set(*[Unlabelled(Changed(3, seed)) for seed in (1, 2)]), "it can be opened", "() for images without"),
+        (data_set(Changed(3, 1), pretraining=Pictures(6, 2, told=True)), *SHARED),
         (data_set(GreyPictures(3, 1)), "images are rgb", "is L"),
         (data_set(NoisyPictures(3, 1)), "reading twice gives the same", "differs when read again"),
         (
@@ -971,7 +992,7 @@ def test_a_sound_data_set_passes_every_check() -> None:
             "leave out clocks",
         ),
         (data_set(Unpicklable(3, 1)), "splits reach worker processes", "holds an open file"),
-        (data_set(Pictures(6, 2, told=True)), "train and test share no image", "make the splits disjoint"),
+        (data_set(Pictures(6, 2, told=True)), *SHARED),
         (
             data_set(Changed(3, 1), recognises=classmethod(lambda cls, path: True)),
             "recognises says no to a foreign folder",

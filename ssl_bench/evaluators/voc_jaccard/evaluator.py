@@ -87,6 +87,7 @@ class VocJaccard(Evaluator):
     Config = VocJaccardConfig
     config: VocJaccardConfig
     requires = frozenset({"attention"})
+    needs_labels = False
 
     def data(self, dataset: Dataset) -> DataRead:
         """VOC, or the embedded masks. Raises `UserError` for a folder or list that is not as expected."""

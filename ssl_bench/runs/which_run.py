@@ -1,4 +1,4 @@
-"""Which run the words of the command line name: a new one, or one that was stopped."""
+"""Which run a word names: a new one, or one that was stopped."""
 
 from __future__ import annotations
 

@@ -1,0 +1,61 @@
+"""From what a user asked for, in a shell or from Python, to a run that can begin: its recipe and its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssl_bench.errors import UserError
+from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.runs.folder import Start
+from ssl_bench.runs.which_run import checked_run_id, folder_of_run, free_run_id, named_as_before, request_of_run
+
+
+def named_values(
+    *, epochs: int | None, batch_size: int | None, seed: int | None, eval_every: int | None
+) -> dict[str, int]:
+    """Options that stand for settings, under the settings' names; those not given are left out."""
+    named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "eval_every": eval_every}
+    return {f"training.{name}": value for name, value in named.items() if value is not None}
+
+
+def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The evaluators that the folders of VOC and DAVIS ask for, and these folders as settings."""
+    given = {name: str(path) for name, path in (("voc-jaccard", voc), ("davis", davis)) if path is not None}
+    return tuple(given), {f"evaluators.{name}.path": path for name, path in given.items()}
+
+
+def plan_run(
+    request: Request,
+    *,
+    results: Path,
+    run_id: str | None = None,
+    resume: bool = False,
+    restart: bool = False,
+    accept_changed_data: bool = False,
+    command: str = "",
+) -> tuple[Resolved, Start]:
+    """The complete recipe of a request and how its run begins, in `results`/runs/RUN; nothing is written.
+
+    With `resume`, `request.method` may name the stopped run. A new run's folder is `run_id`, else made from the recipe.
+    Raises `UserError` for every wrong name and value, and for options that exclude each other.
+    """
+    if resume and restart:
+        raise UserError("--resume continues a run and --restart replaces it: give one of them")
+    if accept_changed_data and not resume:
+        raise UserError(
+            "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
+        )
+    folder = None if request.method is None else folder_of_run(request.method, resume, results)
+    if folder is not None:
+        if run_id is not None:
+            raise UserError(f"--resume continues the run {folder.name} in its own folder: leave --run-id out")
+        resolved = named_as_before(folder, resolve(request_of_run(folder, request)))
+        return resolved, Start(folder, resume, command, restart, accept_changed_data)
+    resolved = resolve(request)
+    folder = results / "runs" / (free_run_id(resolved.recipe, results) if run_id is None else checked_run_id(run_id))
+    began_here = (folder / "run.json").exists()
+    if run_id is None and not restart and (folder / "record.json").exists() and not began_here:
+        folder = folder.with_name(f"{folder.name}-again")  # that record came with the checkout
+    elif resume and began_here:
+        resolved = named_as_before(folder, resolved)
+    return resolved, Start(folder, resume, command, restart, accept_changed_data)
