@@ -62,7 +62,9 @@ class Npz(Dataset):
                 found = _labels(archive, labels, shapes[images][0][0], path, notes) if labels in shapes else None
                 parts[split] = Listed(shapes[images][0][0], found)
                 files[split] = (images, axes)
-            folder = unpacked("npz", [path], content, lambda part: _unpack(archive, [n for n, _ in files.values()], part))
+            folder = unpacked(
+                "npz", [path], content, lambda part: _unpack(archive, [n for n, _ in files.values()], part)
+            )
         picks = pick(parts, config, shown(path))
 
         def split_of(picked: Picked) -> RawImages:
@@ -104,9 +106,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int,
     return shape, kind
 
 
-def _parts(
-    shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], path: Path
-) -> dict[SplitName, tuple[str, str]]:
+def _parts(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], path: Path) -> dict[SplitName, tuple[str, str]]:
     """Names of the images' and labels' arrays of every split that is there."""
     found: dict[SplitName, tuple[str, str]] = {split: names for split, names in PARTS.items() if names[0] in shapes}
     if "train" in found:

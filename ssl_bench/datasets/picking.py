@@ -214,9 +214,7 @@ def _refuse_unknown(
 
 
 def _test_part(parts: Mapping[SplitName, Listed], config: ContainerConfig, where: str) -> SplitName | None:
-    labelled: list[SplitName] = [
-        name for name in ("test", "val") if name in parts and parts[name].labels is not None
-    ]
+    labelled: list[SplitName] = [name for name in ("test", "val") if name in parts and parts[name].labels is not None]
     if config.test_split == "auto":
         return labelled[0] if labelled else None
     if config.test_split in labelled:

@@ -44,9 +44,7 @@ def test_medmnist(tmp_path: Path) -> None:
     for index, row in enumerate(in_order):
         assert (np.asarray(data.train.image(index)) == arrays["train_images"][row]).all()
     assert (np.asarray(data.test.image(0)) == arrays["test_images"][2]).all()
-    assert data.notes == (
-        "evaluation tests on test (4 images); val is not used (--set data.test_split=val takes it)",
-    )
+    assert data.notes == ("evaluation tests on test (4 images); val is not used (--set data.test_split=val takes it)",)
     assert len(Npz(Npz.Config(test_split="val"), data.path).test or []) == 3
     with pytest.raises(IndexError):
         data.train.image(6)

@@ -123,7 +123,7 @@ def test_a_path_that_is_missing(here: Path) -> None:
 
 def test_not_a_folder(here: Path) -> None:
     Path("birds.zip").write_bytes(b"PK")
-    assert refused("birds.zip") == "birds.zip is a file, not a folder. Unpack it and give the folder."
+    assert refused("birds.zip").startswith("birds.zip is a file, not a folder. Unpack it and give the folder.\n")
     assert "Give the folder that the data set lies in" in refused("birds/train/owl/a.png")
     os.symlink("gone", "link")
     assert refused("./link") == "link is a link to gone, which is not there. Fix the link."
