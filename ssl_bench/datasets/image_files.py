@@ -1,4 +1,4 @@
-"""A split of labelled image files, kept small enough for ImageNet: names in one block of bytes, labels in an array."""
+"""A split of image files, kept small enough for ImageNet: names in one block of bytes, labels in an array."""
 
 from __future__ import annotations
 
@@ -46,10 +46,15 @@ class FilesConfig(Settings):
 class ImageFiles:
     """A `Split` of image files below one folder; about 10 bytes an image plus its name, so workers get it quickly."""
 
-    labels: Sequence[int]
+    labels: Sequence[int] | None
 
-    def __init__(self, root: Path, files: Iterable[tuple[int, ImageFile]], at_least_px: int | None = None) -> None:
-        """Keep (label, file) in the order given. Raises `UserError` naming files that are empty or point nowhere."""
+    def __init__(
+        self, root: Path, files: Iterable[tuple[int | None, ImageFile]], at_least_px: int | None = None
+    ) -> None:
+        """Keep (label, file) in the order given; every label is None for images without labels.
+
+        Raises `UserError` naming files that are empty or point nowhere.
+        """
         self.root = root
         self._at_least_px = at_least_px
         names, ends, labels = bytearray(), array("Q"), array("q")
@@ -59,16 +64,19 @@ class ImageFiles:
                 reason = "link to nowhere" if size == NOWHERE else "0 bytes"
                 unusable.append(f"{shown(root / name)} ({reason})")
             encoded = os.fsencode(name)
-            digest.update(b"%d\0%b\0%d\n" % (label, encoded, size))
+            digest.update(b"%b\0%b\0%d\n" % (b"-" if label is None else b"%d" % label, encoded, size))
             total += size
             names += encoded
             ends.append(len(names))
-            labels.append(label)
+            if label is not None:
+                labels.append(label)
         if unusable:
             first = ", ".join(unusable[:10])
             more = f" and {len(unusable) - 10:,} more" if len(unusable) > 10 else ""
             raise UserError(f"{len(unusable):,} image files hold nothing: {first}{more}. Remove or replace them.")
         self._names, self._ends, self.labels = bytes(names), ends, labels
+        if ends and not labels:
+            self.labels = None
         self._listing, self._bytes = digest.hexdigest(), total
 
     def __len__(self) -> int:

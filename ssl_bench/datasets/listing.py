@@ -25,6 +25,8 @@ LEFT_BEHIND = frozenset(
     | {"system volume information", "thumbnails", "desktop.ini", "thumbs.db", "ehthumbs.db"}
 )
 """Names, in lower case, of what file servers, archives and file managers put among a user's files."""
+LOOKED_AT = 20_000
+"""Entries of a folder, and of those in it, that are looked at to tell whether it holds images."""
 NOWHERE = -1
 """Size of a link that points nowhere."""
 
@@ -107,6 +109,28 @@ def list_images(folder: Path, passed: PassedOver | None = None, prefix: str = ""
             f"Convert them to JPEG or PNG, or move them away (read are {' '.join(EXTENSIONS)})."
         )
     return sorted(listing.found)
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether an image file lies anywhere below `folder`, going by names, among the first `LOOKED_AT` entries."""
+    waiting, seen, looked_at = [str(folder)], set[tuple[int, int]](), 0
+    while waiting:
+        here = waiting.pop()
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in seen:  # a link back
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with _scan(Path(here)) as entries:
+            for entry in entries:
+                looked_at += 1
+                if looked_at > LOOKED_AT:
+                    return False
+                if not _is_folder(entry):
+                    if _is_image(entry):
+                        return True
+                elif not _left_behind(entry.name):
+                    waiting.append(entry.path)
+    return False
 
 
 def list_class(folder: Path, passed: PassedOver | None = None) -> list[ImageFile]:

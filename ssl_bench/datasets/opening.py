@@ -22,6 +22,8 @@ from ssl_bench.settings import parse_settings
 
 GENERAL = "image-folder"
 """The data set that most layouts fit: taken when no other one recognises a folder."""
+UNLABELLED = "images"
+"""The data set that takes any folder of images, without labels: taken when none with labels recognises it."""
 HELP = "sslbench run --help"
 
 Known = Mapping[str, Callable[[], type[Dataset]]]
@@ -64,8 +66,9 @@ def find_dataset(text: str, known: Known) -> Found:
     path = _place(text, known, any(sign in text for sign in PATTERN_SIGNS))
     broken: list[str] = []
     fitting = {name: kind for name, kind in _loaded(known, broken) if _fits(kind, path)}
-    if len(fitting) > 1:
-        fitting.pop(GENERAL, None)
+    for general in (UNLABELLED, GENERAL):
+        if len(fitting) > 1:
+            fitting.pop(general, None)
     if len(fitting) > 1:
         names = sorted(fitting)
         slash = "/" if path.is_dir() else ""
@@ -73,6 +76,8 @@ def find_dataset(text: str, known: Known) -> Found:
     if not fitting:
         words = explain(path, known) if path.is_dir() else explain_file(path, text, known)
         raise UserError("\n".join([words, *(f"Not asked: {reason}" for reason in broken)]))
+    if list(fitting) == [UNLABELLED] and (almost := _almost_labeled(path, known)):
+        raise UserError(f"{almost} To train on its images without labels: {UNLABELLED}:{text}")
     (name, kind) = next(iter(fitting.items()))
     return Found(name, kind, path)
 
@@ -98,42 +103,37 @@ def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Da
 def explain(path: Path, known: Known) -> str:
     """Why a folder is no data set that anything knows, and what to do about it."""
     here = shown(path).rstrip("/")
-    expected = f"Expected an image folder: {here}/{{train,val}}/CLASS/IMAGE ({HELP})"
-    folders = subfolders(path)
     if not any(path.iterdir()):
-        return f"{here}/ is empty. {expected}"
+        return f"{here}/ is empty. {_expected(path)}"
+    almost = _almost_labeled(path, known)
+    if almost:
+        return almost
+    names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    file = next((path / name for name in names[:200] if _is_read_as_file(path / name, known)), None)
+    if file is not None:
+        return f"{here}/ is not read as a whole. Did you mean the file {shown(file)}?"
+    some = ", ".join(names[:5]) or "hidden files only"
+    layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
+    return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
+
+
+def _expected(path: Path) -> str:
+    return f"Expected an image folder: {shown(path).rstrip('/')}/{{train,val}}/CLASS/IMAGE ({HELP})"
+
+
+def _almost_labeled(path: Path, known: Known) -> str:
+    """What keeps a folder from being one of labeled images that it looks meant for, and what to do; else ""."""
+    here, expected, folders = shown(path).rstrip("/"), _expected(path), subfolders(path)
     parts = {part: next((name for name in folders if name.lower() in names), None) for part, names in _MEANT.items()}
     wrong = [f"{name}/ to {part}/" for part, name in parts.items() if name not in (part, "test", None)]
     if parts["train"] and parts["val"] and wrong:
         return f"{here}/ has {parts['train']}/ and {parts['val']}/. Rename {' and '.join(wrong)}. {expected}"
-    if parts["train"] and not parts["val"]:
-        return f"{here}/ has {parts['train']}/ but no val/ or test/. {expected}"
-    if parts["val"] and not parts["train"]:
-        return f"{here}/ has {parts['val']}/ but no train/. {expected}"
-    whole = path.absolute().parent
-    if path.absolute().name in ("train", "val", "test") and _recognised(whole, known):
-        return f"{here}/ is one part of a data set. Give the folder around it: {shown(whole)}"
     inner = next((path / name for name in folders[:20] if _recognised(path / name, known)), None)
     if inner is not None:
         return f"{here}/ has no train/. Did you mean {shown(inner)}? {expected}"
-    files = sorted(name for name in os.listdir(path) if not name.startswith("."))
-    held = next((path / name for name in files[:200] if _is_read_as_file(path / name, known)), None)
-    if held is not None:
-        return f"{here}/ has no train/. Did you mean the file {shown(held)}? {expected}"
     if any((path / place / "JPEGImages").is_dir() for place in ["", *folders[:20]]):
         return f"{here}/ looks like VOC or DAVIS, sets to evaluate masks on: give it with --voc or --davis. {expected}"
-    classes = [name for name in folders[:20] if _holds_images(path / name)]
-    if len(classes) > 1:
-        some = ", ".join(classes[:3]) + (", ..." if len(folders) > 3 else "")
-        return (
-            f"{here}/ has folders of images ({some}) but no train/ and val/. If they are classes, move a tenth of each "
-            f"into {here}/val/CLASS/ and the rest into {here}/train/CLASS/. {expected}"
-        )
-    if _holds_images(path):
-        return f"{here}/ holds images but no class folders. {expected}"
-    some = ", ".join(files[:5]) or "hidden files only"
-    layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
-    return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
+    return ""
 
 
 def explain_file(path: Path, text: str, known: Known) -> str:
@@ -217,12 +217,9 @@ def _fits(kind: type[Dataset], path: Path) -> bool:
 
 
 def _recognised(path: Path, known: Known) -> bool:
-    return any(_fits(kind, path) for _, kind in _loaded(known, []))
+    """Whether a data set with labels knows the folder."""
+    return any(_fits(kind, path) for name, kind in _loaded(known, []) if name != UNLABELLED)
 
 
 def _is_read_as_file(path: Path, known: Known) -> bool:
     return path.is_file() and _recognised(path, known)
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(name.lower().endswith(EXTENSIONS) for name in _names(folder))

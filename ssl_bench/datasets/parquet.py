@@ -1,8 +1,8 @@
 """Parquet as Hugging Face stores data sets: FILE.parquet, or a folder with data/train-00000-of-00002.parquet, ...
 
-A table has a column of encoded images, as `{bytes, path}` or as bytes, and mostly one of labels, whose class names stand
-in the schema's metadata. The images' bytes are copied into the cache once: a table can only be read in large groups of
-rows, and training reads single images in any order.
+A table has a column of encoded images, as `{bytes, path}` or as bytes, and mostly one of labels, whose class names
+stand in the schema's metadata. The images' bytes are copied into the cache once: a table can only be read in large
+groups of rows, and training reads single images in any order.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ssl_bench.datasets.encoded_images import PLACE, EncodedFiles, EncodedImages
 from ssl_bench.datasets.image_files import decide_image_px, set_name
 from ssl_bench.datasets.picking import ContainerConfig, Listed, Picked, SplitName, class_labels, pick
 from ssl_bench.datasets.reading import shown
-from ssl_bench.datasets.several_files import by_split, name_of_several
+from ssl_bench.datasets.several_files import by_split, files_with_ending, is_set_of, name_of_several
 from ssl_bench.datasets.unpacked import unpacked
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import setting
 
+ENDING = ".parquet"
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "png", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "cls", "fine_label")
 ROWS_AT_ONCE = 64
@@ -45,14 +46,14 @@ class Parquet(Dataset):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether it is a file with this ending or a folder that holds some, in data/ or one folder per split too."""
-        return bool(tables_in(path))
+        return is_set_of(path, ENDING) if path.is_dir() else path.name.lower().endswith(ENDING) and path.is_file()
 
     train: EncodedImages
     test: EncodedImages | None
 
     def __init__(self, config: Config, path: Path | None) -> None:
-        """Copy the images' bytes into the cache, once. Raises `UserError` for tables without images and damaged ones."""
-        paths = [] if path is None else tables_in(path)
+        """Copy the images' bytes into the cache, once. Raises `UserError` for tables without images, damaged ones."""
+        paths = [] if path is None else _tables_in(path)
         if path is None or not paths:
             where = "" if path is None else f"; {shown(path)} is none and holds none"
             raise UserError(f"parquet needs its file or folder (--data PATH){where}. Expected {self.layout}")
@@ -93,17 +94,11 @@ class Parquet(Dataset):
         return self._fingerprint
 
 
-def tables_in(path: Path) -> list[Path]:
-    """The Parquet files that `path` is or holds, sorted: at its top, in data/, or in one folder a split or below."""
-    if path.suffix.lower() == ".parquet" and path.is_file():
-        return [path]
-    if not path.is_dir():
-        return []
-    places = ("train/**/*.parquet",) if (path / "train").is_dir() else ("*.parquet", "*/*.parquet", "*/*/*.parquet")
-    found = [one for place in places for one in path.glob(place) if not one.name.startswith(".")]
-    if (path / "train").is_dir() and found:
-        found = list(path.glob("*/**/*.parquet"))
-    return sorted(found)
+def _tables_in(path: Path) -> list[Path]:
+    """The Parquet files that `path` is or holds."""
+    if path.is_dir():
+        return files_with_ending(path, ENDING)
+    return [path] if path.is_file() else []
 
 
 class _Table:
@@ -207,7 +202,8 @@ def _label_column(schema: Any, features: Mapping[str, Any], given: str | None, p
         if given in schema.names:
             return given
         raise UserError(
-            f"{shown(path)} has no column {given!r}.{did_you_mean(given, schema.names)} It has {', '.join(schema.names)}"
+            f"{shown(path)} has no column {given!r}.{did_you_mean(given, schema.names)} "
+            f"It has {', '.join(schema.names)}"
         )
     usual = [name for name in LABEL_COLUMNS if name in schema.names]
     declared = [name for name in schema.names if _kind(features, name) == "ClassLabel"]

@@ -151,13 +151,15 @@ def pick(
     test = None
     if test_name is not None:
         part = parts[test_name]
+        assert part.labels is not None, "_test_part takes none without labels"
         _refuse_unknown(part.labels, values, where, test_name, classes)
         test = _ordered(test_name, part, np.arange(part.count), _indices(part.labels, values))
         unused = [name for name in parts if name not in (train_name, test_name)]
         if unused:
+            can = parts[unused[0]].labels is not None
             notes.append(
-                f"evaluation tests on {test_name} ({parts[test_name].count:,} images); {unused[0]} is not used "
-                f"(--set data.test_split={unused[0]} takes it)"
+                f"evaluation tests on {test_name} ({part.count:,} images); {unused[0]} is not used"
+                + (f" (--set data.test_split={unused[0]} takes it)" if can else ": it has no labels")
             )
     elif train_name == "" and config.held_out:
         held = _share(rows, train, labels, classes, config.held_out, 0, "held out ")
@@ -183,7 +185,7 @@ def _unlabelled(name: SplitName, part: Listed, config: ContainerConfig) -> Picke
 
 
 def _ordered(name: SplitName, part: Listed, rows: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Picked:
-    keys = [] if part.names is None else [part.names[rows]]
+    keys: list[NDArray[Any]] = [] if part.names is None else [part.names[rows]]
     keys += [] if labels is None else [labels]
     order = np.lexsort(keys) if keys else np.arange(len(rows))  # stable; the last key counts first
     return Picked(name, rows[order], None if labels is None else array("q", labels[order].tolist()))
@@ -201,9 +203,7 @@ def _indices(labels: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int64]:
     return np.searchsorted(values, labels).astype(np.int64)
 
 
-def _refuse_unknown(
-    labels: NDArray[Any] | None, values: NDArray[Any], where: str, part: str, classes: Sequence[str]
-) -> None:
+def _refuse_unknown(labels: NDArray[Any], values: NDArray[Any], where: str, part: str, classes: Sequence[str]) -> None:
     unknown = np.setdiff1d(labels, values)
     if len(unknown):
         raise UserError(

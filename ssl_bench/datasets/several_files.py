@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssl_bench.datasets.picking import SPLIT_NAMES, SplitName, split_of
-from ssl_bench.datasets.reading import shown
+from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError
+
+FOLDERS_BELOW = 2
+"""How deep files are looked for: NAME/CONFIGURATION/SPLIT/FILE is as Hugging Face converts data sets."""
 
 
 def by_split(paths: Sequence[Path], given: Path) -> dict[SplitName, list[Path]]:
@@ -29,6 +33,36 @@ def by_split(paths: Sequence[Path], given: Path) -> dict[SplitName, list[Path]]:
         )
     order: tuple[SplitName, ...] = ("train", "val", "test", "")
     return {split: found[split] for split in order if split in found}
+
+
+def files_with_ending(folder: Path, ending: str) -> list[Path]:
+    """The files that end so in `folder` or up to `FOLDERS_BELOW` folders below, sorted; hidden ones are left out."""
+    return sorted(Path(entry.path) for entry in _entries(folder) if entry.name.lower().endswith(ending))
+
+
+def is_set_of(folder: Path, ending: str) -> bool:
+    """Whether files that end so are what a folder holds.
+
+    Not where images lie among them, nor beside a train/ without such files: then they are something else's.
+    """
+    found = False
+    for entry in _entries(folder):
+        if entry.name.lower().endswith(EXTENSIONS):
+            return False
+        found = found or entry.name.lower().endswith(ending)
+    train = folder / "train"
+    return found and (not train.is_dir() or bool(files_with_ending(train, ending)))
+
+
+def _entries(folder: Path, below: int = FOLDERS_BELOW) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
+                yield entry
+            elif below and entry.is_dir():
+                yield from _entries(Path(entry.path), below - 1)
 
 
 def name_of_several(path: Path) -> str:

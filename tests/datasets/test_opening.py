@@ -16,6 +16,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.cifar import CIFAR10
 from ssl_bench.datasets.image_folder import ImageFolder
 from ssl_bench.datasets.imagenet import ImageNet
+from ssl_bench.datasets.images import UnlabelledImages
 from ssl_bench.datasets.npz import Npz
 from ssl_bench.datasets.opening import find_dataset, open_dataset
 from ssl_bench.datasets.tiny_imagenet import TinyImageNet
@@ -44,6 +45,7 @@ def broken() -> type[Dataset]:
 KNOWN: dict[str, Callable[[], type[Dataset]]] = {
     "shapes": lambda: Made,
     "image-folder": lambda: ImageFolder,
+    "images": lambda: UnlabelledImages,
     "cifar10": lambda: CIFAR10,
     "npz": lambda: Npz,
     "imagenet": lambda: ImageNet,
@@ -135,12 +137,11 @@ def test_not_a_folder(here: Path) -> None:
 
 def test_only_train(here: Path) -> None:
     shutil.rmtree("birds/val")
-    assert refused("birds") == (
-        "birds/ has train/ but no val/ or test/. Expected an image folder: birds/{train,val}/CLASS/IMAGE "
-        "(sslbench run --help)\nNot asked: the dataset 'broken' of outsider 1.0 cannot be loaded"
-    )
+    opened = open_dataset("birds", KNOWN)
+    assert (len(opened.train), opened.train.labels, opened.test, opened.classes) == (2, None, None, ())
+    assert opened.notes == ("read without labels: there is train/ but no val/ or test/ beside it",)
     os.rename("birds/train", "birds/val")
-    assert "birds/ has val/ but no train/." in refused("birds")
+    assert "there is val/ but no train/ beside it" in open_dataset("birds", KNOWN).notes[0]
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "training"])
@@ -152,10 +153,12 @@ def test_parts_with_other_names(here: Path, train: str, val: str) -> None:
     assert f"birds/ has {train}/ and {val}/. Rename " in words
     assert f"{val}/ to val/" in words
     assert (f"{train}/ to train/" in words) == (train != "train")
+    assert "To train on its images without labels: images:birds" in words
+    assert len(open_dataset("images:birds", KNOWN).train) == 4
 
 
 def test_the_wrong_level(here: Path) -> None:
-    assert refused("birds/train").startswith("birds/train/ is one part of a data set. Give the folder around it: birds")
+    assert "the folder around train/ is the one that has them" in open_dataset("birds/train", KNOWN).notes[0]
     os.rename("birds", "inner")
     os.mkdir("birds")
     os.rename("inner", "birds/birds")
@@ -164,18 +167,16 @@ def test_the_wrong_level(here: Path) -> None:
 
 def test_classes_without_parts(here: Path) -> None:
     os.rename("birds/train", "classes")
-    words = refused("classes")
-    assert "classes/ has folders of images (crow, owl) but no train/ and val/" in words
-    assert "move a tenth of each into classes/val/CLASS/" in words
+    (words,) = open_dataset("classes", KNOWN).notes
+    assert "read without labels: its 2 folders (crow, owl) are not taken for classes" in words
+    assert "move a tenth of each class to val/CLASS/" in words
 
 
 def test_other_folders(here: Path) -> None:
     os.mkdir("empty")
     assert refused("empty").startswith("empty/ is empty. Expected an image folder: empty/{train,val}/CLASS/IMAGE")
-    os.mkdir("flat")
-    shutil.copy("birds/train/owl/a.png", "flat")
-    assert "flat/ holds images but no class folders" in refused("flat")
     os.makedirs("VOCdevkit/VOC2012/JPEGImages")
+    shutil.copy("birds/train/owl/a.png", "VOCdevkit/VOC2012/JPEGImages")
     assert "VOCdevkit/ looks like VOC or DAVIS, sets to evaluate masks on: give it with --voc" in refused("VOCdevkit")
     assert "VOC2012/ looks like VOC" in refused("VOCdevkit/VOC2012")
     os.mkdir("hidden")
@@ -183,6 +184,7 @@ def test_other_folders(here: Path) -> None:
     assert "hidden/ (with hidden files only) has no layout" in refused("hidden")
     os.makedirs("other/sources")
     words = refused("other")
+    assert "Not asked: the dataset 'broken' of outsider 1.0 cannot be loaded" in words
     assert "other/ (with sources) has no layout that is known" in words
     assert "tiny-imagenet: Tiny-ImageNet: FOLDER/train/WNID" in words
 
