@@ -5,9 +5,9 @@
 
 Each finished run of ours gets a twin of lightly's loss, heads, transform and moving average (`lightly_twins.py`). All
 else is the run's recipe: data and the order of images, backbone with the same initial weights, optimizer, its schedule
-and groups, epochs, batch, precision, threads, and our k-NN. Settings that both sides have (crop, strengths of colour,
+and groups, epochs, batch, precision, threads, and our k-NN. Settings that both sides have (crop, strengths of color,
 widths, temperature, momentum) are the recipe's too, so that building blocks are compared and not their defaults.
-What the blocks do on their own differs and stays so: how heads are initialised, how pixels are resampled (lightly's
+What the blocks do on their own differs and stays so: how heads are initialized, how pixels are resampled (lightly's
 crops are torchvision's, bilinear), which random numbers are drawn. So one pair is one sample; the spread between two
 of our own seeds tells how much of a difference means nothing.
 
@@ -92,7 +92,7 @@ def compare(run: Path, results: Path) -> dict[str, Any]:
         "lightly": theirs,
         "difference": round(own - theirs, 4),
         "same": "data, order of images, initial backbone, optimizer, groups, epochs, batch, precision, threads, k-NN "
-        "and the recipe's crop, colour strengths, probabilities, widths, temperatures and momentum",
+        "and the recipe's crop, color strengths, probabilities, widths, temperatures and momentum",
         "different": TWINS[ours.method].different,
         "seconds": {"ours": ours.training.seconds, "lightly": round(state.seconds, 2)},
         "final_logs": {"ours": ours.training.final_logs, "lightly": state.final_logs},

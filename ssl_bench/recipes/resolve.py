@@ -17,6 +17,7 @@ from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
 from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.records.renamed_settings import assignments_with_current_names
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ def resolve(request: Request) -> Resolved:
     file_values = dict(file.values)
     if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
         file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
-    own_values = {**file_values, **request.values}
+    own_values = {
+        **assignments_with_current_names(file_values, method_name),
+        **assignments_with_current_names(request.values, method_name),
+    }
     arch, colon, network = arch.partition(":")
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:

@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import field_validator
+
+from ssl_bench.records.renamed_settings import with_current_names, with_earlier_names
 from ssl_bench.records.seal import sealed_recipe
 from ssl_bench.settings import NONE, Settings, setting
 
@@ -95,6 +98,19 @@ class Recipe(Settings):
     training: TrainingSettings
     evaluators: tuple[EvaluatorPart, ...]
 
+    @field_validator("method")
+    @classmethod
+    def _current_method_settings(cls, part: Part) -> Part:
+        return part.model_copy(update={"settings": with_current_names(f"method.{part.name}", part.settings)})
+
+    @field_validator("evaluators")
+    @classmethod
+    def _current_evaluator_settings(cls, parts: tuple[EvaluatorPart, ...]) -> tuple[EvaluatorPart, ...]:
+        return tuple(
+            part.model_copy(update={"settings": with_current_names(f"evaluators.{part.name}", part.settings)})
+            for part in parts
+        )
+
     @property
     def arch(self) -> str:
         """What `--arch` takes, e.g. "deit_s16" or "timm:resnet18"."""
@@ -112,7 +128,10 @@ class Recipe(Settings):
         for name, before in ADDED_BACKBONE_SETTINGS.items():  # so that older digests stay valid
             if name in settings and settings[name] in before:
                 del settings[name]
+        method = content["method"]
+        method["settings"] = with_earlier_names(f"method.{method['name']}", method["settings"])
         for part in content["evaluators"]:
+            part["settings"] = with_earlier_names(f"evaluators.{part['name']}", part["settings"])
             part["settings"].pop("path", None)
             if part["fingerprint"] is None:
                 del part["fingerprint"]

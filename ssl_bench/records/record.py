@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
+from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
+from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
 from ssl_bench.records.state_file import read_model, sealed
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2: a file carries a fingerprint of itself (`state_file`), and a record may have notes. 3: evaluations name their
-network and step, and a record its curves."""
+network and step, and a record its curves. 4: a protocol has fields, where it was one text."""
 UNSEALED_SCHEMA = 1
 """The last version without a fingerprint; still read."""
 
@@ -53,6 +55,17 @@ class EvaluationRecord(RecordPart):
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
     made_utc: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_schema(cls, given: Any) -> Any:
+        older = isinstance(given, dict) and given.get("schema_version", SCHEMA_VERSION) <= TEXT_PROTOCOLS_SCHEMA
+        return with_current_spelling(given) if older else given
+
+    @field_validator("settings")
+    @classmethod
+    def _current_settings(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return with_current_names(f"evaluators.{info.data.get('evaluator')}", settings)
 
 
 class DataRecord(RecordPart):
@@ -187,11 +200,24 @@ class RunRecord(RecordPart):
     started_utc: str
     finished_utc: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_changed_settings(cls, content: Any) -> Any:
+        changed = content.get("changed_settings") if isinstance(content, dict) else None
+        if not isinstance(changed, dict):
+            return content
+        return content | {"changed_settings": assignments_with_current_names(changed, str(content.get("method")))}
+
     @field_validator("recipe")
     @classmethod
     def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        Recipe.model_validate(recipe)
-        return recipe
+        """Also gives its settings today's names."""
+        parsed = Recipe.model_validate(recipe)
+        evaluators = zip(recipe["evaluators"], parsed.evaluators, strict=True)
+        return recipe | {
+            "method": recipe["method"] | {"settings": parsed.method.settings},
+            "evaluators": [stored | {"settings": part.settings} for stored, part in evaluators],
+        }
 
 
 def write_record(record: BaseModel, path: Path) -> None:
