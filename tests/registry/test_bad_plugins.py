@@ -287,7 +287,7 @@ def test_a_capability_that_no_backbone_has_is_refused_when_loaded_and_fails_the_
 @pytest.mark.parametrize(
     ("kind", "official", "name", "written", "said"),
     [
-        ("evaluator", "knn", "evaluate", lambda self, backbone, data: [], "write def evaluate(self, evaluation)"),
+        ("evaluator", "knn", "evaluate", lambda self, backbone, others: [], "write def evaluate(self, evaluation)"),
         ("evaluator", "knn", "data", property(lambda self: None), "write def data(self, dataset)"),
         ("backbone", "deit_ti16", "forward", lambda self: None, "write def forward(self, images)"),
         ("backbone", "resnet18", "token_count", lambda self, side: 1, "write def token_count(self, height, width)"),
