@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
+from ssl_bench.protocol import NO_PROTOCOL, Protocol
 from ssl_bench.settings import Settings
 
 Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
@@ -95,17 +96,25 @@ class Backbone(nn.Module):
         """A config that builds the same architecture with random weights: kept weights are loaded into it."""
         return config
 
+    def fit_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of this architecture, perhaps for another image size, as `load_state_dict` takes them here.
+
+        By default as they are. An architecture with learned positions resamples them; tensors that it does not know
+        stay, so that weights of another architecture are still refused.
+        """
+        return dict(weights)
+
     def token_count(self, height: int, width: int) -> int | None:
         """Tokens of an image in a block, prefix tokens included; None for a network without patches."""
         if self.patch_px is None:
             return None
         return len(self.prefix_tokens) + (height // self.patch_px) * (width // self.patch_px)
 
-    def positions_protocol(self, height: int, width: int) -> str:
-        """Words for a protocol line, e.g. ", positions dino"; empty at the size the network was built for."""
+    def positions_protocol(self, height: int, width: int) -> Protocol:
+        """Part of a protocol, e.g. ", positions dino"; empty at the size the network was built for."""
         if self.positions is None or (height, width) == (self.image_px, self.image_px):
-            return ""
-        return f", positions {self.positions}"
+            return NO_PROTOCOL
+        return Protocol.of(", positions {positions}", positions=self.positions)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ from tests.toy import ToyBackbone, ToyDataset
 
 
 def clusters(count: int, dim: int, classes: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Vectors (count, dim) around a centre for each class, and labels."""
+    """Vectors (count, dim) around a center for each class, and labels."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
+    centers = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
     labels = torch.arange(count) % classes
-    return centres[labels] + noise * torch.randn(count, dim, generator=generator), labels
+    return centers[labels] + noise * torch.randn(count, dim, generator=generator), labels
 
 
 def train(
@@ -156,7 +156,7 @@ def test_a_rate_does_not_see_the_others_even_when_they_diverge() -> None:
 
 def test_when_every_rate_diverges_the_user_is_told() -> None:
     points = clusters(60, 4, 3, 0.5)
-    with pytest.raises(UserError, match="every one diverged; give smaller ones or standardise = true"):
+    with pytest.raises(UserError, match="every one diverged; give smaller ones or standardize = true"):
         evaluate((points[0] * 1e30, points[1]), points, learning_rates=(1e30,), epochs=3)
 
 
@@ -214,8 +214,8 @@ def test_measurements_say_what_they_are() -> None:
         "linear probe, SGD 0.9, 5 epochs cosine, batch 256, no augmentation, raw features, trained on 90 % of train, "
         "rates 1e-09 0.3, "
     )
-    assert found["top1_last"].protocol == f"{shared}rate chosen on held-out images, last epoch, native 8 px"
-    assert found["top1_selected"].protocol == f"{shared}rate and epoch chosen on held-out images, native 8 px"
+    assert found["top1_last"].protocol.text == f"{shared}rate chosen on held-out images, last epoch, native 8 px"
+    assert found["top1_selected"].protocol.text == f"{shared}rate and epoch chosen on held-out images, native 8 px"
     assert found["top1_last"].details.startswith("rate 0.3 after epoch 5 of 5, held-out ")
     assert found["top1_last"].details.endswith(
         " % of 20, trained on 180 of 200 images; the chosen rate 0.3 is at the end of the grid"
@@ -229,13 +229,13 @@ def test_a_diverged_rate_is_named() -> None:
     assert "; diverged: 1e+38" in found["top1_last"].details
 
 
-def test_standardised_features_do_not_depend_on_scale_or_shift() -> None:
+def test_standardized_features_do_not_depend_on_scale_or_shift() -> None:
     (vectors, labels), (asked, truth) = clusters(200, 6, 3, 2.0), clusters(60, 6, 3, 2.0, seed=1)
     scale = torch.tensor([4.0, 0.25, 1.0, 2.0, 8.0, 0.5])
-    one = evaluate((vectors, labels), (asked, truth), standardise=True, epochs=4)
-    other = evaluate((vectors * scale - 3, labels), (asked * scale - 3, truth), standardise=True, epochs=4)
+    one = evaluate((vectors, labels), (asked, truth), standardize=True, epochs=4)
+    other = evaluate((vectors * scale - 3, labels), (asked * scale - 3, truth), standardize=True, epochs=4)
     assert one["top1_last"].value == other["top1_last"].value
-    assert "standardised features" in one["top1_last"].protocol
+    assert "standardized features" in one["top1_last"].protocol.text
 
 
 # the held-out part
@@ -357,13 +357,13 @@ def test_the_protocol_of_a_small_training_set_is_the_truth() -> None:
     learned = clusters(40, 4, 2, 1.0)
     small = {"min_steps": 1000, "cross_validate_below": 2000}
     one = evaluate(learned, learned, learning_rates=(0.1, 0.3), **small)["top1_last"]
-    assert ", 1000 epochs cosine (at least 1,000 steps), batch 256, " in one.protocol
-    assert ", trained on 100 % of train, " in one.protocol
-    assert ", rate chosen by 5-fold cross-validation, last epoch, " in one.protocol
+    assert ", 1000 epochs cosine (at least 1,000 steps), batch 256, " in one.protocol.text
+    assert ", trained on 100 % of train, " in one.protocol.text
+    assert ", rate chosen by 5-fold cross-validation, last epoch, " in one.protocol.text
     assert " % of 40, trained on 40 of 40 images" in one.details
     many = evaluate(clusters(2560, 4, 2, 1.0), learned, learning_rates=(0.1, 0.3), min_steps=1000)["top1_last"]
-    assert ", 112 epochs cosine (at least 1,000 steps), " in many.protocol, "nine steps an epoch"
-    assert ", trained on 90 % of train, " in many.protocol
+    assert ", 112 epochs cosine (at least 1,000 steps), " in many.protocol.text, "nine steps an epoch"
+    assert ", trained on 90 % of train, " in many.protocol.text
     assert one.n == 40
     assert one.interval is not None
 
@@ -374,7 +374,7 @@ def test_two_images_a_class_lose_a_tenth_and_not_half() -> None:
     assert (len(kept), len(held_out)) == (2160, 240)
     assert set(labels[kept].tolist()) == set(range(1200)), "every class is trained on"
     one = evaluate(clusters(60, 4, 30, 1.0), clusters(60, 4, 30, 1.0), learning_rates=(0.1, 0.3), epochs=1)["top1_last"]
-    assert ", trained on 90 % of train, " in one.protocol
+    assert ", trained on 90 % of train, " in one.protocol.text
     assert ", trained on 54 of 60 images" in one.details
 
 

@@ -4,7 +4,7 @@ DINO (Caron et al. 2021, appendix F.2, and the authors' eval_linear.py): SGD wit
 epochs of cosine decay per epoch to 0, rate times batch / 256, weights from N(0, 0.01), biases 0. DINOv2 (Oquab et al.
 2023, arXiv 2304.07193, section B.3) trains a grid of rates side by side; so do we, as columns of one weight matrix.
 
-What differs, and why: features are extracted once, so training sees centre crops without augmentation. The rate is
+What differs, and why: features are extracted once, so training sees center crops without augmentation. The rate is
 chosen on a tenth of the *training* set that is held out, where DINO reports its best epoch on the validation set.
 Classifiers are trained on the other nine tenths and not again on all. The test set is looked at once, at the end.
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import device_with_room
-from ssl_bench.evaluator import Evaluation, Evaluator, Features, Measurement
+from ssl_bench.evaluator import Evaluation, Evaluator, Features, Measurement, Protocol
 from ssl_bench.evaluators.linear_probe.training import (
     Probes,
     ProbeSettings,
@@ -35,6 +35,7 @@ from ssl_bench.evaluators.linear_probe.training import (
     train_probes,
 )
 from ssl_bench.measurement import accuracy
+from ssl_bench.protocol import NO_PROTOCOL
 from ssl_bench.settings import Settings, setting
 
 FOLDS = 5
@@ -64,7 +65,7 @@ class LinearProbeConfig(Settings):
     cross_validate_below: int = setting(
         2000, "with fewer training images, rate and epoch are chosen by 5-fold cross-validation", unit="images", ge=0
     )
-    standardise: bool = setting(
+    standardize: bool = setting(
         False, "give each feature mean 0 and deviation 1 on the training part first; DINO does not"
     )
 
@@ -109,19 +110,23 @@ class LinearProbe(Evaluator):
         if probes.last is None or probes.selected is None:
             raise UserError(
                 f"'linear-probe.learning_rates' = {list(settings.rates)}: every one diverged; give smaller ones or "
-                "standardise = true"
+                "standardize = true"
             )
         note = self._note(probes, settings.rates, evaluation)
         queries, labels = ready(test, slice(None))
-        protocol, chosen = self._protocol(settings, len(kept) / len(train.labels)), "on held-out images"
-        if crossed:
-            chosen = f"by {FOLDS}-fold cross-validation"
+        training = self._training_protocol(settings, len(kept) / len(train.labels))
+        by = f"by {FOLDS}-fold cross-validation" if crossed else "on held-out images"
         return [
             accuracy(
                 metric,
                 int((probe.predict(queries) == labels).sum()),
                 len(labels),
-                protocol=f"{protocol}, {words}, {train.transform}",
+                protocol=Protocol.of(
+                    "linear probe, {training}, {chosen}, {transform}",
+                    training=training,
+                    chosen=chosen,
+                    transform=train.transform,
+                ),
                 primary=metric == "top1_last",
                 details=(
                     f"rate {probe.rate:g} after epoch {probe.epoch} of {settings.epochs}, held-out "
@@ -129,9 +134,9 @@ class LinearProbe(Evaluator):
                     f"{len(train.labels):,} images{note}"
                 ),
             )
-            for metric, probe, words in (
-                ("top1_last", probes.last, f"rate chosen {chosen}, last epoch"),
-                ("top1_selected", probes.selected, f"rate and epoch chosen {chosen}"),
+            for metric, probe, chosen in (
+                ("top1_last", probes.last, f"rate chosen {by}, last epoch"),
+                ("top1_selected", probes.selected, f"rate and epoch chosen {by}"),
             )
         ]
 
@@ -151,16 +156,24 @@ class LinearProbe(Evaluator):
         return note
 
     def _scale(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.config.standardise:
+        if not self.config.standardize:
             return torch.zeros(1), torch.ones(1)
         return vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
 
-    def _protocol(self, settings: ProbeSettings, trained_share: float) -> str:
-        config = self.config
-        at_least = f" (at least {config.min_steps:,} steps)" if settings.epochs > config.epochs else ""
-        return (
-            f"linear probe, SGD {config.momentum:g}, {settings.epochs} epochs cosine{at_least}, batch "
-            f"{config.batch_size}, no augmentation, {'standardised' if config.standardise else 'raw'} features, "
-            f"trained on {100 * trained_share:.3g} % of train, rates "
-            + " ".join(f"{rate:g}" for rate in settings.rates)
+    def _training_protocol(self, settings: ProbeSettings, trained_share: float) -> Protocol:
+        config, at_least = self.config, NO_PROTOCOL
+        if settings.epochs > config.epochs:
+            at_least = Protocol.of(" (at least {min_steps:,} steps)", min_steps=config.min_steps)
+        return Protocol.of(
+            "SGD {momentum}, {epochs} epochs {schedule}{at_least}, batch {batch_size}, {augmentation}, {scale} "
+            "features, trained on {trained_percent} % of train, rates {rates}",
+            momentum=config.momentum,
+            epochs=settings.epochs,
+            schedule="cosine",
+            at_least=at_least,
+            batch_size=config.batch_size,
+            augmentation="no augmentation",
+            scale="standardized" if config.standardize else "raw",
+            trained_percent=float(f"{100 * trained_share:.3g}"),
+            rates=tuple(settings.rates),
         )

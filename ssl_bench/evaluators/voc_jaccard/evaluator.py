@@ -8,7 +8,7 @@ The authors published no script. What is known: the text; visualize_attention.py
 threshold; and a snippet in an answer of theirs (github.com/facebookresearch/dino, issue 54), which has the best head
 for each true mask and both means. Here all of it is a setting and stands in the protocol. What differs from the
 snippet: void pixels (255) count for nothing, and masks are compared at the image's own size, so that no true mask is
-resized. Baselines stand beside: a head drawn at random, the whole image, a centred box.
+resized. Baselines stand beside: a head drawn at random, the whole image, a centered box.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ssl_bench.datasets.voc import MaskedImage, VocSet, open_voc
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.attention_maps import Resize, attention_maps, seen_size
 from ssl_bench.evaluation.features import UnusableFeatures
-from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     BOX_AREA,
     Floats,
@@ -38,6 +38,7 @@ from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     true_masks,
 )
 from ssl_bench.evaluators.voc_jaccard.pictures import Judged, attention_sheet
+from ssl_bench.protocol import NO_PROTOCOL
 from ssl_bench.setting_types import GivenList, GivenPath
 from ssl_bench.settings import Settings, setting
 
@@ -138,7 +139,7 @@ class VocJaccard(Evaluator):
         return _Opened(images, images.name, images.fingerprint, synthetic=False)
 
     def _maps(self, backbone: Backbone, voc: VocSet, total: int) -> Iterator[tuple[MaskedImage, Floats]]:
-        """Each image with its maps (heads, rows, columns); neighbours seen at one size share a forward pass."""
+        """Each image with its maps (heads, rows, columns); neighbors seen at one size share a forward pass."""
         waiting: list[MaskedImage] = []
         sizes: list[tuple[int, int]] = []
         for index in range(total + 1):
@@ -161,19 +162,7 @@ class VocJaccard(Evaluator):
         return self.config.size_px or (own_px if self.config.path is None else VOC_PX)
 
     def _measurements(self, scores: list[ImageScores], total: int, backbone: Backbone) -> list[Measurement]:
-        config, found = self.config, score_set(scores, self.config.best_head)
-        if config.resize == "native":
-            seen = "of native size" + (f", positions {backbone.positions}" if backbone.positions else "")
-        else:
-            side = min(self._seen((1, 1), backbone))
-            rectangles = config.resize == "short-side"
-            seen = f"{config.resize} {side} px" + backbone.positions_protocol(side, 0 if rectangles else side)
-        first = f"first {config.images:,} of " if config.images else ""
-        protocol = (
-            f"attention Jaccard v{VERSION}: {first}list {Path(config.list).stem}, images {seen}, CLS attention of "
-            f"the last block, {100 * config.keep_mass:g} % of the mass, {config.masks} masks at their own size without "
-            f"void, best head for each {config.best_head}, mean over masks then images, centre box {100 * BOX_AREA:g} %"
-        )
+        protocol, found = self._protocol(backbone), score_set(scores, self.config.best_head)
         masks, heads = sum(len(one.heads) for one in scores), scores[0].heads.shape[1]
         counted = f"{masks:,} masks" + (f"; {total - len(scores):,} images without any" if total > len(scores) else "")
         return [
@@ -193,9 +182,38 @@ class VocJaccard(Evaluator):
                 ("average_head", found.average_head, "; what a head drawn at random is expected to score"),
                 ("mean_map", found.mean_map, "; the mean of the heads' maps"),
                 ("whole_image", found.whole_image, "; no network"),
-                ("centre_box", found.centre_box, "; no network"),
+                ("center_box", found.center_box, "; no network"),
             )
         ]
+
+    def _protocol(self, backbone: Backbone) -> Protocol:
+        config = self.config
+        return Protocol.of(
+            "attention Jaccard v{version}: {first}list {list}, images {seen}, {attention}, {keep_percent} % of the "
+            "mass, {masks} masks at their own size without void, best head for each {best_head}, {mean}, "
+            "center box {box_percent} %",
+            version=VERSION,
+            first=Protocol.of("first {images:,} of ", images=config.images) if config.images else NO_PROTOCOL,
+            list=Path(config.list).stem,
+            seen=self._seen_protocol(backbone),
+            attention="CLS attention of the last block",
+            keep_percent=float(f"{100 * config.keep_mass:.9g}"),
+            masks=config.masks,
+            best_head=config.best_head,
+            mean="mean over masks then images",
+            box_percent=100 * BOX_AREA,
+        )
+
+    def _seen_protocol(self, backbone: Backbone) -> Protocol:
+        """At which size the network sees the images, and its positions there."""
+        resize = self.config.resize
+        if resize == "native":
+            return Protocol.of(
+                "of {resize} size{positions}", resize=resize, positions=backbone.positions_protocol(0, 0)
+            )
+        side = min(self._seen((1, 1), backbone))
+        positions = backbone.positions_protocol(side, 0 if resize == "short-side" else side)
+        return Protocol.of("{resize} {side_px} px{positions}", resize=resize, side_px=side, positions=positions)
 
 
 class _Opened(NamedTuple):
