@@ -70,14 +70,14 @@ def exact_search(queries: Tensor, bank: Tensor, k: int, dtype: torch.dtype, larg
     by = "FAISS" if largest is largest_by_faiss else f"torch {torch.__version__}"
     words = f"{by} ({str(dtype).removeprefix('torch.')} products, float64 scores)"
     center = bank.mean(dim=0)
-    radius = max(float((rows - center).norm(dim=1).max()) for rows in bank.split(1024))
+    radius = max(float((rows - center).norm(dim=1).max()) for rows in torch.split(bank, 1024))
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=bank.device)
     similarities = torch.empty(len(queries), k, dtype=torch.float64, device=bank.device)
     left, count = torch.arange(len(queries), device=bank.device), 2 * k + SPARE
     while len(left):
         count, unsure = min(count, len(bank)), []
         candidates = count * -(-len(bank) // ROWS)
-        for block in left.split(max(1, min(QUERIES, PRODUCTS // (4 * candidates)))):
+        for block in torch.split(left, max(1, min(QUERIES, PRODUCTS // (4 * candidates)))):
             some = queries[block]
             columns, worst = _candidates(some, bank, center, count, dtype, largest)
             indices[block], similarities[block] = _best(some, bank, columns, k)
@@ -97,9 +97,9 @@ def largest_by_torch(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor,
     groups = max(1, min(8, len(rows) // (64 * count)))
     width = len(rows) // groups
     whole, found = groups * width, []
-    for some in queries.split(max(1, PRODUCTS // len(rows))):
+    for some in torch.split(queries, max(1, PRODUCTS // len(rows))):
         products = some @ rows.T
-        best = products[:, :whole].unflatten(1, (groups, width)).amax(dim=1).topk(count, sorted=False).indices
+        best = products[:, :whole].view(-1, groups, width).amax(dim=1).topk(count, sorted=False).indices
         rest = torch.arange(whole, len(rows), device=rows.device).expand(len(some), -1)
         columns = torch.cat([*(best + start for start in range(0, whole, width)), rest], dim=1)
         top = products.gather(1, columns).topk(count)
@@ -131,7 +131,7 @@ def _candidates(
     torch.set_float32_matmul_precision("highest")  # whatever the training run allowed: the bound relies on it
     try:
         start = 0
-        for rows in bank.split(ROWS):
+        for rows in torch.split(bank, ROWS):
             values, places = largest(rounded, (rows - center).to(dtype), min(count, len(rows)))
             found.append(values)
             columns.append(places + start)
@@ -149,7 +149,7 @@ def _best(queries: Tensor, bank: Tensor, columns: Tensor, k: int) -> tuple[Tenso
     exact, scores = queries.double(), torch.empty(len(row), dtype=torch.float64, device=bank.device)
     # Few at once, in the same memory, stay in the cache: three times as fast
     left, right = (exact.new_empty(min(512, len(row)), bank.shape[1]) for _ in range(2))
-    for i, j, score in zip(row.split(512), column.split(512), scores.split(512), strict=True):
+    for i, j, score in zip(torch.split(row, 512), torch.split(column, 512), torch.split(scores, 512), strict=True):
         torch.index_select(exact, 0, i, out=left[: len(i)])
         right[: len(i)].copy_(bank[j])
         torch.sum(left[: len(i)].mul_(right[: len(i)]), dim=1, out=score)
