@@ -518,7 +518,7 @@ class Slow(SoundMethod):
         (Growing, "filled settings stay as they are", "fill() changes width"),
         (Uncropped, "views have one shape for every image", "crop or resize"),
         (GlobalDraws, "views depend only on their random numbers", "draws from a global generator"),
-        (SecretDraws, "views depend only on their random numbers", "draw from its argument rng"),
+        (SecretDraws, "views depend only on their random numbers", "draw only from the Random"),
         (Uncropped, "views reach worker processes", "cannot be pickled"),
         (WithoutNumber, "loss is a finite scalar", "the loss is nan"),
         (Unreduced, "loss is a finite scalar", "reduce it to one number"),
