@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ from ssl_bench.recipes.resolve import Resolved, request_of, resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record
 from ssl_bench.runs import machine
-from ssl_bench.runs.runner import build_method
+from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 
 TOLERATED = 1.5
@@ -116,7 +115,7 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
     recipe, dataset = resolved.recipe, resolved.dataset
     device = machine.choose_device("auto")
     torch.set_num_threads(ours.machine.threads)
-    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    seed_initial_weights(recipe.training.seed)
     method: Method = build_method(resolved).to(device)
     settings = OptimizerSettings(**recipe.optimizer)
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators if part.name == METRIC[0]])

@@ -36,8 +36,9 @@ class EvaluationRecord(RecordPart):
 
     schema_version: int = SCHEMA_VERSION
     evaluator: str
-    subject: Literal["trained", "untrained"]
-    """The same architecture and seed before the first step is "untrained"."""
+    subject: Literal["trained", "untrained", "pretrained"]
+    """Before the first step a network is "untrained", or "pretrained" where it starts from weights of another training
+    ("untrained" in records of earlier versions)."""
     network: str | None = None
     """Its name in the method's `networks()`; None in records of schema 1 and 2."""
     step: int | None = None
@@ -55,6 +56,11 @@ class EvaluationRecord(RecordPart):
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
     made_utc: str
+
+    @property
+    def before_training(self) -> bool:
+        """Whether the network is the one before the first step."""
+        return self.subject != "trained"
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +114,7 @@ class BackboneRecord(SpeedRecord):
     tokens: int | None
     """Tokens per image including CLS, registers and the like; None for a network without tokens."""
     pretrained: str = ""
-    """The weights it started from where those were not random; the subject "untrained" then has these weights."""
+    """The weights it started from where those were not random."""
 
     @property
     def start(self) -> Literal["untrained", "pretrained"]:

@@ -58,7 +58,13 @@ def reevaluate(
         networks["trained"] = trained_backbone
     paths, results = [], []
     for subject, build in networks.items():
-        backbone = build(run_dir)[0].to(device)
+        try:
+            backbone = build(run_dir)[0].to(device)
+        except UserError as error:
+            if subject == "trained" or recipe.initial is None or not record.training.steps:
+                raise
+            say(f"the network before training is left out: {error}")
+            continue
         refuse_unsupported(backbone, recipe.arch, evaluators)
         require_images_fit(backbone, dataset.image_px, recipe.arch)
         for name, evaluator in evaluators:
