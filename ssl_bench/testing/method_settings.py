@@ -70,7 +70,7 @@ def views_have_one_shape_for_every_image(subject: Subject) -> None:
         first, second = (bench.make_views(subjects.picture(3, *size), Random(1)) for size in ((40, 52), (96, 33)))
         require(
             isinstance(first, tuple) and len(first) > 0 and all(isinstance(view, Tensor) for view in first),
-            f"make_views(config)(image, rng) gives {type(first).__name__}: return a tuple of tensors (3, height, width)",
+            f"make_views(config)(image, rng) gives {type(first).__name__}: return tuple(views) of (3, height, width)",
         )
         shapes, others = ([tuple(view.shape) for view in views] for views in (first, second))
         require(
