@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.ema import move_towards
+from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.dataset import Dataset
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.settings import Settings, setting
+from ssl_bench.training.loop import Plan
 
 
 class ToyBackbone(Backbone):
@@ -106,6 +109,23 @@ class ToyDataset(Dataset):
     @property
     def fingerprint(self) -> str:
         return "toy"
+
+
+def make_plan(split: Any, folder: Path, optimizer: OptimizerSettings | None = None, **changes: Any) -> Plan:
+    """A plan for a few steps on the CPU, without workers or timed checkpoints."""
+    plan = Plan(
+        split=split,
+        batch_size=4,
+        epochs=1,
+        seed=0,
+        optimizer=optimizer or OptimizerSettings(),
+        device=torch.device("cpu"),
+        autocast_dtype=None,
+        workers=0,
+        run_dir=folder,
+        checkpoint_seconds=1e9,
+    )
+    return dataclasses.replace(plan, **changes)
 
 
 def write_image_folder(

@@ -17,19 +17,38 @@ from ssl_bench.settings import Settings
 if TYPE_CHECKING:
     from ssl_bench.method import Method, StepOutput
 
-CALLS = {
-    "fill": "cls, config, situation",
-    "make_views": "cls, config",
-    "batch_views": "cls, config, views, rng",
-    "prepare": "self, batches",
-    "step": "self, batch, progress",
-    "before_optimizer": "self, progress",
-    "update": "self, carry, progress",
-    "signs": "self, batch_size",
-    "parameter_groups": "self",
-    "networks": "self",
+CALLS: Mapping[str, Mapping[str, str]] = {
+    "Method": {
+        "fill": "cls, config, situation",
+        "make_views": "cls, config",
+        "batch_views": "cls, config, views, rng",
+        "prepare": "self, batches",
+        "step": "self, batch, progress",
+        "before_optimizer": "self, progress",
+        "update": "self, carry, progress",
+        "signs": "self, batch_size",
+        "parameter_groups": "self",
+        "networks": "self",
+    },
+    "Backbone": {
+        "patch_px_for": "cls, config, image_px",
+        "kind_for": "cls, config, image_px",
+        "fill": "cls, config, image_px, defaults",
+        "without_pretrained": "cls, config",
+        "fit_weights": "self, weights",
+        "token_count": "self, height, width",
+        "forward": "self, images",
+        "probe_features": "self, images",
+        "tokens": "self, images",
+        "patch_tokens": "self, images",
+        "attention": "self, images",
+        "feature_maps": "self, images",
+        "set_activation_checkpointing": "self, enabled",
+    },
+    "Evaluator": {"data": "self, dataset", "evaluate": "self, evaluation"},
+    "Dataset": {"recognises": "cls, path"},
 }
-"""The arguments of a method's functions, all passed by position."""
+"""The arguments of each contract's functions, all passed by position."""
 CAPABILITIES: tuple[str, ...] = get_args(Capability)
 NETWORK_NAME = re.compile(r"[A-Za-z0-9_-]+")
 REPLACED = (
@@ -61,15 +80,15 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
             meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
             return f"has no {name}(): write it. {meaning}"
-    if kind == "Method" and (wrong := wrong_hook(loaded)):
+    if wrong := wrong_hook(loaded, kind):
         return wrong
     return wrong_capabilities(loaded)
 
 
-def wrong_hook(method: type) -> str:
-    """The first of a method's functions that the loop cannot call, and how to write it; "" if there is none."""
-    for name, call in CALLS.items():
-        hook = inspect.getattr_static(method, name, None)
+def wrong_hook(plugin: type, contract: str) -> str:
+    """The first function of a plugin of `contract` that the core cannot call, and how to write it; "" for none."""
+    for name, call in CALLS[contract].items():
+        hook = inspect.getattr_static(plugin, name, None)
         write = f"write {'@classmethod ' if call.startswith('cls') else ''}def {name}({call})"
         if isinstance(hook, property):
             return f"has {name} as a property: {write}"
@@ -78,7 +97,7 @@ def wrong_hook(method: type) -> str:
         plain = inspect.isfunction(hook)
         given = call.split(", ")[0 if plain else 1 :]  # others are bound: called without self or cls
         try:
-            signature = inspect.signature(getattr(method, name))
+            signature = inspect.signature(getattr(plugin, name))
         except (TypeError, ValueError):  # of a function that is not written in Python
             continue
         try:

@@ -212,6 +212,7 @@ def probe_features_are_vectors(subject: Subject) -> None:
 CHECKS = (
     common.docstring_and_paper_present,
     common.settings_are_described,
+    common.functions_take_what_they_are_given,
     it_can_be_built,
     common.settings_round_trip_through_json,
     initial_weights_come_from_the_global_random_state,

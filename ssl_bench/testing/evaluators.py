@@ -161,6 +161,7 @@ def needs_labels_is_declared(subject: Subject) -> None:
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
+    common.functions_take_what_they_are_given,
     common.required_capabilities_exist,
     it_measures,
     common.settings_round_trip_through_json,

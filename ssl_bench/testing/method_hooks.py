@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.method import Method
-from ssl_bench.registry.preflight import wrong_frozen, wrong_hook
+from ssl_bench.registry.preflight import wrong_frozen
 from ssl_bench.testing.method_bench import (
     MIDDLE,
     STEPS_PER_EPOCH,
@@ -20,12 +20,6 @@ from ssl_bench.testing.method_bench import (
     state_of,
 )
 from ssl_bench.testing.outcomes import CheckSkipped, require
-
-
-def functions_take_what_they_are_given(subject: Subject) -> None:
-    """Every function of the contract accepts the arguments that the loop passes."""
-    wrong = wrong_hook(subject.plugin)
-    require(not wrong, f"the method {wrong}")
 
 
 def prepare_moves_nothing_that_is_trained(subject: Subject) -> None:

@@ -71,7 +71,7 @@ class StepReport:
     """Logged once: the doctor's warning of a sign that lasts, or a problem of the worker processes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything the loop needs to know; decided before it starts."""
 
@@ -144,7 +144,12 @@ def train(
     """
     checkpoints = plan.run_dir / "checkpoints"
     if state.step == 0 and plan.total_steps:
-        prepare(method, plan.single_pass(method, make_views), plan)
+        try:
+            prepare(method, plan.single_pass(method, make_views), plan)
+        except UserError as error:  # what it moved is gone with the process: a resumed run prepares from the start
+            raise UserError(
+                f"{error}. Nothing is trained yet. When the cause is gone, resume with: {resume_command(plan.run_dir)}"
+            ) from error
     warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
     last_saved = begun = time.monotonic()
