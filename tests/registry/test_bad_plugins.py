@@ -150,7 +150,7 @@ class CrashesLater(Base):
 '''
 CASES = {
     "NoConfig": "the method 'noconfig' of bad-bench 1.0 (outside_bad:NoConfig) has no Config: add a class attribute",
-    "PlainConfig": "has a Config that is no settings model: make Config a subclass of ssl_bench.settings.Settings",
+    "PlainConfig": "has a Config that is not a settings model: make Config a subclass of ssl_bench.settings.Settings",
     "WrongDefault": "'method.size' = 'three': input should be a valid integer",
     "NoStep": "has no step(): write it. Loss of one (micro-)batch.",
     "NoViews": "has no make_views(): write it. The augmentation of one image",
@@ -167,7 +167,7 @@ CASES = {
     "OddNames": "networks() names a network 'the teacher'. Give it letters",
     "WrongHook": "has prepare(self), which is not how it is called: write def prepare(self, batches)",
     "PlainHook": "write @classmethod def batch_views(cls, config, views, rng)",
-    "TrainsTokenizer": "names 'head' as frozen, and head.weight asks for a gradient: call self.head.requires_grad_(",
+    "TrainsTokenizer": "names 'head' as frozen, and head.weight requires a gradient: call self.head.requires_grad_(",
     "RaisesInPrepare": "prepare() of RaisesInPrepare fails: a plugin of bad-bench 1.0 fails: RuntimeError: the",
     "FirstContract": "has evaluation_backbone(), which networks() replaced: write def networks(self)",
     "FillsNothing": "fill() gives None. Return the settings",
