@@ -1016,7 +1016,7 @@ def test_a_data_set_on_disk_asks_for_its_folder() -> None:
 
 SMALL = {
     "method": ("dino", "byol", "mocov2", "swav", "simclr", "supervised"),
-    "evaluator": ("knn", "linear-probe"),
+    "evaluator": ("knn", "linear-probe", "logistic-regression", "kmeans", "label-free"),
     "backbone": ("deit_s16", "deit_s5", "vit_b16", "resnet18", "resnet50"),
 }
 """Plugins of sslbench that are checked here; the others differ from these in numbers alone, or have tests below."""
