@@ -62,10 +62,10 @@ def open_evaluation_sets(texts: Sequence[str], values: Mapping[str, Any], image_
         number = key.partition(".")[0]
         if not texts or (key in numbered and not 1 <= int(number) <= len(texts)):
             count = f"{len(texts)} set{'s are' if len(texts) > 1 else ' is'} given" if texts else "none is given"
-            raise UserError(f"'eval_data.{key}' sets evaluation data, and {count} (--eval-data)")
+            raise UserError(f"'eval_data.{key}' sets evaluation data, and {count} (--eval-data PATH)")
     opened: list[tuple[str, Dataset]] = []
-    for number, text in enumerate(texts, start=1):
-        plugin, dataset = open_evaluation_set(text, shared | section_of(given, str(number)), image_px)
+    for place, text in enumerate(texts, start=1):
+        plugin, dataset = open_evaluation_set(text, shared | section_of(given, str(place)), image_px)
         if any(dataset.fingerprint == other.fingerprint for _, other in opened):
             raise UserError(f"--eval-data {text!r} is given twice: leave one out")
         opened.append((plugin, dataset))

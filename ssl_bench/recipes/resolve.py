@@ -171,7 +171,9 @@ def resolve(request: Request) -> Resolved:
         training=training,
         evaluators=tuple(evaluators),
     )
-    return Resolved(recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, eval_data)
+    return Resolved(
+        recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, eval_data
+    )
 
 
 def _values_of_file(file: RecipeFile, request: Request) -> dict[str, Any]:

@@ -63,13 +63,14 @@ class EvaluationRecord(RecordPart):
 
 
 class DataRecord(RecordPart):
-    """The training data as it was."""
+    """A data set as it was."""
 
     name: str
     plugin: str
     fingerprint: str
     synthetic: bool
     train_images: int
+    """Images that the method trained on; of evaluation data those that evaluators fitted on."""
     test_images: int
     classes: int
     image_px: int
@@ -182,6 +183,8 @@ class RunRecord(RecordPart):
     method_plugin: str
     backbone: BackboneRecord
     data: DataRecord
+    eval_data: tuple[DataRecord, ...] = ()
+    """What was evaluated on where that was not the training data; empty in records of schema 1 to 3."""
     machine: MachineRecord
     training: TrainingRecord
     evaluations: tuple[EvaluationRecord, ...]

@@ -54,7 +54,7 @@ class Group:
 
 
 def as_run(record: RunRecord, description: TableDescription) -> Run:
-    """A record with its identity. Evaluators and what they read are not part of it: numbers compare by their own protocols and data."""
+    """A record with its identity. Evaluators and their data are no part of it: numbers compare by their own protocols."""
     plain = record.model_dump(mode="json")
     identity = {
         path: value

@@ -466,10 +466,12 @@ def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
     def row(before: float, after: float) -> dict[str, Any]:
         return {"untrained": measured(before), "trained": measured(after)}
 
-    assert "below the untrained network" in below_untrained({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 39)})
-    assert below_untrained({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 40)}) == ""
-    assert "below" in below_untrained({"knn (a)": row(30, 29), "davis (j)": row(40, 60)})
-    assert below_untrained({"knn (a)": {"untrained": measured(3)}}) == ""
+    assert "below the untrained network" in below_untrained(
+        {("knn (a)", "test"): row(30, 29), ("linear-probe (b)", "test"): row(40, 39)}
+    )
+    assert below_untrained({("knn (a)", "test"): row(30, 29), ("linear-probe (b)", "test"): row(40, 40)}) == ""
+    assert "below" in below_untrained({("knn (a)", "test"): row(30, 29), ("davis (j)", "test"): row(40, 60)})
+    assert below_untrained({("knn (a)", "test"): {"untrained": measured(3)}}) == ""
     assert below_untrained({}) == ""
 
 
