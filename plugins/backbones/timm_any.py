@@ -26,6 +26,7 @@ from ssl_bench.settings import Settings, setting
 
 from . import timm_attention, timm_maps, timm_weights, vit_tokens
 from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
+from .vit_positions import fit_positions
 
 
 class TimmSettings(Settings):
@@ -118,6 +119,12 @@ class TimmAny(Backbone):
     def without_pretrained(cls, config: TimmSettings) -> TimmSettings:
         """The same network with random weights."""
         return config.model_copy(update={"name": timm_weights.architecture(config.name), "weights": None})
+
+    def fit_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Positions of another image size are resampled where they are learned and the network's rule is known."""
+        if self.positions is None:
+            return dict(weights)
+        return fit_positions(self.network, weights, self.positions, "network.pos_embed")
 
     def token_count(self, height: int, width: int) -> int | None:
         """As the base class; without a grid of patches, what leaves the last block at the network's own size."""

@@ -9,11 +9,16 @@ rule. timm's own rule (antialiased, a = -0.5, exact scale factors) is timm's `re
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from ssl_bench.backbone import Positions
 
 ADDED_TO_SIDE = 0.1
 """In patches; `w0, h0 = w0 + 0.1, h0 + 0.1` in the authors' code."""
@@ -31,6 +36,29 @@ def resample_as_dino(table: Tensor, grid: tuple[int, int], wanted: tuple[int, in
     resampled = interpolate(as_map, scale_factor=factors, mode="bicubic")
     assert tuple(resampled.shape[-2:]) == wanted
     return resampled.flatten(2).transpose(1, 2)
+
+
+def fit_positions(vit: Any, weights: Mapping[str, Tensor], positions: Positions, name: str) -> dict[str, Tensor]:
+    """Weights whose learned positions, the tensor `name`, are resampled to `vit`'s grid where they are of another.
+
+    Only square grids are resampled, since a table does not tell the sides of others; what does not fit stays as it is.
+    """
+    fitted = dict(weights)
+    table, own = fitted.get(name), getattr(vit, "pos_embed", None)
+    if table is None or own is None or table.ndim != 3 or table.shape[::2] != own.shape[::2]:
+        return fitted
+    learned = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    side = math.isqrt(max(0, table.shape[1] - learned))
+    if table.shape == own.shape or side**2 != table.shape[1] - learned or not side:
+        return fitted
+    wanted = tuple(vit.patch_embed.grid_size)
+    prefix, patches = table.float().tensor_split([learned], dim=1)
+    if positions == "dino":
+        patches = resample_as_dino(patches, (side, side), wanted)
+    else:
+        patches = resample_abs_pos_embed(patches, list(wanted), [side, side], num_prefix_tokens=0)
+    fitted[name] = torch.cat([prefix, patches], dim=1)
+    return fitted
 
 
 def add_positions_as_dino(vit: Any, patches: Tensor) -> Tensor:

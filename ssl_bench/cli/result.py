@@ -23,16 +23,16 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
             if one.primary:
                 itself = evaluation.data_fingerprint == record.data.fingerprint and record.data.test_images
                 key = (f"{evaluation.evaluator} ({one.metric})", "test" if itself else evaluation.data)
-                primary.setdefault(key, {})[evaluation.subject] = one
+                primary.setdefault(key, {})["before" if evaluation.before_training else "trained"] = one
     print()
     print(f"{'':34}{record.backbone.start:>12}{'trained':>12}{'change':>10}" if primary else "nothing was evaluated")
     for (name, data), values in primary.items():
-        both = "untrained" in values and "trained" in values
-        change = f"{values['trained'].value - values['untrained'].value:+.1f}" if both else ""
-        cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
+        both = "before" in values and "trained" in values
+        change = f"{values['trained'].value - values['before'].value:+.1f}" if both else ""
+        cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("before", "trained")]
         unit = next(iter(values.values()))
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data} {unit.unit}, n {unit.n:,}")
-        ends = [interval_text(values[subject]) if subject in values else "" for subject in ("untrained", "trained")]
+        ends = [interval_text(values[subject]) if subject in values else "" for subject in ("before", "trained")]
         if any(ends):
             noise = "the difference is within noise" if both and within_noise(*values.values()) else ""
             print(f"  {'  95 % interval':32}{ends[0]:>12}{ends[1]:>12}{'':10}   {noise}".rstrip())
@@ -43,28 +43,32 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     if record.eval_data:
         print(f"        evaluated on {', '.join(one.name for one in record.eval_data)}")
     print(f"record  {run_dir / 'record.json'}")
-    remark = below_untrained(primary)
+    remark = below_the_start(primary, record.backbone.start)
     if remark:
         print(f"\nremark  {remark}")
     for label, advised in zip(("next", "", ""), next_commands(record, run_dir), strict=False):
         print(f"{label:8}{advised}")
 
 
-def below_untrained(primary: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """What to say of a run whose training made every accuracy worse; "" where one is as good as untrained, or better.
+def below_the_start(primary: Mapping[tuple[str, str], Mapping[str, Any]], start: str) -> str:
+    """What to say of a run whose training made every accuracy worse; "" where one is as good as before, or better.
 
-    `primary` is (name, data) -> subject -> measurement. Evaluators of other kinds than k-NN and probe are left out
-    where those two are there: masks and clips are known to fall while accuracy grows.
+    `primary` is (name, data) -> "before" or "trained" -> measurement, `start` "untrained" or "pretrained". Evaluators
+    of other kinds than k-NN and probe are left out where those two are there: masks and clips are known to fall while
+    accuracy grows.
     """
     accuracies = [values for (name, _), values in primary.items() if name.startswith(("knn ", "linear-probe "))]
-    pairs = [values for values in accuracies if {"untrained", "trained"} <= values.keys()]
-    falls = [pair["trained"].value < pair["untrained"].value for pair in pairs]
+    pairs = [values for values in accuracies if {"before", "trained"} <= values.keys()]
+    falls = [pair["trained"].value < pair["before"].value for pair in pairs]
     if not falls or not all(falls):
         return ""
+    lost = "taught the network less than its random weights know"
+    if start == "pretrained":
+        lost = "lost some of what the weights it started from know"
     return (
-        "every accuracy is below the untrained network's: this training taught the network less than its random "
-        "weights know. Common causes: too few steps (--epochs), a learning rate that does not suit the batch "
-        "(--set optimizer.base_lr=...), crops too small to show the object, or a preset for other data (--preset)."
+        f"every accuracy is below the {start} network's: this training {lost}. Common causes: too few steps "
+        "(--epochs), a learning rate that does not suit the batch (--set optimizer.base_lr=...), crops too small to "
+        "show the object, or a preset for other data (--preset)."
     )
 
 

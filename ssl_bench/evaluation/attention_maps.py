@@ -50,4 +50,4 @@ def _as_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
     height, width = size
     resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
     values = operations.unpack(resized).transpose(2, 0, 1).astype(np.float32, order="C")
-    return operations.normalise(values, IMAGENET_MEAN, IMAGENET_STD)
+    return operations.normalize(values, IMAGENET_MEAN, IMAGENET_STD)

@@ -23,13 +23,15 @@ from ssl_bench.recipes.evaluation_data import (
     require_training_labels,
 )
 from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file, section_of
-from ssl_bench.records.recipe import EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.records.recipe import EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings, arch_text
+from ssl_bench.records.renamed_settings import assignments_with_current_names
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
     from ssl_bench.dataset import Dataset, Split
     from ssl_bench.method import Method
+    from ssl_bench.weights.initial import InitialState
 
 SMALL_DATA_IMAGES = 20_000
 """Fewer training images than this choose the preset "small-data" where a method has one."""
@@ -51,6 +53,8 @@ class Request:
     """Run beside those, whether they are named or the default."""
     values: Mapping[str, Any] = field(default_factory=dict)
     recipe_file: Path | None = None
+    init: str | None = None
+    """A run or a file whose weights to start from; `runs.asking.plan_run` finds it and sets `initial.source`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Resolved:
     """What is trained on."""
     eval_data: tuple[Dataset, ...] = ()
     """What was given to evaluate on."""
+    initial: InitialState | None = None
 
     @property
     def training_split(self) -> Split:
@@ -87,6 +92,7 @@ def resolve(request: Request) -> Resolved:
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
+    from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
     from ssl_bench.registry.failures import in_one_message
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
@@ -94,13 +100,17 @@ def resolve(request: Request) -> Resolved:
     arch = file.arch if request.arch is None else request.arch
     if not arch:
         raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
-    own_values = {**_values_of_file(file, request), **request.values}
+    own_values = {
+        **assignments_with_current_names(_values_of_file(file, request), method_name),
+        **assignments_with_current_names(request.values, method_name),
+    }
     arch, colon, network = arch.partition(":")
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:
         own_values |= {"backbone.name": _network_name(arch, network, backbone)}
     _check_sections(own_values)
 
+    initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
     dataset = open_found(found, section_of(own_values, "data"))
@@ -119,6 +129,7 @@ def resolve(request: Request) -> Resolved:
     )
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
     backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
+    require_start_fits(initial, backbone, backbone_config, dataset.image_px, arch_text(arch, dict(backbone_config)))
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
     network_kind = backbone.kind_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
@@ -170,10 +181,12 @@ def resolve(request: Request) -> Resolved:
         optimizer=optimizer.model_dump(mode="json"),
         training=training,
         evaluators=tuple(evaluators),
+        initial=as_recorded(initial),
     )
     return Resolved(
-        recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, eval_data
-    )
+        recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, eval_data,
+        initial,
+    )  # fmt: skip
 
 
 def _values_of_file(file: RecipeFile, request: Request) -> dict[str, Any]:
@@ -184,6 +197,8 @@ def _values_of_file(file: RecipeFile, request: Request) -> dict[str, Any]:
         values = {key: value for key, value in values.items() if _runs(key, names)}
     if request.eval_data is not None:
         values = {key: value for key, value in values.items() if not key.startswith("eval_data.")}
+    if "initial.source" in request.values and request.recipe_file is not None:  # what a file pins is of its own source
+        values = {key: value for key, value in values.items() if not key.startswith("initial.")}
     return values
 
 
@@ -239,6 +254,7 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         ("optimizer", recipe.optimizer),
         ("training", recipe.training.model_dump()),
         ("machine", machine),
+        ("initial", recipe.initial.model_dump() if recipe.initial else {}),
         *((f"evaluators.{part.name}", part.settings) for part in recipe.evaluators),
         *((f"eval_data.{number}", part.settings) for number, part in enumerate(recipe.eval_data, start=1)),
     ):

@@ -18,6 +18,7 @@ from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, open_evaluatio
 from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
+from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
 from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.runs.trial import require_images_fit
@@ -63,7 +64,13 @@ def reevaluate(
         networks["trained"] = trained_backbone
     paths, results = [], []
     for subject, build in networks.items():
-        backbone = build(run_dir)[0].to(device)
+        try:
+            backbone = build(run_dir)[0].to(device)
+        except UserError as error:
+            if subject == "trained" or recipe.initial is None or not record.training.steps:
+                raise
+            say(f"the network before training is left out: {error}")
+            continue
         refuse_unsupported(backbone, recipe.arch, evaluators)
         for side in sorted({dataset.image_px for dataset in sets}):
             require_images_fit(backbone, side, recipe.arch)
@@ -100,6 +107,7 @@ def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, An
     """The chosen evaluators, by default the run's, with the run's settings below the given ones."""
     settings = {part.name: part.settings for part in recipe.evaluators}
     chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
+    values = assignments_with_current_names(values, recipe.method.name)
     for key, value in section_of(values, "evaluators").items():
         name, _, setting = key.partition(".")
         if name not in chosen:
@@ -134,9 +142,9 @@ def _open(recipe: Recipe, data: Sequence[str], values: Mapping[str, Any]) -> lis
 
 
 def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) -> str:
-    settings = evaluator.config.model_dump(mode="json")
+    settings = with_earlier_names(f"evaluators.{name}", evaluator.config.model_dump(mode="json"))
     settings.pop("path", None)  # the fingerprint tells the data, not the place where they lie
-    content = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
+    content: list[Any] = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
     if dataset.image_px != image_px:
         content.append(dataset.image_px)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

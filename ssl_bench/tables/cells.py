@@ -104,7 +104,8 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
     found: dict[Conditions, float] = {}
     for evaluation in sorted(record.evaluations, key=lambda e: (e.made_utc, e.model_dump_json())):
-        if evaluation.evaluator != source.evaluator or evaluation.subject != source.subject:
+        subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
+        if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue
         place = _place(evaluation, record)
         if place is not None and column.evaluated_on == "training-data":

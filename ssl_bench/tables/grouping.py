@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST
+from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST, InitialWeights
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
@@ -19,6 +19,8 @@ NOT_IN_IDENTITY = (
     *(f"recipe.data.{key}" for key in OUTSIDE_DIGEST),
 )
 """Values of a recipe in which the runs of one row may differ."""
+NOT_COMPARED = ("recipe.evaluators", "recipe.eval_data", "recipe.initial")
+"""Sections that are no part of an identity."""
 PRECISION = "machine.precision"
 """Decided by a measurement where the recipe says "auto", so two runs of one recipe can differ in it."""
 
@@ -54,16 +56,18 @@ class Group:
 
 
 def as_run(record: RunRecord, description: TableDescription) -> Run:
-    """A record with its identity. Evaluators and their data are no part of it: numbers compare by their own protocols."""
+    """A record with its identity. Evaluators and their data are no part of it: numbers carry their own protocols."""
     plain = record.model_dump(mode="json")
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in NOT_IN_IDENTITY and not path.startswith(("recipe.evaluators", "recipe.eval_data"))
+        if path not in NOT_IN_IDENTITY and not path.startswith(NOT_COMPARED)
     }
     for name, before in ADDED_BACKBONE_SETTINGS.items():  # records made before these settings existed lack them
         if identity.get(path := f"recipe.backbone.settings.{name}") in before:
             identity.pop(path, None)
+    initial = record.recipe.get("initial")
+    identity["initial"] = InitialWeights.model_validate(initial).words if initial else None
     identity["data.fingerprint"] = record.data.fingerprint
     identity["method_plugin"] = _distribution(record.method_plugin)
     identity["backbone.plugin"] = _distribution(record.backbone.plugin)

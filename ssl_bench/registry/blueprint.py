@@ -1,0 +1,21 @@
+"""A network's facts before it is built: the architecture on torch's meta device, which has shapes and no values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ssl_bench.backbone import Backbone
+
+
+def blueprint(kind: type[Backbone], config: Any, image_px: int) -> Backbone | None:
+    """The architecture without weights: nothing is drawn or loaded, and no memory is taken.
+
+    None where it cannot be built so, e.g. by a constructor that reads a tensor's values.
+    """
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return kind(kind.without_pretrained(config), image_px=image_px)
+    except Exception:  # what is wrong with it is said where it is built for good
+        return None
