@@ -113,7 +113,8 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
         for measurement in evaluation.measurements:
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
                 unit = measurement.unit if column.unit and measurement.unit != column.unit else None
-                found[Conditions(measurement.protocol, unit, place)] = measurement.value
+                conditions = Conditions(measurement.protocol, unit, place, measurement.higher_is_better)
+                found[conditions] = measurement.value
     return found
 
 
