@@ -22,7 +22,7 @@ POINTS = 8
 """Values of a curve that are shown."""
 
 if TYPE_CHECKING:
-    from ssl_bench.records.record import EvaluationRecord, RunRecord
+    from ssl_bench.records.record import DataRecord, EvaluationRecord, RunRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +92,6 @@ def _spread_out(count: int) -> list[int]:
 def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -> list[str]:
     """The record in lines for a reader; `curves` are the lines on what was measured during training."""
     from ssl_bench.tables.paths import flatten, plain_text, singular
-    from ssl_bench.tables.table import data_title
 
     network, data, machine, training = record.backbone, record.data, record.machine, record.training
     tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
@@ -111,10 +110,9 @@ def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -
         ),
         (
             "data",
-            f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
-            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}"
-            + "".join(f"; {note}" for note in data.notes),
+            _data(data),
         ),
+        *(("evaluated", f"on {_data(one)}") for one in record.eval_data),
         (
             "training",
             singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
@@ -146,6 +144,16 @@ def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -
     lines += ["recipe"]
     lines += [f"  {name} = {plain_text(value) or 'none'}" for name, value in _recipe(record, flatten(record.recipe))]
     return [*lines, "", f"record  {path}"]
+
+
+def _data(data: DataRecord) -> str:
+    from ssl_bench.tables.table import data_title
+
+    images = f"{data.train_images:,} training and {data.test_images:,} test images, {data.classes} classes"
+    if not data.test_images:
+        images = f"{data.train_images:,} images without labels"
+    words = f"{data_title(data.name, data.synthetic)}: {images}, {data.image_px} px, fingerprint {data.fingerprint[:8]}"
+    return words + "".join(f"; {note}" for note in data.notes)
 
 
 def _clock(seconds: float) -> str:

@@ -108,7 +108,7 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
         if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue
         place = _place(evaluation, record)
-        if place is not None and column.evaluated_on == "training-data":
+        if place is not None and column.evaluated_on == "training-data" and not _is_the_runs(place, record):
             continue
         for measurement in evaluation.measurements:
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
@@ -116,6 +116,11 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
                 conditions = Conditions(measurement.protocol, unit, place, measurement.higher_is_better)
                 found[conditions] = measurement.value
     return found
+
+
+def _is_the_runs(place: EvaluationData, record: RunRecord) -> bool:
+    """Whether the run was to be evaluated there: on its --eval-data, or anywhere where it trained without labels."""
+    return not record.data.classes or any(place.fingerprint == one.fingerprint for one in record.eval_data)
 
 
 def _place(evaluation: EvaluationRecord, record: RunRecord) -> EvaluationData | None:

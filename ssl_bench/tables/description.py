@@ -81,7 +81,10 @@ class Column(_Part):
     any_status: bool = False
     """True for what holds for a collapsed run too, e.g. the number of parameters."""
     evaluated_on: Literal["training-data", "any"] = "training-data"
-    """Whether only evaluations on the data of the training count, or any (named in the footnote then)."""
+    """Whether only evaluations on the run's own data count (what it trained on, or its evaluation data), or any.
+
+    Other data than those of the training are named in the row and the footnote.
+    """
 
     @property
     def source(self) -> Source | None:

@@ -70,6 +70,8 @@ def _block(
     heading = (
         f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
         f"images, {data.classes} classes{common}"
+        if data.test_images
+        else f"{data_title(data.name, data.synthetic)}: {data.train_images:,} images without labels{common}"
     )
     return Block(heading + f", fingerprint {data.fingerprint[:8]}" * twice, tuple(rows), tuple(notes))
 
