@@ -124,8 +124,8 @@ def test_table_and_show_name_both(record: RunRecord, here: Path, sslbench: Comma
     assert status == 0, err
     assert "## flat: 14 images without labels" in out
     assert out.count("| simclr ") == 2
-    assert "on birds |" in out
-    assert "on cars |" in out
+    assert "on birds " in out
+    assert "on cars " in out
     out = sslbench("show", "both", "--results", results)[1]
     assert "flat: 14 images without labels" in out
     assert "on birds: 12 training and 6 test images, 2 classes" in out
