@@ -45,14 +45,14 @@ class Request:
     arch: str | None = None
     data: str | None = None
     """What is trained on."""
-    eval_data: tuple[str, ...] | None = None
-    """What is evaluated on; empty: the training data. None leaves it to the recipe file."""
     preset: str | None = None
     evaluators: tuple[str, ...] | None = None
     more_evaluators: tuple[str, ...] = ()
     """Run beside those, whether they are named or the default."""
     values: Mapping[str, Any] = field(default_factory=dict)
     recipe_file: Path | None = None
+    eval_data: tuple[str, ...] | None = None
+    """What is evaluated on; empty: the training data. None leaves it to the recipe file."""
     init: str | None = None
     """A run or a file whose weights to start from; `runs.asking.plan_run` finds it and sets `initial.source`."""
 
