@@ -19,8 +19,6 @@ NOT_IN_IDENTITY = (
     *(f"recipe.data.{key}" for key in OUTSIDE_DIGEST),
 )
 """Values of a recipe in which the runs of one row may differ."""
-NOT_COMPARED = ("recipe.evaluators", "recipe.eval_data", "recipe.initial")
-"""Sections that are no part of an identity."""
 PRECISION = "machine.precision"
 """Decided by a measurement where the recipe says "auto", so two runs of one recipe can differ in it."""
 
@@ -56,12 +54,13 @@ class Group:
 
 
 def as_run(record: RunRecord, description: TableDescription) -> Run:
-    """A record with its identity. Evaluators and their data are no part of it: numbers carry their own protocols."""
+    """A record with its identity, which has no evaluators and no data of theirs: numbers have their own protocols."""
     plain = record.model_dump(mode="json")
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in NOT_IN_IDENTITY and not path.startswith(NOT_COMPARED)
+        if path not in NOT_IN_IDENTITY
+        and not path.startswith(("recipe.evaluators", "recipe.eval_data", "recipe.initial"))
     }
     for name, before in ADDED_BACKBONE_SETTINGS.items():  # records made before these settings existed lack them
         if identity.get(path := f"recipe.backbone.settings.{name}") in before:
