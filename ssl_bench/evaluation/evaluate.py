@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-<<<<<<< HEAD
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-=======
-from collections.abc import Callable, Sequence
->>>>>>> main
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal

@@ -109,16 +109,8 @@ def resolve(request: Request) -> Resolved:
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:
         own_values |= {"backbone.name": _network_name(arch, network, backbone)}
-<<<<<<< HEAD
     _check_sections(own_values)
-=======
-    _check_sections(own_values, evaluator_names)
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
-    require_capable(
-        (method_name, method), (arch, backbone, backbone_config),
-        {name: section_of(own_values, f"evaluators.{name}") for name in evaluator_names},
-    )  # fmt: skip
->>>>>>> main
 
     initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
@@ -134,6 +126,10 @@ def resolve(request: Request) -> Resolved:
         asked = default_evaluators(dataset, eval_data)
     evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
     _check_evaluator_settings(own_values, evaluator_names)
+    require_capable(
+        (method_name, method), (arch, backbone, backbone_config),
+        {name: section_of(own_values, f"evaluators.{name}") for name in evaluator_names},
+    )  # fmt: skip
     preset_name, reason = _choose_preset(
         method_name, method, file.preset if request.preset is None else request.preset, images
     )

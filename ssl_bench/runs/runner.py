@@ -267,12 +267,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     plan = Plan(
-<<<<<<< HEAD
-        resolved.training_split, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed,
-        optimizer_settings, device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
-    )  # fmt: skip
-=======
-        split=dataset.pretraining,
+        split=resolved.training_split,
         batch_size=recipe.training.batch_size,
         epochs=recipe.training.epochs,
         seed=recipe.training.seed,
@@ -283,26 +278,22 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         run_dir=start.run_dir,
         checkpoint_seconds=resolved.machine.checkpoint_minutes * 60,
     )
->>>>>>> main
     backbone_record = describe_backbone(resolved, network)
     announce(display.line, resolved, backbone_record, network)
     if plan.total_steps:
         check_free_space(method, optimizer, start.run_dir)
-<<<<<<< HEAD
-    return _Session(resolved, start, display, assigned, notes, method, make_views, optimizer, plan, backbone_record)
-=======
     return _Session(
         resolved=resolved,
         start=start,
         display=display,
-        evaluators=evaluators,
+        assigned=assigned,
+        notes=notes,
         method=method,
         make_views=make_views,
         optimizer=optimizer,
         plan=plan,
         backbone_record=backbone_record,
     )
->>>>>>> main
 
 
 def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:

@@ -121,13 +121,8 @@ def _measured(record: RunRecord, column: Column, source: Source, view: _View) ->
         subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
         if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue
-<<<<<<< HEAD
-        place = _place(evaluation, record)
-        if place is not None and column.evaluated_on == "training-data" and not _is_the_runs(place, record):
-=======
         place = view.place(evaluation)
         if place is not None and not (view.elsewhere and column.evaluated_on == "any"):
->>>>>>> main
             continue
         for measurement in evaluation.measurements:
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
@@ -137,20 +132,6 @@ def _measured(record: RunRecord, column: Column, source: Source, view: _View) ->
     return found
 
 
-<<<<<<< HEAD
-def _is_the_runs(place: EvaluationData, record: RunRecord) -> bool:
-    """Whether the run was to be evaluated there: on its --eval-data, or anywhere where it trained without labels."""
-    return not record.data.classes or any(place.fingerprint == one.fingerprint for one in record.eval_data)
-
-
-def _place(evaluation: EvaluationRecord, record: RunRecord) -> EvaluationData | None:
-    if evaluation.data_fingerprint == record.data.fingerprint:
-        return None
-    return EvaluationData(evaluation.data, evaluation.data_fingerprint, evaluation.synthetic)
-
-
-=======
->>>>>>> main
 def _cell(column: Column, values: list[float], before: list[float], conditions: Conditions, group: Group) -> Cell:
     if not column.any_status and not group.with_status("finished"):
         return Cell(word=" and ".join(sorted({run.record.status for run in group.runs})))

@@ -81,14 +81,7 @@ class Column(_Part):
     any_status: bool = False
     """True for what holds for a collapsed run too, e.g. the number of parameters."""
     evaluated_on: Literal["training-data", "any"] = "training-data"
-<<<<<<< HEAD
-    """Whether only evaluations on the run's own data count (what it trained on, or its evaluation data), or any.
-
-    Other data than those of the training are named in the row and the footnote.
-    """
-=======
     """Whether only evaluations on the block's own data count, or any (which the row names then)."""
->>>>>>> main
 
     @property
     def source(self) -> Source | None:

@@ -69,23 +69,10 @@ def _block(
     notes += [*unsaid, *_precisions(groups)]
     notes += [note for one in groups for note in _notes(one)]
     notes += published_notes(description, rows)
-<<<<<<< HEAD
-    if description.data == "column":
-        return Block(f"Measured{common}", tuple(rows), tuple(notes))
-    data = groups[0].first.record.data
-    heading = (
-        f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
-        f"images, {data.classes} classes{common}"
-        if data.test_images
-        else f"{data_title(data.name, data.synthetic)}: {data.train_images:,} images without labels{common}"
-    )
-    return Block(heading + f", fingerprint {data.fingerprint[:8]}" * twice, tuple(rows), tuple(notes))
-=======
     if data is None:
         return Block(f"Measured{common}", None, tuple(rows), tuple(notes))
     twice = f", fingerprint {data.fingerprint[:8]}" * (names.count(data.name) > 1)
     return Block(heading(data, known.get(data.fingerprint), rows) + common + twice, data, tuple(rows), tuple(notes))
->>>>>>> main
 
 
 def _rows(
