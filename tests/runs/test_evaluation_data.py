@@ -129,7 +129,7 @@ def test_table_and_show_name_both(record: RunRecord, here: Path, sslbench: Comma
         (row,) = [line for line in block.splitlines() if line.startswith("| simclr ")]
         assert "| flat " in row
     out = sslbench("show", "both", "--results", results)[1]
-    assert "flat: 14 images without labels" in out
+    assert "flat: 14 training and no labels" in out
     assert "on birds: 12 training and 6 test images, 2 classes" in out
     assert "6, cars" in out
 
