@@ -130,7 +130,7 @@ class WarningsOnly:
     """A run's display that prints nothing; its warnings are Python warnings."""
 
     def line(self, label: str, text: str) -> None:
-        """One labelled line of the preflight."""
+        """One labeled line of the preflight."""
         if label == "warning":
             warnings.warn(text, stacklevel=2)
 
@@ -148,7 +148,7 @@ def _path(path: PathLike | None) -> Path | None:
 
 
 def _places(data: PathLike | Sequence[PathLike] | None) -> tuple[str, ...] | None:
-    """One data set, or several."""
+    """One dataset, or several."""
     if isinstance(data, str | os.PathLike):
         return (os.fspath(data),)
     return None if data is None else tuple(os.fspath(one) for one in data)

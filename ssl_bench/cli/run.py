@@ -1,4 +1,4 @@
-"""`sslbench run`: train, evaluate and record one method on one architecture and one data set."""
+"""`sslbench run`: train, evaluate and record one method on one architecture and one dataset."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[
 
 @dataclass(frozen=True)
 class Assigned:
-    """A data set with the evaluators that are run on it."""
+    """A dataset with the evaluators that are run on it."""
 
     dataset: Dataset
     evaluators: tuple[tuple[str, Evaluator], ...]

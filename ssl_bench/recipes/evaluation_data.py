@@ -23,12 +23,12 @@ LABELED_LAYOUT = "a folder with train/CLASS/IMAGE and val/CLASS/IMAGE"
 
 
 def dataset_loaders() -> dict[str, Any]:
-    """Every registered data set by name, loaded when asked for (`opening.Known`)."""
+    """Every registered dataset by name, loaded when asked for (`opening.Known`)."""
     return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 
 def open_evaluation_set(text: str, settings: Mapping[str, Any], image_px: int) -> tuple[str, Dataset]:
-    """The plugin and the opened data set that `text` names, seen at `image_px` unless `settings` say otherwise.
+    """The plugin and the opened dataset that `text` names, seen at `image_px` unless `settings` say otherwise.
 
     Raises `UserError`.
     """
@@ -43,14 +43,14 @@ def open_evaluation_set(text: str, settings: Mapping[str, Any], image_px: int) -
             dataset.image_px = image_px  # the evaluation resizes to it
         except AttributeError:
             raise UserError(
-                f"the data set {found.plugin} gives images of {dataset.image_px} px and the network is built for "
+                f"the dataset {found.plugin} gives images of {dataset.image_px} px and the network is built for "
                 f"{image_px} px: choose other data, or a run on images of {dataset.image_px} px"
             ) from None
     return found.plugin, dataset
 
 
 def open_evaluation_sets(texts: Sequence[str], values: Mapping[str, Any], image_px: int) -> list[tuple[str, Dataset]]:
-    """Plugin and data set of each of `texts`, with names of their own.
+    """Plugin and dataset of each of `texts`, with names of their own.
 
     `values` may hold `eval_data.SETTING`, for all of them, and `eval_data.NUMBER.SETTING`, from 1. Raises `UserError`,
     also for a set that is given twice.
@@ -77,7 +77,7 @@ def open_evaluation_sets(texts: Sequence[str], values: Mapping[str, Any], image_
 
 
 def folder_name(name: str) -> str:
-    """A data set's name as part of a folder's name, on any file system."""
+    """A dataset's name as part of a folder's name, on any file system."""
     return "".join(c if c.isalnum() or c in "_.-" else "_" for c in name).lower()
 
 
@@ -137,5 +137,5 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
 
 
 def _as_read(dataset: Dataset) -> str:
-    """How the data were read, in brackets, where the data set says so."""
+    """How the data were read, in brackets, where the dataset says so."""
     return f" ({dataset.notes[0]})" if dataset.notes and dataset.notes[0].startswith("read ") else ""

@@ -36,7 +36,7 @@ def reevaluate(
 ) -> tuple[list[Path], list[EvaluationRecord]]:
     """Evaluate the trained and the untrained network of a finished run; returns the files written and all results.
 
-    `data` are the data sets to evaluate on; empty: the run's own. Both networks are built from the record, at the
+    `data` are the datasets to evaluate on; empty: the run's own. Both networks are built from the record, at the
     run's image size whatever the data: the untrained one from the recipe's seed, the trained one with the kept weights.
     A run without a training step has only the untrained one. An evaluation that exists is read, not done again. Raises
     `UserError` when a trained run has no weights or a name or setting is wrong.

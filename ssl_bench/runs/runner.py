@@ -50,7 +50,7 @@ class Display(Protocol):
     """Where the run tells the user what happens; the command line has one, tests another."""
 
     def line(self, label: str, text: str) -> None:
-        """One labelled line of the preflight."""
+        """One labeled line of the preflight."""
 
     def say(self, text: str) -> None:
         """What is being done at this moment."""
