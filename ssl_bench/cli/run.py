@@ -26,7 +26,7 @@ EXAMPLES = """Examples:
 
   sslbench run dino --arch resnet18 --data ~/photos     a folder with train/CLASS/IMAGE and val/CLASS/IMAGE
 
-  sslbench run dino --arch resnet18 --data ~/unlabelled --eval-data ~/photos     trains without labels on any images
+  sslbench run dino --arch resnet18 --data ~/unlabeled --eval-data ~/photos     trains without labels on any images
 
   sslbench run dino --help                              the settings of DINO"""
 

@@ -179,9 +179,9 @@ def test_labels_are_not_looked_at_in_training(here: Path) -> None:
         )  # fmt: skip
         return load_file(here / f"results/runs/{run_id}/weights.safetensors")
 
-    labeled, unlabelled = weights("birds", "labeled"), weights("birds/train", "unlabelled")
-    assert labeled.keys() == unlabelled.keys()
-    assert all(torch.equal(labeled[name], unlabelled[name]) for name in labeled)
+    labeled, unlabeled = weights("birds", "labeled"), weights("birds/train", "unlabeled")
+    assert labeled.keys() == unlabeled.keys()
+    assert all(torch.equal(labeled[name], unlabeled[name]) for name in labeled)
 
 
 def test_two_folders_of_one_name_are_told_apart(here: Path, tmp_path: Path) -> None:
