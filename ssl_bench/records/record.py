@@ -194,6 +194,8 @@ class RunRecord(RecordPart):
     method_plugin: str
     backbone: BackboneRecord
     data: DataRecord
+    eval_data: tuple[DataRecord, ...] = ()
+    """What was evaluated on where that was not the training data; empty in records of schema 1 to 3."""
     machine: MachineRecord
     training: TrainingRecord
     evaluations: tuple[EvaluationRecord, ...]

@@ -172,6 +172,7 @@ def _pixels(split: Split, index: int) -> bytes:
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
+    common.functions_take_what_they_are_given,
     it_can_be_opened,
     common.settings_round_trip_through_json,
     labels_are_in_range,
