@@ -12,6 +12,7 @@ import typer
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import (
     DAVIS_HELP,
+    DOWNLOAD_HELP,
     RESULTS,
     VOC_HELP,
     evaluator_names,
@@ -38,6 +39,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
     ] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
     set_: Annotated[
@@ -60,7 +62,7 @@ def evaluate(
     names = None if chosen is None else list(chosen)
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
-    values |= parse_assignments(set_ or [])
+    values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # whatever a plugin prints is no part of it
         paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
     if as_json:

@@ -26,7 +26,9 @@ from ssl_bench.settings import setting
 class TorchvisionConfig(ContainerConfig):
     """Settings of the data sets that torchvision knows."""
 
-    download: bool = setting(False, "download the set to its folder where it is not there (--download)")
+    download: bool = setting(
+        False, "download the set where it is not there (--download); never part of a recipe", exclude=True
+    )
 
 
 class TorchvisionFiles(Dataset):

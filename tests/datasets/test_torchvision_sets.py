@@ -20,6 +20,7 @@ from ssl_bench.datasets.torchvision_arrays import STL10
 from ssl_bench.datasets.torchvision_files import TorchvisionFiles
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import dataset_loaders
+from tests.conftest import Command
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +204,18 @@ def test_nothing_is_downloaded_unasked(tmp_path: Path, name: str, monkeypatch: p
     with pytest.raises(UserError, match=rf"{name} cannot be downloaded to .*data/ \(.*\)\. Fetch it yourself"):
         open_dataset(f"{name}:{tmp_path}/data", dataset_loaders(), {"download": True})
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_the_flag(tmp_path: Path, sslbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", lambda *_, **__: eurosat(tmp_path))
+    words = ("run", "random", "--arch", "resnet18", "--batch-size", "4", "--dry-run", "--data", f"eurosat:{tmp_path}")
+    status, _, errors = sslbench(*words)
+    assert (status, "--download" in errors) == (2, True)
+    status, first, _ = sslbench(*words, "--download")
+    assert (status, "download" in first) == (0, False), "a recipe never downloads by itself"
+    assert sslbench(*words)[1] == first
+    status, _, errors = sslbench("run", "random", "--arch", "resnet18", "--data", "shapes", "--download", "--dry-run")
+    assert (status, "'data.download' is not a setting of the data set shapes" in errors) == (2, True)
 
 
 def test_stl10(tmp_path: Path) -> None:
