@@ -37,7 +37,7 @@ def evaluate(
         typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
+        str | None, typer.Option(metavar="NAME|PATH", help="another dataset, seen at the run's image size")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,

@@ -253,7 +253,7 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
 
 
 def dataset_loaders() -> dict[str, Any]:
-    """Every registered data set by name, loaded when asked for (`opening.Known`)."""
+    """Every registered dataset by name, loaded when asked for (`opening.Known`)."""
     return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 

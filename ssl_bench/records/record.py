@@ -45,7 +45,7 @@ class EvaluationRecord(RecordPart):
     """Optimizer steps done; None in records of schema 1 and 2."""
     settings: dict[str, Any]
     data: str
-    """Name of the data set the evaluator read."""
+    """Name of the dataset the evaluator read."""
     data_fingerprint: str
     synthetic: bool
     image_px: int
@@ -174,7 +174,7 @@ class CurvesRecord(RecordPart):
 
 
 class RunRecord(RecordPart):
-    """Everything a table or a sceptic needs to know of one run."""
+    """Everything a table or a skeptic needs to know of one run."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str

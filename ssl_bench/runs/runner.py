@@ -30,7 +30,7 @@ from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts, require_step_output
 from ssl_bench.runs import machine
-from ssl_bench.runs.building import build_method, seed_initial_weights
+from ssl_bench.runs.building import build_method, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
@@ -50,7 +50,7 @@ class Display(Protocol):
     """Where the run tells the user what happens; the command line has one, tests another."""
 
     def line(self, label: str, text: str) -> None:
-        """One labelled line of the preflight."""
+        """One labeled line of the preflight."""
 
     def say(self, text: str) -> None:
         """What is being done at this moment."""
@@ -246,6 +246,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     make_views = method.make_views(resolved.method_config)
     require_parts(make_views, method.networks(), recipe.method.name)
     require_frozen(method, recipe.method.name)
+    require_rebuildable(method, resolved)
     network = evaluated_network(method)
     refuse_unsupported(network, recipe.arch, evaluators)
     require_offered(method, "method", recipe.method.name, recipe.arch, network)
