@@ -208,14 +208,12 @@ def test_nothing_is_downloaded_unasked(tmp_path: Path, name: str, monkeypatch: p
 
 def test_the_flag(tmp_path: Path, sslbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", lambda *_, **__: eurosat(tmp_path))
-    words = ("run", "random", "--arch", "resnet18", "--batch-size", "4", "--dry-run", "--data", f"eurosat:{tmp_path}")
-    status, _, errors = sslbench(*words)
-    assert (status, "--download" in errors) == (2, True)
-    status, first, _ = sslbench(*words, "--download")
-    assert (status, "download" in first) == (0, False), "a recipe never downloads by itself"
-    assert sslbench(*words)[1] == first
+    words = ("run", "random", "--arch", "resnet18", "--batch-size", "4", "--dry-run", "--with", "knn")
+    words += ("--data", f"eurosat:{tmp_path}")
+    status, recipe, _ = sslbench(*words, "--download")
+    assert (status, "download" in recipe) == (0, False), "a recipe never downloads by itself"
     status, _, errors = sslbench("run", "random", "--arch", "resnet18", "--data", "shapes", "--download", "--dry-run")
-    assert (status, "'data.download' is not a setting of the data set shapes" in errors) == (2, True)
+    assert (status, "'data.download' is not a setting of" in errors) == (2, True)
 
 
 def test_stl10(tmp_path: Path) -> None:
