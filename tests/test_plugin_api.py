@@ -19,14 +19,16 @@ LISTED = {
 
 
 def public_names(path: Path) -> list[str]:
-    """What a module defines under a name without underscore, in its order; of a package, its `__all__`."""
+    """Its `__all__`, else what a module defines under a name without underscore, in its order."""
     names: list[str] = []
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.append(node.name)
         elif isinstance(node, ast.Assign):
             targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            names += ast.literal_eval(node.value) if targets == ["__all__"] and path.stem == "__init__" else targets
+            if targets == ["__all__"]:
+                return list(ast.literal_eval(node.value))
+            names += targets
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.append(node.target.id)
     return [name for name in names if not name.startswith("_")]
