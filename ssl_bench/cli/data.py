@@ -1,4 +1,4 @@
-"""`sslbench data`: what is in a data set, and a sheet of its images and of the views that methods make of them."""
+"""`sslbench data`: what is in a dataset, and a sheet of its images and of the views that methods make of them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "data",
-        help="Show what is in a data set: splits, classes, sizes, duplicates, and a sheet of images and views.",
+        help="Show what is in a dataset: splits, classes, sizes, duplicates, and a sheet of images and views.",
         epilog="Example: sslbench data ~/photos --eval-data ~/labelled --method dino",
     )(data)
 
 
 def data(
-    data: Annotated[str, typer.Argument(metavar="NAME|PATH", help="a data set as --data of `sslbench run` takes it")],
+    data: Annotated[str, typer.Argument(metavar="NAME|PATH", help="a dataset as --data of `sslbench run` takes it")],
     eval_data: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|PATH", help="a set to evaluate on: also looked for among the training images"),
@@ -101,7 +101,7 @@ def data(
 
 
 def _open(text: str, values: dict[str, Any]) -> tuple[Dataset, str]:
-    """The data set and the name of its plugin."""
+    """The dataset and the name of its plugin."""
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.recipes.resolve import dataset_loaders, section_of
 
@@ -110,7 +110,7 @@ def _open(text: str, values: dict[str, Any]) -> tuple[Dataset, str]:
 
 
 def _mask_set(text: str) -> str:
-    """What a folder of VOC or DAVIS holds, and which option takes it; "" for any other data set."""
+    """What a folder of VOC or DAVIS holds, and which option takes it; "" for any other dataset."""
     from ssl_bench.datasets.davis import open_davis
     from ssl_bench.datasets.voc import open_voc
     from ssl_bench.hints import command

@@ -28,6 +28,7 @@ VERBS = [
     "data",
     "list",
     "show",
+    "diff",
     "table",
     "attention",
     "davis_video",

@@ -1,4 +1,4 @@
-"""Facts of data sets: splits, classes, sizes, duplicates by content, and what a user should look at before training."""
+"""Facts of datasets: splits, classes, sizes, duplicates by content, and what a user should look at before training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is in one data set."""
+    """What is in one dataset."""
 
     name: str
     plugin: str
@@ -74,7 +74,7 @@ class DataFacts:
 
 
 def examine(data: Dataset, plugin: str, most: int = MOST_IMAGES) -> tuple[DataFacts, dict[str, Looked]]:
-    """The facts of a data set, and what was seen of each split. Reads at most `most` images of each."""
+    """The facts of a dataset, and what was seen of each split. Reads at most `most` images of each."""
     looked = {name: look(split, most) for name, split in data.splits.items()}
     splits = {name: _split_facts(data, split, looked[name]) for name, split in data.splits.items()}
     copies = [within(name, data.splits[name], looked[name]) for name in splits]

@@ -63,7 +63,7 @@ def look(split: Split, most: int = MOST_IMAGES) -> Looked:
 def _seen(split: Split, index: int) -> tuple[tuple[int, int], bool, bytes] | str:
     try:
         image = split.image(index)
-    except Exception as error:  # a UserError that names the file, or whatever a third-party data set raises
+    except Exception as error:  # a UserError that names the file, or whatever a third-party dataset raises
         return str(error) or f"image {index}: {type(error).__name__}"
     return image.size, is_gray(image), pixel_digest(image)
 

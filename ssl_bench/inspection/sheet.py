@@ -1,4 +1,4 @@
-"""A picture sheet of a data set: samples of it, and below them the views that each method makes of the same images."""
+"""A picture sheet of a dataset: samples of it, and below them the views that each method makes of the same images."""
 
 from __future__ import annotations
 

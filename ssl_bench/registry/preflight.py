@@ -46,7 +46,7 @@ CALLS: Mapping[str, Mapping[str, str]] = {
         "set_activation_checkpointing": "self, enabled",
     },
     "Evaluator": {"data": "self, dataset", "evaluate": "self, evaluation"},
-    "Dataset": {"recognises": "cls, path"},
+    "Dataset": {"recognizes": "cls, path", "recognises": "cls, path"},
 }
 """The arguments of each contract's functions, all passed by position."""
 CAPABILITIES: tuple[str, ...] = get_args(Capability)

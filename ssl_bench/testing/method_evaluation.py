@@ -14,6 +14,7 @@ from ssl_bench.testing import subjects
 from ssl_bench.testing.method_bench import Subject, optimizer_of, some
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 from ssl_bench.training.collapse_doctor import is_present
+from ssl_bench.weights.fit import differences_of
 
 
 def networks_are_parts_of_the_method(subject: Subject) -> None:
@@ -31,6 +32,13 @@ def networks_are_parts_of_the_method(subject: Subject) -> None:
                 f"networks()[{name!r}] holds {some(copied)}, which is not the method's: return self.teacher or the "
                 "like itself, not a copy",
             )
+        first = next(iter(networks))
+        differences = differences_of(networks[first].state_dict(), bench.network().state_dict())
+        require(
+            not differences,
+            f"networks() names {first!r} first, which is not as make_backbone() builds it: {'; '.join(differences)}. "
+            "The first is evaluated and kept, and its weights must load into the architecture again",
+        )
 
 
 def evaluation_features_are_finite_and_not_constant(subject: Subject) -> None:

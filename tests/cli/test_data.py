@@ -1,4 +1,4 @@
-"""`sslbench data`: what it finds in sets whose faults are known, for every kind of data set, and its picture sheet."""
+"""`sslbench data`: what it finds in sets whose faults are known, for every kind of dataset, and its picture sheet."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from ssl_bench.evaluator import Evaluation, Evaluator, Features, Measurement, Pr
 from ssl_bench.settings import parse_settings
 from tests.toy import ToyBackbone, ToyDataset
 
-Labelled = tuple[Tensor, Tensor]
+Labeled = tuple[Tensor, Tensor]
 
 
 def measure(
-    kind: type[Evaluator], train: Labelled, test: Labelled, *, seed: int = 0, **config: Any
+    kind: type[Evaluator], train: Labeled, test: Labeled, *, seed: int = 0, **config: Any
 ) -> dict[str, Measurement]:
     """Measurements by name of features (n, dim) with labels (n,)."""
     splits = {"train": Features(*train, Protocol(text="as is")), "test": Features(*test, Protocol(text="as is"))}
@@ -27,7 +27,7 @@ def measure(
     return {one.metric: one for one in kind(settings).evaluate(evaluation)}
 
 
-def clusters(count: int, *, dim: int = 8, classes: int = 3, noise: float = 1.0, seed: int = 0) -> Labelled:
+def clusters(count: int, *, dim: int = 8, classes: int = 3, noise: float = 1.0, seed: int = 0) -> Labeled:
     """Vectors around a center for each class, scaled unevenly and off center as features are."""
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))

@@ -291,7 +291,7 @@ def test_a_capability_that_no_backbone_has_is_refused_when_loaded_and_fails_the_
         ("evaluator", "knn", "data", property(lambda self: None), "write def data(self, dataset)"),
         ("backbone", "deit_ti16", "forward", lambda self: None, "write def forward(self, images)"),
         ("backbone", "resnet18", "token_count", lambda self, side: 1, "write def token_count(self, height, width)"),
-        ("dataset", "image-folder", "recognises", lambda cls, path: True, "without @classmethod"),
+        ("dataset", "image-folder", "recognizes", lambda cls, path: True, "without @classmethod"),
         ("method", "simclr", "update", lambda self, carry: None, "write def update(self, carry, progress)"),
     ],
 )

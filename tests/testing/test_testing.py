@@ -994,8 +994,8 @@ def test_a_data_set_without_labels_passes_every_check() -> None:
         (data_set(Unpicklable(3, 1)), "splits reach worker processes", "holds an open file"),
         (data_set(Pictures(6, 2, told=True)), *SHARED),
         (
-            data_set(Changed(3, 1), recognises=classmethod(lambda cls, path: True)),
-            "recognises says no to a foreign folder",
+            data_set(Changed(3, 1), recognizes=classmethod(lambda cls, path: True)),
+            "recognizes says no to a foreign folder",
             "look for your layout",
         ),
     ],
