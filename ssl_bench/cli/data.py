@@ -12,7 +12,7 @@ import typer
 
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import parse_assignments
-from ssl_bench.cli.width import print_folded
+from ssl_bench.cli.terminal import terminal
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ SAMPLES = 24
 """Images on a sheet."""
 VIEWED = 3
 """Of them, those whose views are shown for every method."""
-HANG = 13
+NAME_WIDTH = 10
+"""Of what stands before a fact."""
+
+Fact = tuple[str, str]
+"""A name, "" where it continues the line above, and the words."""
 
 
 def register(app: typer.Typer) -> None:
@@ -89,12 +93,11 @@ def data(
                     "sheet": None if sheet is None else str(sheet), "without_views": left_out})  # fmt: skip
         return
     for one in every:
-        print_folded(_described(one), HANG)
-    those = "these" if all(one.complete for one in looked.values()) else "the"
-    none = f"  duplicates none: no two of {those} images {'looked at ' * (those == 'the')}are the same pixel by pixel"
-    print_folded([f"  duplicates {_copies(one)}" for one in copies] or [none], HANG)
-    for name, reason in left_out.items():
-        print(f"  no views   of {name}: {reason}")
+        _print(one, _described(one))
+    everything = all(one.complete for one in looked.values())
+    none = f"none: no two of {'these images' if everything else 'the images looked at'} are the same pixel by pixel"
+    found_copies = [("duplicates", _copies(one)) for one in copies] or [("duplicates", none)]
+    _print(None, found_copies + [("no views", f"of {name}: {reason}") for name, reason in left_out.items()])
     if sheet is not None:
         names = ", ".join(name for name in methods if name not in left_out) or "no method"
         print(f"written: {sheet} (samples, and the views of {names}; do the crops still show the subject?)")
@@ -103,7 +106,8 @@ def data(
 def _open(text: str, values: dict[str, Any]) -> tuple[Dataset, str]:
     """The dataset and the name of its plugin."""
     from ssl_bench.datasets.opening import find_dataset, open_found
-    from ssl_bench.recipes.resolve import dataset_loaders, section_of
+    from ssl_bench.recipes.evaluation_data import dataset_loaders
+    from ssl_bench.recipes.recipe_file import section_of
 
     found = find_dataset(text, dataset_loaders())
     return open_found(found, section_of(values, "data")), found.plugin
@@ -183,34 +187,50 @@ def _sheet(
     return place, left_out
 
 
-def _described(facts: DataFacts) -> list[str]:
-    made = ", synthetic" if facts.synthetic else ""
-    place = f", {facts.path}" if facts.path else ""
-    lines = [f"{facts.name}  read as {facts.plugin}{made}{place}"]
-    for name, split in facts.splits.items():
-        lines += _split_lines(name, split, facts.classes)
-    lines.append(f"  {'networks':<11}get images of {facts.image_px} x {facts.image_px} px")
-    lines.append(f"  {'content':<11}fingerprint {facts.fingerprint[:12]}")
-    lines += [f"  {'note':<11}{note}" for note in facts.notes]
-    return lines + [f"  {'warning':<11}{warning}" for warning in facts.warnings]
+def _print(facts: DataFacts | None, lines: Sequence[Fact]) -> None:
+    """The name of a dataset and its lines; on a terminal, what is too long folds beside its name."""
+    if facts is not None:
+        made, place = ", synthetic" if facts.synthetic else "", f", {facts.path}" if facts.path else ""
+        print(f"{facts.name}  read as {facts.plugin}{made}{place}")
+    console = terminal()
+    if console is None:
+        print("\n".join(f"  {name:<{NAME_WIDTH}} {words}" for name, words in lines))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        grid.add_column()
+    for name, words in lines:
+        grid.add_row(" ", Text(f"{name:<{NAME_WIDTH}}"), Text(words))
+    console.print(grid)
 
 
-def _split_lines(name: str, split: SplitFacts, classes: int) -> list[str]:
+def _described(facts: DataFacts) -> list[Fact]:
+    lines = [line for name, split in facts.splits.items() for line in _split_lines(name, split, facts.classes)]
+    lines.append(("networks", f"get images of {facts.image_px} x {facts.image_px} px"))
+    lines.append(("content", f"fingerprint {facts.fingerprint[:12]}"))
+    lines += [("note", note) for note in facts.notes]
+    return lines + [("warning", warning) for warning in facts.warnings]
+
+
+def _split_lines(name: str, split: SplitFacts, classes: int) -> list[Fact]:
     words = f"{split.images:,} images, without labels"
     if split.images_a_class is not None:
         words = f"{split.images:,} images of {len(split.class_counts):,} classes"
         words += f" (of {classes:,})" if len(split.class_counts) < classes else ""
         words += f", {_spread(split.images_a_class)} a class"
-    lines = [f"  {name:<11}{words}"]
-    if split.shorter_side_px is not None and split.longer_side_px is not None:
-        seen = "" if split.looked_at == split.images else f" of the {split.looked_at:,} images looked at"
-        gray = f"{split.gray:,} gray" if split.gray else "none gray"
-        kinds = ", ".join(f"{count:,} {ending}" for ending, count in list(split.file_kinds.items())[:5])
-        shorter, longer = split.shorter_side_px, split.longer_side_px
+    lines = [(name, words)]
+    shorter, longer = split.shorter_side_px, split.longer_side_px
+    if shorter is not None and longer is not None:
         sides = f"shorter side {_spread(shorter)} px, longer side {_spread(longer)} px"
         if shorter[0] == longer[2]:
             sides = f"all {shorter[0]:g} x {shorter[0]:g} px"
-        lines.append(f"  {'':<11}{sides}, {gray}{seen}" + (f"; {kinds}" if kinds else ""))
+        seen = "" if split.looked_at == split.images else f" of the {split.looked_at:,} images looked at"
+        gray = f"{split.gray:,} gray" if split.gray else "none gray"
+        kinds = ", ".join(f"{count:,} {ending}" for ending, count in list(split.file_kinds.items())[:5])
+        lines.append(("", f"{sides}, {gray}{seen}" + (f"; {kinds}" if kinds else "")))
     return lines
 
 
