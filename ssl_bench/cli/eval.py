@@ -12,6 +12,7 @@ import typer
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import (
     DAVIS_HELP,
+    DOWNLOAD_HELP,
     RESULTS,
     VOC_HELP,
     evaluator_names,
@@ -41,6 +42,7 @@ def evaluate(
             "--data", "--eval-data", metavar="NAME|PATH", help="other data, seen at the run's image size; repeatable"
         ),
     ] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
     set_: Annotated[
@@ -63,7 +65,7 @@ def evaluate(
     names = None if chosen is None else list(chosen)
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
-    values |= parse_assignments(set_ or [])
+    values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # whatever a plugin prints is no part of it
         paths, records = reevaluate(folder, names, data or (), values, say=lambda text: print(f"  ... {text}"))
     if as_json:

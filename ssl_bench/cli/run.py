@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.cli.method_help import print_help
-from ssl_bench.cli.options import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
+from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
 from ssl_bench.cli.result import show_result
 from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
@@ -72,6 +72,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME|PATH", help="labeled data to evaluate on; repeatable [default: those of --data]"),
     ] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set [default: the preset's]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per step [default: the preset's]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of weights, order and augmentation [default: 0]")] = None,
@@ -134,7 +135,7 @@ def run(
         preset=preset,
         evaluators=evaluator_names(with_),
         more_evaluators=more_evaluators,
-        values=named | paths | parse_assignments(set_ or []),
+        values=named | paths | parse_assignments(set_ or []) | ({"data.download": True} if download else {}),
         recipe_file=recipe,
         init=init,
     )
