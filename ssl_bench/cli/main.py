@@ -25,6 +25,7 @@ app = typer.Typer(
 VERBS = [
     "run",
     "eval",
+    "data",
     "list",
     "show",
     "diff",
