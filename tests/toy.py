@@ -1,4 +1,4 @@
-"""A small method, backbone and data set for tests of the core: everything the contract has, nothing slow."""
+"""A small method, backbone and dataset for tests of the core: everything the contract has, nothing slow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ToyBackbone(Backbone):
 
 
 class ToyMethod(Method):
-    """Two views, a momentum teacher and a centre: DINO's moving parts in ten lines."""
+    """Two views, a momentum teacher and a center: DINO's moving parts in ten lines."""
 
     class Config(Settings):
         noise: float = setting(0.1, "standard deviation of the views' noise", ge=0)
@@ -52,7 +52,7 @@ class ToyMethod(Method):
         self.config = config
         self.student = make_backbone()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("centre", torch.zeros(6))
+        self.register_buffer("center", torch.zeros(6))
 
     @classmethod
     def make_views(cls, config: Any) -> Any:
@@ -66,13 +66,13 @@ class ToyMethod(Method):
         student = self.student(batch.views[0])
         with torch.no_grad():
             teacher = self.teacher(batch.views[1])
-        loss = ((student - (teacher - self.centre)) ** 2).mean()
+        loss = ((student - (teacher - self.center)) ** 2).mean()
         if progress.step == self.config.explode_at:
             loss = loss * float("nan")
         return StepOutput(loss, {"spread": teacher.std()}, {"mean": teacher.mean(0, keepdim=True)})
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        self.centre.lerp_(carry["mean"].mean(0), 0.1)
+        self.center.lerp_(carry["mean"].mean(0), 0.1)
         move_towards(self.teacher, self.student, 0.9)
 
     def networks(self) -> dict[str, Backbone]:
@@ -96,7 +96,7 @@ class ToySplit:
 
 
 class ToyDataset(Dataset):
-    """Three classes of coloured noise."""
+    """Three classes of colored noise."""
 
     Config = Settings
     synthetic = True

@@ -12,6 +12,7 @@ import typer
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import (
     DAVIS_HELP,
+    DOWNLOAD_HELP,
     RESULTS,
     VOC_HELP,
     evaluator_names,
@@ -36,8 +37,12 @@ def evaluate(
         typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
+        list[str] | None,
+        typer.Option(
+            "--data", "--eval-data", metavar="NAME|PATH", help="other data, seen at the run's image size; repeatable"
+        ),
     ] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
     set_: Annotated[
@@ -60,9 +65,9 @@ def evaluate(
     names = None if chosen is None else list(chosen)
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
-    values |= parse_assignments(set_ or [])
+    values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # whatever a plugin prints is no part of it
-        paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
+        paths, records = reevaluate(folder, names, data or (), values, say=lambda text: print(f"  ... {text}"))
     if as_json:
         evaluations = [record.model_dump(mode="json") for record in records]
         print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})

@@ -33,7 +33,7 @@ class UnusableFeatures(UserError):
 
 
 RESIZE_TO_CROP = 256 / 224
-"""Shorter side before the centre crop, for a crop of 1 (DINO's eval_knn.py and eval_linear.py: 256 for 224)."""
+"""Shorter side before the center crop, for a crop of 1 (DINO's eval_knn.py and eval_linear.py: 256 for 224)."""
 BATCHES_WORTH_WORKERS = 8
 """With fewer batches than this, starting worker processes costs more than they save."""
 
@@ -42,7 +42,7 @@ class FeatureStore:
     """`FeatureStore(...)("train")`: features of a split in its order, extracted at the first call (`FeatureSource`).
 
     One transform for all images of both splits. Sets whose images are all `image_px` squares, such as CIFAR: as they
-    are. All others: bicubic resize of the shorter side to 256/224 of `image_px`, centre crop. Mean and standard
+    are. All others: bicubic resize of the shorter side to 256/224 of `image_px`, center crop. Mean and standard
     deviation of ImageNet in both cases. The backbone runs in eval mode and gets its modes back; `autocast_dtype` None
     is float32.
     """

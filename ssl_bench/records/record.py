@@ -45,7 +45,7 @@ class EvaluationRecord(RecordPart):
     """Optimizer steps done; None in records of schema 1 and 2."""
     settings: dict[str, Any]
     data: str
-    """Name of the data set the evaluator read."""
+    """Name of the dataset the evaluator read."""
     data_fingerprint: str
     synthetic: bool
     image_px: int
@@ -75,13 +75,14 @@ class EvaluationRecord(RecordPart):
 
 
 class DataRecord(RecordPart):
-    """The training data as it was."""
+    """A dataset as it was."""
 
     name: str
     plugin: str
     fingerprint: str
     synthetic: bool
     train_images: int
+    """Images that the method trained on; of evaluation data those that evaluators fitted on."""
     test_images: int
     classes: int
     image_px: int
@@ -174,7 +175,7 @@ class CurvesRecord(RecordPart):
 
 
 class RunRecord(RecordPart):
-    """Everything a table or a sceptic needs to know of one run."""
+    """Everything a table or a skeptic needs to know of one run."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str

@@ -104,7 +104,7 @@ class Published(_Part):
     file: str
     """Name of a file in benchmarks/published, or a path relative to the description."""
     data: str
-    """The data set they are for, e.g. "ImageNet-1k"; part of every header that shows them."""
+    """The dataset they are for, e.g. "ImageNet-1k"; part of every header that shows them."""
     data_names: tuple[str, ...] = ()
     """Names under which runs on that very data are recorded, e.g. ["imagenet"]."""
     source: str

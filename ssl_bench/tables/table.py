@@ -138,5 +138,5 @@ class Table:
 
 
 def data_title(name: str, synthetic: bool) -> str:
-    """The data set's name as tables print it: synthetic says so."""
+    """The dataset's name as tables print it: synthetic says so."""
     return f"{name} (synthetic)" if synthetic else name

@@ -1,4 +1,4 @@
-"""Checks that every kind of plugin shares: its words and its settings."""
+"""Checks shared by all kinds of plugins: docstrings and settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE = re.compile(r"arXiv[: ]*\d{4}\.\d{4,5}|doi[:. ]|https?://|unpublished", 
 
 
 def docstring_present(subject: Any) -> None:
-    """The class says in its first line what it is: `sslbench list` shows that line."""
+    """The class has a docstring whose first line says what it is: `sslbench list` shows that line."""
     plugin: type = subject.plugin
     require(
         bool((plugin.__doc__ or "").strip()),
@@ -29,7 +29,7 @@ def docstring_present(subject: Any) -> None:
 
 
 def docstring_and_paper_present(subject: Any) -> None:
-    """The class says in its first line what it is, and the module or the class where it comes from."""
+    """The class has a docstring whose first line says what it is, and it or the module cites the paper."""
     docstring_present(subject)
     module = sys.modules.get(subject.plugin.__module__)
     words = f"{inspect.getdoc(module) or ''} {subject.plugin.__doc__}"
@@ -41,7 +41,7 @@ def docstring_and_paper_present(subject: Any) -> None:
 
 
 def settings_round_trip_through_json(subject: Any) -> None:
-    """Config is a frozen settings model, and its values read back from JSON are the same: recipes rest on it."""
+    """Config is a frozen settings model, and its values survive JSON: recipes rely on it."""
     model = subject.plugin.Config
     require(
         isinstance(model, type) and issubclass(model, Settings),
@@ -57,7 +57,8 @@ def settings_round_trip_through_json(subject: Any) -> None:
         changed = [name for name in model.model_fields if getattr(again, name) != getattr(config, name)]
         require(
             not changed,
-            f"{', '.join(changed)} changed on the way through JSON: use int, float, bool, str, tuple, Literal or None",
+            f"{', '.join(changed)} changed when written to JSON and read: use int, float, bool, str, "
+            "tuple, Literal or None",
         )
 
 

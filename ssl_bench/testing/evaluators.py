@@ -1,4 +1,4 @@
-"""The checks of an evaluator, on a narrow network and a small data set with masks and clips."""
+"""The checks of an evaluator, on a narrow network and a small dataset with masks and clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of a method, in the order in which they help most: what everything else rests on comes first."""
+"""The checks of a method, the most fundamental ones first."""
 
 from ssl_bench.testing import (
     common,

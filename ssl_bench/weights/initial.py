@@ -16,8 +16,8 @@ from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command, shell_quoted
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_record
-from ssl_bench.training.checkpoint import load_weights
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
+from ssl_bench.weights.tensor_file import load_weights
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One bad file in any data set that is read from disk: the message names it, and nothing is left out in silence."""
+"""One bad file in any dataset that is read from disk: the message names it, and nothing is left out in silence."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def imagenet(root: Path) -> list[Path]:
 
 LAYOUTS: dict[str, Callable[[Path], list[Path]]] = {
     "image-folder": image_folder,
+    "images": image_folder,
     "tiny-imagenet": tiny_imagenet,
     "imagenet": imagenet,
 }

@@ -150,7 +150,7 @@ class CrashesLater(Base):
 '''
 CASES = {
     "NoConfig": "the method 'noconfig' of bad-bench 1.0 (outside_bad:NoConfig) has no Config: add a class attribute",
-    "PlainConfig": "has a Config that is no settings model: make Config a subclass of ssl_bench.settings.Settings",
+    "PlainConfig": "has a Config that is not a settings model: make Config a subclass of ssl_bench.settings.Settings",
     "WrongDefault": "'method.size' = 'three': input should be a valid integer",
     "NoStep": "has no step(): write it. Loss of one (micro-)batch.",
     "NoViews": "has no make_views(): write it. The augmentation of one image",
@@ -167,7 +167,7 @@ CASES = {
     "OddNames": "networks() names a network 'the teacher'. Give it letters",
     "WrongHook": "has prepare(self), which is not how it is called: write def prepare(self, batches)",
     "PlainHook": "write @classmethod def batch_views(cls, config, views, rng)",
-    "TrainsTokenizer": "names 'head' as frozen, and head.weight asks for a gradient: call self.head.requires_grad_(",
+    "TrainsTokenizer": "names 'head' as frozen, and head.weight requires a gradient: call self.head.requires_grad_(",
     "RaisesInPrepare": "prepare() of RaisesInPrepare fails: a plugin of bad-bench 1.0 fails: RuntimeError: the",
     "FirstContract": "has evaluation_backbone(), which networks() replaced: write def networks(self)",
     "FillsNothing": "fill() gives None. Return the settings",
@@ -291,7 +291,7 @@ def test_a_capability_that_no_backbone_has_is_refused_when_loaded_and_fails_the_
         ("evaluator", "knn", "data", property(lambda self: None), "write def data(self, dataset)"),
         ("backbone", "deit_ti16", "forward", lambda self: None, "write def forward(self, images)"),
         ("backbone", "resnet18", "token_count", lambda self, side: 1, "write def token_count(self, height, width)"),
-        ("dataset", "image-folder", "recognises", lambda cls, path: True, "without @classmethod"),
+        ("dataset", "image-folder", "recognizes", lambda cls, path: True, "without @classmethod"),
         ("method", "simclr", "update", lambda self, carry: None, "write def update(self, carry, progress)"),
     ],
 )

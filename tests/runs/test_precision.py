@@ -95,7 +95,7 @@ def test_a_measurement_counts_only_where_it_was_taken(
     elif what == "layers":
         method.student.layers[3] = torch.nn.Dropout(0.5)
     elif what == "width":
-        method.register_buffer("centre", torch.zeros(7))
+        method.register_buffer("center", torch.zeros(7))
     else:
         batch = Batch((torch.rand(8, 3, 8, 8),), batch.index)
     assert precision.choose_precision("auto", method, batch, plan).name == "fp32"

@@ -170,10 +170,10 @@ def test_features_and_weights_that_are_not_finite_fail_the_run() -> None:
     refuse_nan(method, 3)
     with torch.no_grad():
         method.teacher.layers[4].bias[2] = math.nan
-    with pytest.raises(RunFailed, match=r"teacher.layers.4.bias holds NaN after step 3.*base_lr") as failure:
+    with pytest.raises(RunFailed, match=r"teacher.layers.4.bias contains NaN after step 3.*base_lr") as failure:
         refuse_nan(method, 3)
     assert failure.value.status == "failed"
-    with pytest.raises(RunFailed, match="features of the judged network are not finite after step 5"):
+    with pytest.raises(RunFailed, match="features of the evaluated network are not finite after step 5"):
         probe(method.teacher, torch.rand(4, 3, 8, 8), 5)
 
 

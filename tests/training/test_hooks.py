@@ -130,8 +130,8 @@ def test_a_frozen_part_stays_bitwise_as_it_is(tmp_path: Path) -> None:
 def test_what_is_declared_frozen_must_be_there_and_untrained(tmp_path: Path) -> None:
     method = start(tmp_path)[0]
     method.tokenizer[1].weight.requires_grad_(True)
-    assert "'tokenizer' as frozen, and tokenizer.1.weight asks for a gradient" in wrong_frozen(method)
-    method.frozen = frozenset({"tokenizr"})
+    assert "'tokenizer' as frozen, and tokenizer.1.weight requires a gradient" in wrong_frozen(method)
+    method.frozen = frozenset({"tokenzier"})
     assert "has no such submodule. Did you mean 'tokenizer'?" in wrong_frozen(method)
 
 
