@@ -119,13 +119,18 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
     needing = " and ".join(evaluators)
     for dataset in sets or (training,) if evaluators else ():
         if not dataset.labeled:
+            lacks, hold_out = f"none{_as_read(dataset)}", ""
+            if dataset.train.labels is not None:
+                lacks = "labels but no labeled test part"
+                if "held_out" in type(dataset.config).model_fields:
+                    hold_out = f" Hold some out: --set {'eval_data' if sets else 'data'}.held_out=0.1."
             if sets:
                 raise UserError(
-                    f"{needing}: needs labels, and the evaluation data {dataset.name} have none{_as_read(dataset)}. "
+                    f"{needing}: needs labels, and the evaluation data {dataset.name} have {lacks}.{hold_out} "
                     f"Give --eval-data {LABELED_LAYOUT}, or --with evaluators that need no labels."
                 )
             raise UserError(
-                f"{needing}: needs labels, and {dataset.name} has none{_as_read(dataset)}. Add --eval-data with "
+                f"{needing}: needs labels, and {dataset.name} has {lacks}.{hold_out} Add --eval-data with "
                 f"{LABELED_LAYOUT}, or choose evaluators that need no labels (sslbench list evaluators)."
             )
         assert dataset.train.labels is not None, "labeled data have labels"
