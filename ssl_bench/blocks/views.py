@@ -196,11 +196,13 @@ def evaluation_transform(
     interpolation: operations.Interpolation = "bicubic",
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
+    squash: bool = False,
 ) -> Callable[[Image.Image], Tensor]:
     """The deterministic view for evaluation: ``(3, crop_px, crop_px)`` from the centre of an RGB image.
 
     The shorter side is first resized to ``resize_px`` (None: left as it is) with Pillow, so that pixels equal those of
     torchvision's Resize and CenterCrop, with which published numbers were made. The defaults are DINO's eval_knn.py.
+    With ``squash`` both sides become ``resize_px``, whatever the aspect (as processors of transformers do).
 
     Raises:
         ValueError: ``resize_px`` is smaller than ``crop_px``; later, an image that is not resized is.
@@ -208,7 +210,7 @@ def evaluation_transform(
     if resize_px is not None and resize_px < crop_px:
         raise ValueError(f"resize_px = {resize_px} is smaller than crop_px = {crop_px}: resize to at least the crop.")
     resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
-    return functools.partial(_evaluation_view, crop_px, resize_px, resample, mean, std)
+    return functools.partial(_evaluation_view, crop_px, resize_px, resample, mean, std, squash)
 
 
 def _evaluation_view(
@@ -217,10 +219,13 @@ def _evaluation_view(
     resample: Image.Resampling,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    squash: bool,
     image: Image.Image,
 ) -> Tensor:
     shorter = min(image.size)
-    if resize_px is not None and resize_px != shorter:
+    if squash and resize_px is not None:
+        image = image.resize((resize_px, resize_px), resample)
+    elif resize_px is not None and resize_px != shorter:
         # torchvision truncates the longer side to whole pixels
         width, height = (int(resize_px * side / shorter) for side in image.size)
         if max(width, height) > LONGEST_ASPECT * resize_px:

@@ -1,0 +1,114 @@
+"""Which registered architecture has exactly the tensors of a network: by name and shape, on torch's meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.records.recipe import arch_text
+from ssl_bench.settings import parse_settings
+from ssl_bench.weights.facts import own_px
+from ssl_bench.weights.recognize import Candidate
+from ssl_bench.weights.whole import Differences, differences
+
+DEFAULT_PX = 224
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One architecture compared with a network's tensors."""
+
+    arch: str
+    """As `--arch` takes it."""
+    settings: dict[str, Any]
+    """Of the backbone, beside its defaults, e.g. {"stem": "cifar"}."""
+    differences: Differences
+
+    @property
+    def typed(self) -> str:
+        """E.g. "--arch resnet18 --set backbone.stem=cifar"."""
+        return " ".join((f"--arch {self.arch}", *(f"--set backbone.{k}={v}" for k, v in self.settings.items())))
+
+
+def fitting(candidate: Candidate, most: int = 3) -> list[Fit]:
+    """At most `most` architectures that the tensors fill wholly; the nearest where there is none."""
+    found: list[Fit] = []
+    nearest: Fit | None = None
+    for fit in _compared(candidate):
+        if not fit.differences:
+            found.append(fit)
+            if len(found) == most:
+                break
+        elif nearest is None or len(fit.differences) < len(nearest.differences):
+            nearest = fit
+    return found or ([nearest] if nearest else [])
+
+
+def settings_from(candidate: Candidate, kind: type[Backbone], *, sizes: bool = False) -> dict[str, Any]:
+    """Settings of an architecture that the tensors decide: a residual network's stem; with `sizes` also those by which
+    a network differs from the one its name stands for, e.g. {"dim": 64, "depth": 2, "patch_px": 8}."""
+    fields, tensors = kind.Config.model_fields, candidate.tensors
+    found: dict[str, Any] = {}
+    stem, patch = tensors.get("conv1.weight"), tensors.get("patch_embed.proj.weight")
+    if "stem" in fields and stem is not None and stem.ndim == 4:
+        found["stem"] = "cifar" if stem.shape[-1] == 3 else "imagenet"
+        if sizes and "width" in fields:
+            found["width"] = stem.shape[0] / 64
+    if sizes and patch is not None and patch.ndim == 4 and {"dim", "depth", "patch_px"} <= fields.keys():
+        depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+        found |= {"patch_px": patch.shape[-1], "dim": patch.shape[0], "depth": depth}
+    return found
+
+
+def on_meta(kind: type[Backbone], config: Any, image_px: int) -> Backbone | None:
+    """The network as shapes alone; None where it cannot be built so, or not at that size."""
+    try:
+        with torch.device("meta"):
+            return kind(config, image_px=image_px)
+    except Exception:  # a constructor that reads values, a size that does not fit, a broken plugin of others
+        return None
+
+
+def _compared(candidate: Candidate) -> Iterator[Fit]:
+    """Networks as their names stand for first, then those of many networks, then any with sizes of its own."""
+    image_px = own_px(candidate) or DEFAULT_PX
+    shapes = {name: tuple(tensor.shape) for name, tensor in candidate.tensors.items()}
+    kinds = _kinds()
+    single = {name: kind for name, kind in kinds.items() if "name" not in kind.Config.model_fields}
+    for plugin, kind in single.items():
+        yield from _fit(candidate, plugin, kind, settings_from(candidate, kind), image_px)
+    for plugin, kind in kinds.items():
+        if plugin not in single:
+            for name in kind.names_like(candidate.layout.family, shapes):
+                yield from _fit(candidate, plugin, kind, {"name": name}, image_px)
+    for plugin, kind in single.items():
+        sized = settings_from(candidate, kind, sizes=True)
+        if sized != settings_from(candidate, kind):
+            yield from _fit(candidate, plugin, kind, sized, image_px)
+
+
+def _fit(
+    candidate: Candidate, plugin: str, kind: type[Backbone], settings: dict[str, Any], image_px: int
+) -> Iterator[Fit]:
+    try:
+        config = parse_settings(kind.Config, settings, "backbone", plugin)
+    except ValueError:
+        return
+    network = on_meta(kind, config, image_px)
+    if network is not None:
+        shown = {key: value for key, value in settings.items() if key != "name" and value != "imagenet"}
+        yield Fit(arch_text(plugin, settings), shown, differences(network.state_dict(), candidate.tensors))
+
+
+def _kinds() -> dict[str, type[Backbone]]:
+    found = {}
+    for name in registry.names("backbone"):
+        with suppress(Exception):  # a broken plugin of others
+            found[name] = registry.backbone(name)
+    return found
