@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
+from ssl_bench.protocol import NO_PROTOCOL, Protocol
 from ssl_bench.settings import Settings
 
 Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
@@ -117,11 +118,11 @@ class Backbone(nn.Module):
             return None
         return len(self.prefix_tokens) + (height // self.patch_px) * (width // self.patch_px)
 
-    def positions_protocol(self, height: int, width: int) -> str:
-        """Words for a protocol line, e.g. ", positions dino"; empty at the size the network was built for."""
+    def positions_protocol(self, height: int, width: int) -> Protocol:
+        """Part of a protocol, e.g. ", positions dino"; empty at the size the network was built for."""
         if self.positions is None or (height, width) == (self.image_px, self.image_px):
-            return ""
-        return f", positions {self.positions}"
+            return NO_PROTOCOL
+        return Protocol.of(", positions {positions}", positions=self.positions)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.measurement import Measurement
+from ssl_bench.protocol import Protocol
 from ssl_bench.settings import Settings
 
-__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "SplitName"]
+__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Protocol", "SplitName"]
 
 SplitName = Literal["train", "test"]
 
@@ -27,11 +29,11 @@ class Features:
     vectors: Tensor
     labels: Tensor
     """-1 for every image of a split without labels; an evaluator with `needs_labels` never gets such a split."""
-    transform: str
-    """Words for the protocol line, e.g. "resize 256, centre crop 224, bicubic"."""
+    transform: Protocol
+    """How the network saw the images, as part of a protocol: `Protocol.of("{k}-NN, {view}", k=20, view=transform)`."""
 
 
-class FeatureSource(Protocol):
+class FeatureSource(typing.Protocol):
     """Extracts once and shares: asking twice for the same split and kind returns the same tensors."""
 
     def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features:

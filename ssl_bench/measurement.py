@@ -7,6 +7,8 @@ from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict
 
+from ssl_bench.protocol import Protocol
+
 
 class Measurement(BaseModel):
     """One number and all that is needed to know what it means."""
@@ -21,8 +23,8 @@ class Measurement(BaseModel):
     higher_is_better: bool
     n: int
     """How many test items the number is over."""
-    protocol: str
-    """Everything that decides comparability, in one line; two numbers compare only if these agree."""
+    protocol: Protocol
+    """Everything that decides comparability; two numbers compare only if these agree. A text is taken, too."""
     primary: bool = False
     """The number a table shows for this evaluator unless it asks for another."""
     details: str = ""
@@ -44,7 +46,9 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
-def accuracy(metric: str, hits: int, n: int, *, protocol: str, primary: bool = False, details: str = "") -> Measurement:
+def accuracy(
+    metric: str, hits: int, n: int, *, protocol: Protocol, primary: bool = False, details: str = ""
+) -> Measurement:
     """A measurement in percent of test items, with its interval."""
     return Measurement(
         metric=metric,

@@ -38,7 +38,7 @@ def test_plugins_import_contracts_and_building_blocks_only() -> None:
 
 
 AUTHORS_MODULES = {
-    *("method", "backbone", "evaluator", "dataset", "settings", "setting_types", "errors", "measurement"),
+    *("method", "backbone", "evaluator", "dataset", "settings", "setting_types", "errors", "measurement", "protocol"),
 }
 """What a plugin author imports beside `blocks` and `testing`."""
 

@@ -176,7 +176,7 @@ def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
     for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.made_utc):
         for m in evaluation.measurements:
             on = data_title(evaluation.data, evaluation.synthetic)
-            key = (evaluation.evaluator, m.metric, m.protocol, on)
+            key = (evaluation.evaluator, m.metric, m.protocol.text, on)
             found.setdefault(key, {})[evaluation.subject] = m.value
             about[key] = ("*" if m.primary else " ", m.unit, m.n)
             if m.interval is not None:

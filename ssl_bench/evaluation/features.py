@@ -19,7 +19,7 @@ from ssl_bench.blocks.views import evaluation_transform
 from ssl_bench.dataset import Dataset, Split
 from ssl_bench.datasets.workers import from_workers, quiet_worker
 from ssl_bench.errors import UserError
-from ssl_bench.evaluator import Features, SplitName
+from ssl_bench.evaluator import Features, Protocol, SplitName
 
 Kind = Literal["features", "probe_features"]
 
@@ -63,10 +63,16 @@ class FeatureStore:
         self.autocast_dtype, self.batch_size, self.workers = autocast_dtype, batch_size, workers
         resize_px = image_px if is_native(dataset, image_px) else round(image_px * RESIZE_TO_CROP)
         self.transform = evaluation_transform(crop_px=image_px, resize_px=resize_px)
-        self.words = (
-            f"native {image_px} px" if resize_px == image_px else f"resize {resize_px} bicubic, centre crop {image_px}"
-        )
-        self.words += backbone.positions_protocol(image_px, image_px)
+        positions = backbone.positions_protocol(image_px, image_px)
+        self.protocol = Protocol.of("native {image_px} px{positions}", image_px=image_px, positions=positions)
+        if resize_px != image_px:
+            self.protocol = Protocol.of(
+                "resize {resize_px} {interpolation}, center crop {image_px}{positions}",
+                resize_px=resize_px,
+                interpolation="bicubic",
+                image_px=image_px,
+                positions=positions,
+            )
         self._kept: dict[tuple[SplitName, Kind], Features] = {}
 
     def __call__(self, split: SplitName, kind: Kind = "features") -> Features:
@@ -98,7 +104,7 @@ class FeatureStore:
         seconds = time.perf_counter() - begun
         self.say(f"{kind} of {split}: {len(images)} images, {vectors.shape[1]} values each, {seconds:.1f} s")
         labels = [-1] * len(images) if images.labels is None else images.labels
-        return Features(vectors, torch.as_tensor(labels, dtype=torch.int64), self.words)
+        return Features(vectors, torch.as_tensor(labels, dtype=torch.int64), self.protocol)
 
     def _batches(self, images: Split) -> Iterator[Tensor]:
         """Batches (at most batch_size, 3, image_px, image_px) in the order of the split."""

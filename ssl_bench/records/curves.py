@@ -10,11 +10,13 @@ from pydantic import model_validator
 
 from ssl_bench.files import write_atomically
 from ssl_bench.measurement import Measurement
+from ssl_bench.protocol import Protocol
 from ssl_bench.records.record import CurvesRecord, CurveSummary, EvaluationRecord, RecordPart
 from ssl_bench.records.state_file import DamagedFile, read_model, sealed
 
 CURVES_FILE = "curves.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: a protocol has fields, where it was one text."""
 
 
 class Series(RecordPart):
@@ -28,7 +30,7 @@ class Series(RecordPart):
     higher_is_better: bool
     n: int
     """Test items behind each value."""
-    protocol: str
+    protocol: Protocol
     primary: bool
     steps: tuple[int, ...]
     """Optimizer steps done."""

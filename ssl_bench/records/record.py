@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
+from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.state_file import read_model, sealed
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2: a file carries a fingerprint of itself (`state_file`), and a record may have notes. 3: evaluations name their
-network and step, and a record its curves."""
+network and step, and a record its curves. 4: a protocol has fields, where it was one text."""
 UNSEALED_SCHEMA = 1
 """The last version without a fingerprint; still read."""
 
@@ -53,6 +54,12 @@ class EvaluationRecord(RecordPart):
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
     made_utc: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_schema(cls, given: Any) -> Any:
+        older = isinstance(given, dict) and given.get("schema_version", SCHEMA_VERSION) <= TEXT_PROTOCOLS_SCHEMA
+        return with_current_spelling(given) if older else given
 
 
 class DataRecord(RecordPart):

@@ -1,4 +1,4 @@
-"""The values of a row: numbers of one protocol, averaged over seeds; of several protocols, on lines of their own."""
+"""The values of a row: numbers of the same conditions, averaged over seeds; of several, on lines of their own."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_bench.records.record import RunRecord
+from ssl_bench.protocol import Protocol
+from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Column, Source, parse_source
 from ssl_bench.tables.grouping import Group
 from ssl_bench.tables.paths import fill_in, look_up
-from ssl_bench.tables.table import Cell, Statistic, data_title
+from ssl_bench.tables.table import ANY_CONDITIONS, Cell, Conditions, EvaluationData, Statistic
 
-ELSEWHERE = "; evaluated on "
-ByProtocol = dict[str, list[float]]
-"""Protocol -> the value of each run that has one."""
+ByConditions = dict[Conditions, list[float]]
+"""Conditions -> the value of each run that has one."""
+Line = tuple[EvaluationData | None, tuple[Cell, ...]]
+"""What it was evaluated on, None for the training data, and its cells."""
 
 
 def statistic(values: Sequence[float]) -> Statistic:
@@ -29,52 +31,56 @@ def statistic(values: Sequence[float]) -> Statistic:
     return Statistic(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
 
 
-def lines_of(columns: Sequence[Column], group: Group) -> list[tuple[str, tuple[Cell, ...]]]:
-    """The cells of a group: one line, and a further one for every further protocol its numbers were measured under.
+def lines_of(columns: Sequence[Column], group: Group) -> list[Line]:
+    """The cells of a group: one line, and a further one for all further conditions its numbers were measured under.
 
-    Numbers of different data never share a line. Each line comes with the data it was evaluated on, "" for the
-    training data's.
+    Numbers of different data never share a line.
     """
     values = [_values(column, column.path, group) for column in columns]
     baselines = [_values(column, column.baseline, group) if column.baseline else {} for column in columns]
-    protocols = _protocols(columns, values, baselines)
-    measured = [(column.source is not None, met) for column, met in zip(columns, protocols, strict=True)]
-    places = {_place(protocol) for judged, met in measured if judged for protocol in met} or {""}
-    lines: list[tuple[str, tuple[Cell, ...]]] = []
-    for place in sorted(places):
-        own = [[p for p in met if _place(p) == place] if judged else met for judged, met in measured]
-        for line in range(max(1, *(len(met) for met in own))):
+    conditions = _conditions(columns, values, baselines)
+    places = {
+        one.evaluated_on for column, found in zip(columns, conditions, strict=True) if column.source for one in found
+    }
+    lines: list[Line] = []
+    for place in sorted(places or {None}, key=_place_order):
+        found_there = [
+            [one for one in found if one.evaluated_on == place] if column.source else found
+            for column, found in zip(columns, conditions, strict=True)
+        ]
+        for number in range(max(1, *(len(found) for found in found_there))):
             cells = []
-            for column, here, before, met in zip(columns, values, baselines, own, strict=True):
-                if line < len(met) or met == [""]:  # what has no protocol holds on every line
-                    protocol = met[min(line, len(met) - 1)]
-                    cells.append(_cell(column, here.get(protocol, []), before.get(protocol, []), protocol, group))
+            for column, value, baseline, found in zip(columns, values, baselines, found_there, strict=True):
+                if number < len(found) or found == [ANY_CONDITIONS]:  # what holds under any holds on every line
+                    one = found[min(number, len(found) - 1)]
+                    cells.append(_cell(column, value.get(one, []), baseline.get(one, []), one, group))
                 else:
-                    cells.append(_cell(column, [], [], "", group) if not lines else Cell())
-            lines.append((place.partition(", fingerprint ")[0], tuple(cells)))
+                    cells.append(Cell() if lines else _cell(column, [], [], ANY_CONDITIONS, group))
+            lines.append((place, tuple(cells)))
     return lines
 
 
-def _place(protocol: str) -> str:
-    """The data that a protocol's numbers were evaluated on, with its fingerprint; "" for the training data."""
-    return protocol.partition(ELSEWHERE)[2]
+def _place_order(place: EvaluationData | None) -> tuple[str, str]:
+    return (place.title, place.fingerprint) if place else ("", "")
 
 
-def _protocols(columns: Sequence[Column], values: list[ByProtocol], baselines: list[ByProtocol]) -> list[list[str]]:
-    """Per column the protocols met, most values first; columns of one evaluator and metric share the order."""
-    counts: dict[Any, dict[str, int]] = {}
+def _conditions(
+    columns: Sequence[Column], values: list[ByConditions], baselines: list[ByConditions]
+) -> list[list[Conditions]]:
+    """Per column the conditions found, most values first; columns of one evaluator and metric share the order."""
+    counts: dict[Any, dict[Conditions, int]] = {}
     names: list[Any] = []
-    for column, here, before in zip(columns, values, baselines, strict=True):
+    for column, value, baseline in zip(columns, values, baselines, strict=True):
         source = column.source
         names.append((source.evaluator, source.metric) if source else column.id)
-        own = counts.setdefault(names[-1], {})
-        for protocol in {*here, *before}:
-            own[protocol] = own.get(protocol, 0) + len(here.get(protocol, []))
-    return [[protocol for protocol, _ in sorted(counts[n].items(), key=lambda met: (-met[1], met[0]))] for n in names]
+        counted = counts.setdefault(names[-1], {})
+        for one in {**value, **baseline}:
+            counted[one] = counted.get(one, 0) + len(value.get(one, []))
+    return [sorted(counts[name], key=lambda one: (-counts[name][one], one.text)) for name in names]
 
 
-def _values(column: Column, path: str, group: Group) -> ByProtocol:
-    found: ByProtocol = {}
+def _values(column: Column, path: str, group: Group) -> ByConditions:
+    found: ByConditions = {}
     source = parse_source(path)
     for run in group.runs if column.any_status else group.with_status("finished"):
         if source is not None:
@@ -83,45 +89,46 @@ def _values(column: Column, path: str, group: Group) -> ByProtocol:
             value = look_up(run.plain, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             number = number and not (column.evidence and look_up(run.plain, column.evidence) is None)
-            measured = {fill_in(column.protocol, run.plain): value} if number else {}
-        for protocol, value in measured.items():
-            found.setdefault(protocol, []).append(value * column.scale)
+            measured = {Conditions(Protocol(text=fill_in(column.protocol, run.plain))): value} if number else {}
+        for conditions, value in measured.items():
+            found.setdefault(conditions, []).append(value * column.scale)
     return found
 
 
-def _measured(record: RunRecord, column: Column, source: Source) -> dict[str, float]:
-    """Protocol -> value over one run's evaluations; of two under one protocol, the later.
+def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditions, float]:
+    """Conditions -> value over one run's evaluations; of two under the same conditions, the later.
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
     """
     if record.training.steps == 0:
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
-    found: dict[str, float] = {}
+    found: dict[Conditions, float] = {}
     for evaluation in sorted(record.evaluations, key=lambda e: (e.made_utc, e.model_dump_json())):
         if evaluation.evaluator != source.evaluator or evaluation.subject != source.subject:
             continue
-        elsewhere = evaluation.data_fingerprint != record.data.fingerprint
-        if elsewhere and column.evaluated_on == "training-data":
+        place = _place(evaluation, record)
+        if place is not None and column.evaluated_on == "training-data":
             continue
         for measurement in evaluation.measurements:
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
-                protocol = measurement.protocol
-                if column.unit and measurement.unit != column.unit:
-                    protocol += f" [in {measurement.unit or 'no unit'}]"
-                if elsewhere:
-                    protocol += f"{ELSEWHERE}{data_title(evaluation.data, evaluation.synthetic)}"
-                    protocol += f", fingerprint {evaluation.data_fingerprint[:8]}"
-                found[protocol] = measurement.value
+                unit = measurement.unit if column.unit and measurement.unit != column.unit else None
+                found[Conditions(measurement.protocol, unit, place)] = measurement.value
     return found
 
 
-def _cell(column: Column, values: list[float], before: list[float], protocol: str, group: Group) -> Cell:
+def _place(evaluation: EvaluationRecord, record: RunRecord) -> EvaluationData | None:
+    if evaluation.data_fingerprint == record.data.fingerprint:
+        return None
+    return EvaluationData(evaluation.data, evaluation.data_fingerprint, evaluation.synthetic)
+
+
+def _cell(column: Column, values: list[float], before: list[float], conditions: Conditions, group: Group) -> Cell:
     if not column.any_status and not group.with_status("finished"):
         return Cell(word=" and ".join(sorted({run.record.status for run in group.runs})))
     if not all(math.isfinite(value) for value in (*values, *before)):
-        return Cell(word="not finite", protocol=protocol)
+        return Cell(word="not finite", conditions=conditions)
     return Cell(
         value=statistic(values) if values else None,
         baseline=statistic(before) if before else None,
-        protocol=protocol,
+        conditions=conditions,
     )

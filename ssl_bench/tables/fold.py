@@ -16,7 +16,7 @@ from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, Run, as_run, canonical, group, natural, wanted
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
-from ssl_bench.tables.table import Block, Row, Table, data_title
+from ssl_bench.tables.table import ANY_CONDITIONS, Block, Conditions, Row, Table, data_title
 
 
 def fold(description: TableDescription, records: Iterable[RunRecord], published: PublishedRows = ()) -> Table:
@@ -80,7 +80,7 @@ def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, publ
     return [
         Row(
             keys=tuple(texts.values()),
-            settings=", ".join(words for words in (own.settings, place and f"on {place}") if words),
+            settings=", ".join(words for words in (own.settings, place and f"on {place.title}") if words),
             data=data.name,
             fingerprint=data.fingerprint,
             synthetic=data.synthetic,
@@ -98,27 +98,28 @@ def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, publ
 
 
 def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Letters where the protocols of one column differ, with their footnotes; one plain note where they agree.
+    """Letters where the conditions of one column differ, with their footnotes; one plain note where they agree.
 
-    Columns that share a protocol share its note.
+    Columns that share conditions share their note.
     """
-    titles: dict[tuple[str, bool], list[str]] = {}
+    titles: dict[tuple[Conditions, bool], list[str]] = {}
     differing = set()
     for index, column in enumerate(description.column):
-        met = list(dict.fromkeys(row.cells[index].protocol for row in rows if row.cells[index].protocol))
-        differing |= {index} if len(met) > 1 else set()
-        for protocol in met:
-            titles.setdefault((protocol, len(met) > 1), []).append(column.title)
-    letters = {protocol: letter(n) for n, (protocol, _) in enumerate(key for key in titles if key[1])}
+        found = dict.fromkeys(row.cells[index].conditions for row in rows)
+        found.pop(ANY_CONDITIONS, None)
+        differing |= {index} if len(found) > 1 else set()
+        for conditions in found:
+            titles.setdefault((conditions, len(found) > 1), []).append(column.title)
+    letters = {conditions: letter(n) for n, (conditions, _) in enumerate(key for key in titles if key[1])}
     notes = [
-        (f"[{letters[protocol]}] " if marked else "") + f"{', '.join(named)}: {protocol}"
-        for (protocol, marked), named in titles.items()
+        (f"[{letters[conditions]}] " if marked else "") + f"{', '.join(named)}: {conditions.text}"
+        for (conditions, marked), named in titles.items()
     ]
     lettered = [
         replace(
             row,
             cells=tuple(
-                replace(cell, mark=letters.get(cell.protocol, "") if index in differing else "")
+                replace(cell, mark=letters.get(cell.conditions, "") if index in differing else "")
                 for index, cell in enumerate(row.cells)
             ),
         )

@@ -58,7 +58,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
     before = parse_source(column.baseline)
     if before is not None and cell.baseline is not None:
         found[before.subject] = _statistic(cell.baseline)
-    return found | {"unit": column.unit, "protocol": cell.protocol}
+    return found | {"unit": column.unit, "protocol": cell.conditions.text}
 
 
 def _statistic(value: Statistic) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def _csv_row(table: Table, row: Row, row_ids: Sequence[str]) -> dict[str, object
                 line[f"{column.id}_{prefix}n"] = found.n
         if cell.value is not None or cell.baseline is not None:
             line[f"{column.id}_unit"] = column.unit
-            line[f"{column.id}_protocol"] = cell.protocol
+            line[f"{column.id}_protocol"] = cell.conditions.text
     printed_for = []
     for part, texts in zip(table.description.published, row.published, strict=True):
         line |= {f"published_{c.column}": text for c, text in zip(part.columns, texts, strict=True) if text}

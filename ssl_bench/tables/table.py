@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ssl_bench.protocol import NO_PROTOCOL, Protocol
 from ssl_bench.tables.description import Key, TableDescription
 
 
@@ -18,16 +19,52 @@ class Statistic:
 
 
 @dataclass(frozen=True)
+class EvaluationData:
+    """A data set that numbers were measured on."""
+
+    name: str
+    fingerprint: str
+    synthetic: bool
+
+    @property
+    def title(self) -> str:
+        """Its name as tables print it."""
+        return data_title(self.name, self.synthetic)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the numbers of one cell share. Footnotes are written from it; nothing is read from their text."""
+
+    protocol: Protocol = NO_PROTOCOL
+    unit: str | None = None
+    """Their unit where it is not the column's."""
+    evaluated_on: EvaluationData | None = None
+    """None: the training data."""
+
+    @property
+    def text(self) -> str:
+        """All of it in one line; "" for a value that holds under any conditions."""
+        unit = "" if self.unit is None else f" [in {self.unit or 'no unit'}]"
+        on = self.evaluated_on
+        place = f"; evaluated on {on.title}, fingerprint {on.fingerprint[:8]}" if on else ""
+        return f"{self.protocol}{unit}{place}"
+
+
+ANY_CONDITIONS = Conditions()
+
+
+@dataclass(frozen=True)
 class Cell:
     """One value of a row. All empty: nothing was measured."""
 
     value: Statistic | None = None
     baseline: Statistic | None = None
-    protocol: str = ""
+    conditions: Conditions = ANY_CONDITIONS
     word: str = ""
     """"collapsed", "failed" or "not finite" in the place of a number."""
     mark: str = ""
-    """Letter of the footnote, where protocols differ within the block's column."""
+    """Letter of the footnote, where conditions differ within the block's column."""
 
 
 @dataclass(frozen=True)

@@ -94,10 +94,15 @@ def values_are_finite(subject: Subject) -> None:
 
 
 def protocol_and_unit_are_named(subject: Subject) -> None:
-    """Every measurement says what decides its comparability, and its unit."""
+    """Every measurement says what decides its comparability, and its unit; texts tell protocols apart."""
+    fields: dict[str, dict[str, Any]] = {}
     for one in subject.measurements:
         require(
-            bool(one.protocol.strip()) and "\n" not in one.protocol,
+            fields.setdefault(one.protocol.text, one.protocol.fields) == one.protocol.fields,
+            f"{one.metric} shares the text of its protocol with another of other fields: make both with Protocol.of",
+        )
+        require(
+            bool(one.protocol.text.strip()) and "\n" not in one.protocol.text,
             f"{one.metric} has no protocol in one line: name all that two numbers must share to be compared",
         )
         require(bool(one.unit.strip()), f'{one.metric} has no unit: e.g. "%", "s" or "1" for a pure number')

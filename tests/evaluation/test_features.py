@@ -149,13 +149,13 @@ def test_autocast_is_used_and_the_result_is_float32() -> None:
 
 
 def test_words_and_pixels_of_the_transform() -> None:
-    assert store(Pixels())("train").transform == "native 8 px"
-    assert store(Pixels(), image_px=14)("train").transform == "resize 16 bicubic, centre crop 14"
+    assert store(Pixels())("train").transform.text == "native 8 px"
+    assert store(Pixels(), image_px=14)("train").transform.text == "resize 16 bicubic, center crop 14"
     dataset = ToyDataset()
     dataset.train = dataset.test = Photos()  # type: ignore[assignment]
     features = store(Pixels(), dataset, image_px=28)
-    assert features.words == "resize 32 bicubic, centre crop 28"
-    assert store(Pixels(), dataset, image_px=224).words == "resize 256 bicubic, centre crop 224"
+    assert features.protocol.text == "resize 32 bicubic, center crop 28"
+    assert store(Pixels(), dataset, image_px=224).protocol.text == "resize 256 bicubic, center crop 224"
     published = v2.Compose(
         [
             v2.Resize(32, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(28), v2.PILToTensor(),
@@ -182,11 +182,11 @@ def test_one_image_of_another_size_means_that_all_are_resized(split: str, odd: i
         def image(self, index: int) -> Image.Image:
             return squares.image(index) if index != odd else super().image(index)
 
-    assert store(Pixels(), ToyDataset(count=5))("train").transform == "native 8 px"
+    assert store(Pixels(), ToyDataset(count=5))("train").transform.text == "native 8 px"
     setattr(dataset, split, Odd())
     features = store(Pixels(), dataset)
     for name in ("train", "test"):
-        assert features(name).transform == "resize 9 bicubic, centre crop 8"  # type: ignore[arg-type]
+        assert features(name).transform.text == "resize 9 bicubic, center crop 8"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -196,17 +196,22 @@ def test_networks_without_patches_are_refused() -> None:
 
 def test_the_protocol_names_what_decides(network: Backbone, davis: Path, tmp_path: Path) -> None:
     """Each option that changes the numbers changes the line; the place of the data and the pictures do not."""
-    plain = evaluate(network, tmp_path / "plain", path=str(davis))[0].protocol
+    plain = evaluate(network, tmp_path / "plain", path=str(davis))[0].protocol.text
     assert "all sequences" in plain
     assert "shorter side 64 px, longer floored to 64 px" in plain
     others = [("sequences", 1), ("short_side_px", 72), ("context_frames", 1), ("radius", None), ("top_k", 3)]
-    lines = {evaluate(network, tmp_path / name, path=str(davis), **{name: value})[0].protocol for name, value in others}
+    lines = {
+        evaluate(network, tmp_path / name, path=str(davis), **{name: value})[0].protocol.text for name, value in others
+    }
     assert len(lines | {plain}) == 6
-    assert evaluate(network, tmp_path / "plain", path=str(davis), videos=1)[0].protocol == plain
+    assert evaluate(network, tmp_path / "plain", path=str(davis), videos=1)[0].protocol.text == plain
     kind = registry.backbone("deit_s5")
     torch.manual_seed(0)
     fives = kind(kind.Config(depth=1, dim=64), image_px=20).eval()
-    assert "shorter side 60 px, longer floored to 5 px" in evaluate(fives, tmp_path / "5", path=str(davis))[0].protocol
+    assert (
+        "shorter side 60 px, longer floored to 5 px"
+        in evaluate(fives, tmp_path / "5", path=str(davis))[0].protocol.text
+    )
 
 
 def test_pictures_lie_beside_the_masks(network: Backbone, davis: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_measurements_name_their_protocol_and_keep_the_library_out_of_it() -> No
     arguments = (*data(250, 10, 4, 3), 3)
     by = {search: evaluate(*arguments, search=search) for search in ("torch", "faiss")}
     assert [m.metric for m in by["torch"].values() if m.primary] == ["top1_k20"]
-    assert by["torch"]["top1_k20"].protocol == "20-NN, cosine, exp(s / 0.07), exact, native 8 px"
+    assert by["torch"]["top1_k20"].protocol.text == "20-NN, cosine, exp(s / 0.07), exact, native 8 px"
     for metric in by["torch"]:
         one, other = by["torch"][metric], by["faiss"][metric]
         assert one.model_copy(update={"details": ""}) == other.model_copy(update={"details": ""})

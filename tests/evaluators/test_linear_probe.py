@@ -214,8 +214,8 @@ def test_measurements_say_what_they_are() -> None:
         "linear probe, SGD 0.9, 5 epochs cosine, batch 256, no augmentation, raw features, trained on 90 % of train, "
         "rates 1e-09 0.3, "
     )
-    assert found["top1_last"].protocol == f"{shared}rate chosen on held-out images, last epoch, native 8 px"
-    assert found["top1_selected"].protocol == f"{shared}rate and epoch chosen on held-out images, native 8 px"
+    assert found["top1_last"].protocol.text == f"{shared}rate chosen on held-out images, last epoch, native 8 px"
+    assert found["top1_selected"].protocol.text == f"{shared}rate and epoch chosen on held-out images, native 8 px"
     assert found["top1_last"].details.startswith("rate 0.3 after epoch 5 of 5, held-out ")
     assert found["top1_last"].details.endswith(
         " % of 20, trained on 180 of 200 images; the chosen rate 0.3 is at the end of the grid"
@@ -235,7 +235,7 @@ def test_standardised_features_do_not_depend_on_scale_or_shift() -> None:
     one = evaluate((vectors, labels), (asked, truth), standardise=True, epochs=4)
     other = evaluate((vectors * scale - 3, labels), (asked * scale - 3, truth), standardise=True, epochs=4)
     assert one["top1_last"].value == other["top1_last"].value
-    assert "standardised features" in one["top1_last"].protocol
+    assert "standardized features" in one["top1_last"].protocol.text
 
 
 # the held-out part
@@ -357,13 +357,13 @@ def test_the_protocol_of_a_small_training_set_is_the_truth() -> None:
     learned = clusters(40, 4, 2, 1.0)
     small = {"min_steps": 1000, "cross_validate_below": 2000}
     one = evaluate(learned, learned, learning_rates=(0.1, 0.3), **small)["top1_last"]
-    assert ", 1000 epochs cosine (at least 1,000 steps), batch 256, " in one.protocol
-    assert ", trained on 100 % of train, " in one.protocol
-    assert ", rate chosen by 5-fold cross-validation, last epoch, " in one.protocol
+    assert ", 1000 epochs cosine (at least 1,000 steps), batch 256, " in one.protocol.text
+    assert ", trained on 100 % of train, " in one.protocol.text
+    assert ", rate chosen by 5-fold cross-validation, last epoch, " in one.protocol.text
     assert " % of 40, trained on 40 of 40 images" in one.details
     many = evaluate(clusters(2560, 4, 2, 1.0), learned, learning_rates=(0.1, 0.3), min_steps=1000)["top1_last"]
-    assert ", 112 epochs cosine (at least 1,000 steps), " in many.protocol, "nine steps an epoch"
-    assert ", trained on 90 % of train, " in many.protocol
+    assert ", 112 epochs cosine (at least 1,000 steps), " in many.protocol.text, "nine steps an epoch"
+    assert ", trained on 90 % of train, " in many.protocol.text
     assert one.n == 40
     assert one.interval is not None
 
@@ -374,7 +374,7 @@ def test_two_images_a_class_lose_a_tenth_and_not_half() -> None:
     assert (len(kept), len(held_out)) == (2160, 240)
     assert set(labels[kept].tolist()) == set(range(1200)), "every class is trained on"
     one = evaluate(clusters(60, 4, 30, 1.0), clusters(60, 4, 30, 1.0), learning_rates=(0.1, 0.3), epochs=1)["top1_last"]
-    assert ", trained on 90 % of train, " in one.protocol
+    assert ", trained on 90 % of train, " in one.protocol.text
     assert ", trained on 54 of 60 images" in one.details
 
 

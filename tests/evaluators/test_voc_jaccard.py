@@ -112,7 +112,7 @@ def test_numbers_are_those_of_slow_loops(voc: Path, tmp_path: Path, masks: str) 
     assert found["average_head"].value == pytest.approx(100 * by_head.mean(), abs=1e-9)
     by_image = measure(voc, tmp_path, masks=masks, best_head="image")["best_head"]
     assert by_image.value == pytest.approx(100 * np.mean([one.mean(axis=0).max() for one in expected]), abs=1e-9)
-    assert "best head for each image" in by_image.protocol
+    assert "best head for each image" in by_image.protocol.text
     assert {one.n for one in found.values()} == {3}
     count = {"foreground": 3, "class": 4, "object": 7}[masks]
     assert found["best_head"].details == f"{count} masks; 1 images without any"
@@ -147,10 +147,10 @@ def test_sizes_by_hand(size: Any, size_px: Any, resize: Any, patch_px: int, expe
 
 def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
     first = measure(voc, tmp_path)
-    assert first["best_head"].protocol == (
+    assert first["best_head"].protocol.text == (
         "attention Jaccard v1: list val, images square 32 px, CLS attention of the last block, 60 % of the mass, "
         "class masks at their own size without void, best head for each mask, mean over masks then images, "
-        "centre box 50 %"
+        "center box 50 %"
     )
     assert [one.metric for one in first.values() if one.primary] == ["best_head"]
     assert len({one.protocol for one in first.values()}) == 1
@@ -194,8 +194,8 @@ def test_without_a_path_the_embedded_masks_are_read(tmp_path: Path) -> None:
     assert (read.name, read.synthetic, read.image_px) == ("shapes-masks", True, ToyDataset().image_px)
     found = measure(None, tmp_path, images=4, masks="object", pictures=0, size_px=None)
     assert found["best_head"].n == 4
-    assert "first 4 of list val" in found["best_head"].protocol
-    assert "images square 32 px" in found["best_head"].protocol  # what the network is meant for
+    assert "first 4 of list val" in found["best_head"].protocol.text
+    assert "images square 32 px" in found["best_head"].protocol.text  # what the network is meant for
 
 
 def test_messages(voc: Path, tmp_path: Path) -> None:

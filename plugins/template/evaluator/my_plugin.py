@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.settings import Settings, setting
 
 
@@ -35,7 +35,11 @@ class MyPlugin(Evaluator):
                 unit="%",
                 higher_is_better=True,
                 n=len(test.labels),
-                protocol=f"nearest class mean, l2, normalised {self.config.normalise}, {train.transform}",
+                protocol=Protocol.of(
+                    "nearest class mean, l2, normalised {normalise}, {transform}",
+                    normalise=self.config.normalise,
+                    transform=train.transform,
+                ),
                 primary=True,
             )
         ]

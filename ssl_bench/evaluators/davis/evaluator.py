@@ -20,7 +20,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.davis import DavisSequence, open_davis
 from ssl_bench.datasets.indexed_png import Mask
 from ssl_bench.datasets.shapes.layouts import CLIP_SIZE, embedded_davis
-from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.evaluators.davis.masks import kept_masks, masks_digest, network_digest, write_masks
 from ssl_bench.evaluators.davis.pictures import write_pictures
 from ssl_bench.evaluators.davis.results import read_result
@@ -127,24 +127,54 @@ class Davis(Evaluator):
             )
             if number <= self.config.videos:
                 write_pictures(folder, sequence, folder, own)
-        protocol = self._protocol(clips, options, evaluation.backbone)
+        scoring = self._scoring(clips)
+        propagated = Protocol.of(
+            "{scoring}: {propagation}", scoring=scoring, propagation=_propagation(options, evaluation.backbone)
+        )
+        first_copied = Protocol.of("{scoring}: {propagation}", scoring=scoring, propagation="first mask copied")
         details = f"{fmean(seconds):.3g} s a frame, {sum(map(len, clips.sequences))} frames"
         return [
-            *_measurements("", scores, protocol, details),
-            *_measurements("copy_first_", copied, f"{protocol.partition(':')[0]}: first mask copied", ""),
+            *_measurements("", scores, propagated, details),
+            *_measurements("copy_first_", copied, first_copied, ""),
         ]
 
-    def _protocol(self, clips: Clips, options: Propagation, backbone: Backbone) -> str:
-        short, step = sides(options.short_side_px, backbone.patch_px)
-        positions = f", positions {backbone.positions}" if backbone.positions else ""
-        reach = "whole frame" if options.radius is None else f"square radius {options.radius}"
-        some = f"first {len(clips.sequences)} of {clips.listed} sequences" if self.config.sequences else "all sequences"
-        return (
-            f"DAVIS v{VERSION}, {some}, J and F semi-supervised without first and last frame, mean over objects: "
-            f"shorter side {short} px, longer floored to {step} px, bilinear, std 0.228; last-block patch features"
-            f"{positions}, sources first + last {options.context_frames}, {reach}, top {options.top_k}, "
-            f"exp(s / {options.temperature:g}), soft labels, bilinear, min-max, argmax; fp32"
+    def _scoring(self, clips: Clips) -> Protocol:
+        """Which sequences, and how masks are scored: the same for every way of making them."""
+        sequences = Protocol.of("{sequences} sequences", sequences="all")
+        if self.config.sequences:
+            sequences = Protocol.of(
+                "first {sequences} of {listed} sequences", sequences=len(clips.sequences), listed=clips.listed
+            )
+        return Protocol.of(
+            "DAVIS v{version}, {sequences}, {scores}, {mean}",
+            version=VERSION,
+            sequences=sequences,
+            scores="J and F semi-supervised without first and last frame",
+            mean="mean over objects",
         )
+
+
+def _propagation(options: Propagation, backbone: Backbone) -> Protocol:
+    """How masks are propagated with the features of this network."""
+    short, step = sides(options.short_side_px, backbone.patch_px)
+    reach = Protocol.of("whole frame")
+    if options.radius is not None:
+        reach = Protocol.of("square radius {radius}", radius=options.radius)
+    return Protocol.of(
+        "shorter side {short_side_px} px, longer floored to {step_px} px, {resize}; {features}{positions}, "
+        "sources first + last {context_frames}, {reach}, top {top_k}, exp(s / {temperature}), {labels}; {precision}",
+        short_side_px=short,
+        step_px=step,
+        resize="bilinear, std 0.228",
+        features="last-block patch features",
+        positions=backbone.positions_protocol(0, 0),
+        context_frames=options.context_frames,
+        reach=reach,
+        top_k=options.top_k,
+        temperature=options.temperature,
+        labels="soft labels, bilinear, min-max, argmax",
+        precision="fp32",
+    )
 
 
 def metric_name(measure: str) -> str:
@@ -157,7 +187,7 @@ def _first_mask(mask: Mask, index: int) -> Mask:
     return mask
 
 
-def _measurements(prefix: str, scores: list[ObjectScores], protocol: str, details: str) -> list[Measurement]:
+def _measurements(prefix: str, scores: list[ObjectScores], protocol: Protocol, details: str) -> list[Measurement]:
     means = mean_measures(scores)
     shown = [name for name in means if not prefix or name in ("J&F-Mean", "J-Mean", "F-Mean")]
     return [

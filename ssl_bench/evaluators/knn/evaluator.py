@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import device_with_room
-from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.evaluators.knn.nearest import nearest
 from ssl_bench.measurement import accuracy
 from ssl_bench.settings import Settings, setting
@@ -96,7 +96,14 @@ class KNN(Evaluator):
                 f"top{top}_k{k}",
                 int((ranked[k][:, :top] == test.labels[:, None]).sum()),
                 len(test.labels),
-                protocol=f"{k}-NN, cosine, exp(s / {self.config.temperature:g}), exact, {train.transform}",
+                protocol=Protocol.of(
+                    "{k}-NN, {similarity}, exp(s / {temperature}), {search}, {transform}",
+                    k=k,
+                    similarity="cosine",
+                    temperature=self.config.temperature,
+                    search="exact",
+                    transform=train.transform,
+                ),
                 primary=k == primary and top == 1,
                 details=found.searched_by + notes,
             )

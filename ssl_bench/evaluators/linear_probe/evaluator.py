@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import device_with_room
-from ssl_bench.evaluator import Evaluation, Evaluator, Features, Measurement
+from ssl_bench.evaluator import Evaluation, Evaluator, Features, Measurement, Protocol
 from ssl_bench.evaluators.linear_probe.training import (
     Probes,
     ProbeSettings,
@@ -35,6 +35,7 @@ from ssl_bench.evaluators.linear_probe.training import (
     train_probes,
 )
 from ssl_bench.measurement import accuracy
+from ssl_bench.protocol import NO_PROTOCOL
 from ssl_bench.settings import Settings, setting
 
 FOLDS = 5
@@ -113,15 +114,19 @@ class LinearProbe(Evaluator):
             )
         note = self._note(probes, settings.rates, evaluation)
         queries, labels = ready(test, slice(None))
-        protocol, chosen = self._protocol(settings, len(kept) / len(train.labels)), "on held-out images"
-        if crossed:
-            chosen = f"by {FOLDS}-fold cross-validation"
+        training = self._training_protocol(settings, len(kept) / len(train.labels))
+        by = f"by {FOLDS}-fold cross-validation" if crossed else "on held-out images"
         return [
             accuracy(
                 metric,
                 int((probe.predict(queries) == labels).sum()),
                 len(labels),
-                protocol=f"{protocol}, {words}, {train.transform}",
+                protocol=Protocol.of(
+                    "linear probe, {training}, {chosen}, {transform}",
+                    training=training,
+                    chosen=chosen,
+                    transform=train.transform,
+                ),
                 primary=metric == "top1_last",
                 details=(
                     f"rate {probe.rate:g} after epoch {probe.epoch} of {settings.epochs}, held-out "
@@ -129,9 +134,9 @@ class LinearProbe(Evaluator):
                     f"{len(train.labels):,} images{note}"
                 ),
             )
-            for metric, probe, words in (
-                ("top1_last", probes.last, f"rate chosen {chosen}, last epoch"),
-                ("top1_selected", probes.selected, f"rate and epoch chosen {chosen}"),
+            for metric, probe, chosen in (
+                ("top1_last", probes.last, f"rate chosen {by}, last epoch"),
+                ("top1_selected", probes.selected, f"rate and epoch chosen {by}"),
             )
         ]
 
@@ -155,12 +160,20 @@ class LinearProbe(Evaluator):
             return torch.zeros(1), torch.ones(1)
         return vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
 
-    def _protocol(self, settings: ProbeSettings, trained_share: float) -> str:
-        config = self.config
-        at_least = f" (at least {config.min_steps:,} steps)" if settings.epochs > config.epochs else ""
-        return (
-            f"linear probe, SGD {config.momentum:g}, {settings.epochs} epochs cosine{at_least}, batch "
-            f"{config.batch_size}, no augmentation, {'standardised' if config.standardise else 'raw'} features, "
-            f"trained on {100 * trained_share:.3g} % of train, rates "
-            + " ".join(f"{rate:g}" for rate in settings.rates)
+    def _training_protocol(self, settings: ProbeSettings, trained_share: float) -> Protocol:
+        config, at_least = self.config, NO_PROTOCOL
+        if settings.epochs > config.epochs:
+            at_least = Protocol.of(" (at least {min_steps:,} steps)", min_steps=config.min_steps)
+        return Protocol.of(
+            "SGD {momentum}, {epochs} epochs {schedule}{at_least}, batch {batch_size}, {augmentation}, {scale} "
+            "features, trained on {trained_percent} % of train, rates {rates}",
+            momentum=config.momentum,
+            epochs=settings.epochs,
+            schedule="cosine",
+            at_least=at_least,
+            batch_size=config.batch_size,
+            augmentation="no augmentation",
+            scale="standardized" if config.standardise else "raw",
+            trained_percent=float(f"{100 * trained_share:.3g}"),
+            rates=tuple(settings.rates),
         )

@@ -28,7 +28,7 @@ from ssl_bench.datasets.voc import MaskedImage, VocSet, open_voc
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.attention_maps import Resize, attention_maps, seen_size
 from ssl_bench.evaluation.features import UnusableFeatures
-from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     BOX_AREA,
     Floats,
@@ -38,6 +38,7 @@ from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     true_masks,
 )
 from ssl_bench.evaluators.voc_jaccard.pictures import Judged, attention_sheet
+from ssl_bench.protocol import NO_PROTOCOL
 from ssl_bench.setting_types import GivenList, GivenPath
 from ssl_bench.settings import Settings, setting
 
@@ -161,19 +162,7 @@ class VocJaccard(Evaluator):
         return self.config.size_px or (own_px if self.config.path is None else VOC_PX)
 
     def _measurements(self, scores: list[ImageScores], total: int, backbone: Backbone) -> list[Measurement]:
-        config, found = self.config, score_set(scores, self.config.best_head)
-        if config.resize == "native":
-            seen = "of native size" + (f", positions {backbone.positions}" if backbone.positions else "")
-        else:
-            side = min(self._seen((1, 1), backbone))
-            rectangles = config.resize == "short-side"
-            seen = f"{config.resize} {side} px" + backbone.positions_protocol(side, 0 if rectangles else side)
-        first = f"first {config.images:,} of " if config.images else ""
-        protocol = (
-            f"attention Jaccard v{VERSION}: {first}list {Path(config.list).stem}, images {seen}, CLS attention of "
-            f"the last block, {100 * config.keep_mass:g} % of the mass, {config.masks} masks at their own size without "
-            f"void, best head for each {config.best_head}, mean over masks then images, centre box {100 * BOX_AREA:g} %"
-        )
+        protocol, found = self._protocol(backbone), score_set(scores, self.config.best_head)
         masks, heads = sum(len(one.heads) for one in scores), scores[0].heads.shape[1]
         counted = f"{masks:,} masks" + (f"; {total - len(scores):,} images without any" if total > len(scores) else "")
         return [
@@ -196,6 +185,35 @@ class VocJaccard(Evaluator):
                 ("centre_box", found.centre_box, "; no network"),
             )
         ]
+
+    def _protocol(self, backbone: Backbone) -> Protocol:
+        config = self.config
+        return Protocol.of(
+            "attention Jaccard v{version}: {first}list {list}, images {seen}, {attention}, {keep_percent} % of the "
+            "mass, {masks} masks at their own size without void, best head for each {best_head}, {mean}, "
+            "center box {box_percent} %",
+            version=VERSION,
+            first=Protocol.of("first {images:,} of ", images=config.images) if config.images else NO_PROTOCOL,
+            list=Path(config.list).stem,
+            seen=self._seen_protocol(backbone),
+            attention="CLS attention of the last block",
+            keep_percent=float(f"{100 * config.keep_mass:.9g}"),
+            masks=config.masks,
+            best_head=config.best_head,
+            mean="mean over masks then images",
+            box_percent=100 * BOX_AREA,
+        )
+
+    def _seen_protocol(self, backbone: Backbone) -> Protocol:
+        """At which size the network sees the images, and its positions there."""
+        resize = self.config.resize
+        if resize == "native":
+            return Protocol.of(
+                "of {resize} size{positions}", resize=resize, positions=backbone.positions_protocol(0, 0)
+            )
+        side = min(self._seen((1, 1), backbone))
+        positions = backbone.positions_protocol(side, 0 if resize == "short-side" else side)
+        return Protocol.of("{resize} {side_px} px{positions}", resize=resize, side_px=side, positions=positions)
 
 
 class _Opened(NamedTuple):

@@ -191,6 +191,6 @@ def test_the_protocol_names_the_rule_off_the_built_size_only():
             batch_size=8,
             workers=0,
         )
-        assert store.words.endswith(words)
-        assert ("positions" in store.words) == bool(words)
-    assert vit.positions_protocol(32, 48) == ", positions dino"
+        assert store.protocol.text.endswith(words)
+        assert ("positions" in store.protocol.fields) == bool(words)
+    assert vit.positions_protocol(32, 48).text == ", positions dino"
