@@ -10,6 +10,7 @@ network does not show, it says why (`timm_attention`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_args
@@ -90,7 +91,7 @@ class TimmAny(Backbone):
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
         published = timm.get_pretrained_cfg(config.name)
-        self.preprocessing = from_timm(published.to_dict()) if published else None
+        self.preprocessing = from_timm(dataclasses.asdict(published)) if published else None
 
     @classmethod
     def patch_px_for(cls, config: TimmSettings, image_px: int) -> int | None:
@@ -113,8 +114,8 @@ class TimmAny(Backbone):
         chosen = config.positions or (wanted if wanted in rules else "timm")
         if chosen != "timm" and chosen not in rules:
             raise UserError(
-                f"backbone.positions = {chosen!r}: {config.name} is not a plain ViT read at its CLS token, and only timm's "
-                "rule is known for it. Leave the setting out, or choose e.g. deit_s16 or timm:vit_small_patch16_224"
+                f"backbone.positions = {chosen!r}: {config.name} is not a plain ViT read at its CLS token, and only "
+                "timm's rule is known for it. Leave the setting out, or choose e.g. deit_s16 or timm:vit_small_patch16_224"
             )
         return config.model_copy(update={"positions": chosen})
 

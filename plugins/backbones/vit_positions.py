@@ -4,8 +4,9 @@
     bicubic with torch's a = -0.75 and no antialiasing, scale factor (side + 0.1) / grid in each direction
 
 The 0.1 once kept the output from being one row short; it also shifts where the table is read, so it is part of the
-rule. MAE's interpolate_pos_embed (util/pos_embed.py of github.com/facebookresearch/mae, commit efb2a80) and transformers
-do the same without it. timm's own rule (antialiased, a = -0.5, exact scale factors) is timm's `resample_abs_pos_embed`.
+rule. MAE's interpolate_pos_embed (util/pos_embed.py of github.com/facebookresearch/mae, commit efb2a80) and
+transformers do the same without it. timm's own rule (antialiased, a = -0.5, exact scale factors) is timm's
+`resample_abs_pos_embed`.
 """
 
 from __future__ import annotations

@@ -34,9 +34,7 @@ class Preprocessing(BaseModel):
         """The same for another image size, resized in proportion."""
         if crop_px == self.crop_px:
             return self
-        return self.model_copy(
-            update={"crop_px": crop_px, "resize_px": round(self.resize_px * crop_px / self.crop_px)}
-        )
+        return self.model_copy(update={"crop_px": crop_px, "resize_px": round(self.resize_px * crop_px / self.crop_px)})
 
     @property
     def normalization(self) -> str:

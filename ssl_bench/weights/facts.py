@@ -108,9 +108,13 @@ def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:
     config, path = recognized.stored.config, recognized.stored.path
     wanted = "relu" if candidate.layout.family == "resnet" else "gelu"
     given = config.get("hidden_act", wanted)
-    gated = candidate.layout.family in ("dinov3", "vit") and (config.get("use_gated_mlp") or config.get("use_swiglu_ffn"))
+    gated = candidate.layout.family in ("dinov3", "vit") and (
+        config.get("use_gated_mlp") or config.get("use_swiglu_ffn")
+    )
     if given != wanted and not (gated and given == "silu"):
-        raise UserError(f"{path} was made with the activation {given!r} (config.json), and the networks here have {wanted!r}")
+        raise UserError(
+            f"{path} was made with the activation {given!r} (config.json), and the networks here have {wanted!r}"
+        )
     if config.get("downsample_in_bottleneck"):
         raise UserError(
             f"{path} strides in the first convolution of a bottleneck (config.json: downsample_in_bottleneck), "

@@ -54,9 +54,7 @@ def read_weights(path: Path) -> Stored:
         return _read_folder(path)
     container, content, metadata = _read_file(path)
     beside = path.parent if path.name in SINGLE else None  # a file of a Hugging Face folder, given by itself
-    return Stored(
-        path, container, content, _sha256(path), _json(beside, CONFIG), _json(beside, PREPROCESSOR), metadata
-    )
+    return Stored(path, container, content, _sha256(path), _json(beside, CONFIG), _json(beside, PREPROCESSOR), metadata)
 
 
 def _read_folder(folder: Path) -> Stored:

@@ -17,7 +17,9 @@ from ssl_bench.weights.reading import Stored
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of names that DDP, torch.compile, FSDP and activation checkpointing add."""
-NOT_NETWORKS = re.compile(r"(optim\w*|optimizer\w*|lr_scheduler\w*|scheduler\w*|scaler|fp16_scaler|amp|loops|callbacks)")
+NOT_NETWORKS = re.compile(
+    r"(optim\w*|optimizer\w*|lr_scheduler\w*|scheduler\w*|scaler|fp16_scaler|amp|loops|callbacks)"
+)
 """Sections of a checkpoint that hold the state of training."""
 MAX_DEPTH = 5
 
@@ -98,14 +100,18 @@ def recognize(stored: Stored, layouts: tuple[Layout, ...] = ()) -> Recognized:
         }
         timm_named = efficientnet.to_timm(inner) if layout is EFFICIENTNET else naming.to_timm(layout, inner)
         kept = {
-            name: tensor for name, tensor in timm_named.items() if not HEADS.fullmatch(name) and not COMPUTED.fullmatch(name)
+            name: tensor
+            for name, tensor in timm_named.items()
+            if not HEADS.fullmatch(name) and not COMPUTED.fullmatch(name)
         }
         heads = tuple(name for name in timm_named if HEADS.fullmatch(name))
         candidates.append(Candidate(_name_of(form, prefix), prefix, layout, kept, heads))
     candidates = _distinct(sorted(candidates, key=lambda one: _order(form, one)))
     others = [name for name in flat if not any(name.startswith(prefix) for prefix, _ in found)]
     settings = _settings(stored.content)
-    return Recognized(stored, form, _words(form, stored, candidates[0], settings), tuple(candidates), tuple(others), settings)
+    return Recognized(
+        stored, form, _words(form, stored, candidates[0], settings), tuple(candidates), tuple(others), settings
+    )
 
 
 EFFICIENTNET = Layout("EfficientNet-PyTorch", efficientnet.ANCHORS, family="efficientnet")

@@ -93,7 +93,10 @@ def load_whole(backbone: Backbone, candidate: Candidate) -> tuple[int, tuple[str
         elif name not in filled:  # computed from the architecture
             filled[name] = tensor
     backbone.load_state_dict(filled)
-    notes = [f"{count} tensors stored as {str(kind).removeprefix('torch.')}, computed in fp32" for kind, count in types.items()]
+    notes = [
+        f"{count} tensors stored as {str(kind).removeprefix('torch.')}, computed in fp32"
+        for kind, count in types.items()
+    ]
     return len(wanted), tuple(notes)
 
 
@@ -103,7 +106,9 @@ def apply_facts(backbone: Backbone, facts: Facts) -> tuple[str, ...]:
     if facts.norm_eps is not None:
         kinds = (_BatchNorm,) if facts.norm_eps_of == "BatchNorm" else (nn.LayerNorm,)
         norms = [module for module in backbone.modules() if isinstance(module, kinds)]
-        changed = [norm for norm in (norms[-1:] if facts.norm_eps_of == "last" else norms) if norm.eps != facts.norm_eps]
+        changed = [
+            norm for norm in (norms[-1:] if facts.norm_eps_of == "last" else norms) if norm.eps != facts.norm_eps
+        ]
         for norm in changed:
             norm.eps = facts.norm_eps
         if changed:
@@ -117,11 +122,12 @@ def apply_facts(backbone: Backbone, facts: Facts) -> tuple[str, ...]:
 
 def heads_of(backbone: nn.Module) -> int | None:
     """Attention heads of the first block; None for a network without attention."""
-    return next((int(m.num_heads) for m in backbone.modules() if isinstance(getattr(m, "num_heads", None), int)), None)
+    counts = (getattr(module, "num_heads", None) for module in backbone.modules())
+    return next((count for count in counts if isinstance(count, int)), None)
 
 
 def _pad_as_tensorflow(module: nn.Module) -> bool:
-    from timm.layers import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame
 
     if type(module) is not nn.Conv2d or module.stride == (1, 1):
         return False

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from ssl_bench.backbone import Backbone
-from ssl_bench.datasets.davis import DavisSequence
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
+from ssl_bench.datasets.davis import DavisSequence
 from ssl_bench.datasets.indexed_png import write_mask
 from ssl_bench.errors import UserError
 from ssl_bench.evaluators.davis.video_masks import VERSION, Propagation, propagate_masks
