@@ -112,6 +112,14 @@ class Backbone(nn.Module):
         """A config that builds the same architecture with random weights: kept weights are loaded into it."""
         return config
 
+    def fit_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of this architecture, perhaps for another image size, as `load_state_dict` takes them here.
+
+        By default as they are. An architecture with learned positions resamples them; tensors that it does not know
+        stay, so that weights of another architecture are still refused.
+        """
+        return dict(weights)
+
     def token_count(self, height: int, width: int) -> int | None:
         """Tokens of an image in a block, prefix tokens included; None for a network without patches."""
         if self.patch_px is None:

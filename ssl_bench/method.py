@@ -147,7 +147,7 @@ class MakeBackbone(Protocol):
 class Method(nn.Module):
     """Base class of a method plugin. The class docstring's first line names it, the module's cites the paper.
 
-    The constructor keeps networks as submodules and state that must survive a stop (teacher, centre, queue) as
+    The constructor keeps networks as submodules and state that must survive a stop (teacher, center, queue) as
     parameters without gradient or registered buffers: `state_dict` is all that is saved.
     """
 
@@ -211,7 +211,7 @@ class Method(nn.Module):
         """Optional: gradients are complete and unscaled; clip or drop them here."""
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        """Optional: move teacher, queue, centre or prototypes; once per optimizer step, after it, without gradient."""
+        """Optional: move teacher, queue, center or prototypes; once per optimizer step, after it, without gradient."""
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
         """Optional: how a collapse shows in this method's logs, e.g. a loss that stays at ln K; batches of a run."""

@@ -5,9 +5,9 @@
 
 Each finished run of ours gets a twin of lightly's loss, heads, transform and moving average (`lightly_twins.py`). All
 else is the run's recipe: data and the order of images, backbone with the same initial weights, optimizer, its schedule
-and groups, epochs, batch, precision, threads, and our k-NN. Settings that both sides have (crop, strengths of colour,
+and groups, epochs, batch, precision, threads, and our k-NN. Settings that both sides have (crop, strengths of color,
 widths, temperature, momentum) are the recipe's too, so that building blocks are compared and not their defaults.
-What the blocks do on their own differs and stays so: how heads are initialised, how pixels are resampled (lightly's
+What the blocks do on their own differs and stays so: how heads are initialized, how pixels are resampled (lightly's
 crops are torchvision's, bilinear), which random numbers are drawn. So one pair is one sample; the spread between two
 of our own seeds tells how much of a difference means nothing.
 
@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ from ssl_bench.recipes.resolve import Resolved, request_of, resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record
 from ssl_bench.runs import machine
-from ssl_bench.runs.runner import build_method
+from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 
 TOLERATED = 1.5
@@ -92,7 +91,7 @@ def compare(run: Path, results: Path) -> dict[str, Any]:
         "lightly": theirs,
         "difference": round(own - theirs, 4),
         "same": "data, order of images, initial backbone, optimizer, groups, epochs, batch, precision, threads, k-NN "
-        "and the recipe's crop, colour strengths, probabilities, widths, temperatures and momentum",
+        "and the recipe's crop, color strengths, probabilities, widths, temperatures and momentum",
         "different": TWINS[ours.method].different,
         "seconds": {"ours": ours.training.seconds, "lightly": round(state.seconds, 2)},
         "final_logs": {"ours": ours.training.final_logs, "lightly": state.final_logs},
@@ -116,7 +115,7 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
     recipe, dataset = resolved.recipe, resolved.dataset
     device = machine.choose_device("auto")
     torch.set_num_threads(ours.machine.threads)
-    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    seed_initial_weights(recipe.training.seed)
     method: Method = build_method(resolved).to(device)
     settings = OptimizerSettings(**recipe.optimizer)
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators if part.name == METRIC[0]])

@@ -48,7 +48,7 @@ class LightlySimCLR(Method):
     def make_views(cls, config: Any) -> MakeViews:
         transform = SimCLRTransform(
             input_size=config.crop_px, min_scale=config.scale[0], cj_prob=config.jitter_probability,
-            cj_strength=config.colour_strength, random_gray_scale=config.grey_probability,
+            cj_strength=config.color_strength, random_gray_scale=config.gray_probability,
             gaussian_blur=config.blur_probability, sigmas=config.blur_sigma_px,
         )  # fmt: skip
         return from_global_rng(transform)
@@ -84,16 +84,16 @@ class LightlyBYOL(Method):
     @classmethod
     def make_views(cls, config: Any) -> MakeViews:
         shared: Any = {"input_size": config.crop_px, "min_scale": config.scale[0], "sigmas": config.blur_sigma_px}
-        shared |= {"cj_prob": config.jitter_probability, "random_gray_scale": config.grey_probability}
+        shared |= {"cj_prob": config.jitter_probability, "random_gray_scale": config.gray_probability}
         shared |= {"cj_bright": config.brightness, "cj_contrast": config.contrast}
         shared |= {"cj_sat": config.saturation, "cj_hue": config.hue}
         kinds = zip(
             (BYOLView1Transform, BYOLView2Transform),
             config.blur_probability,
-            config.solarise_probability,
+            config.solarize_probability,
             strict=True,
         )
-        views = [kind(**shared, gaussian_blur=blur, solarization_prob=solarise) for kind, blur, solarise in kinds]
+        views = [kind(**shared, gaussian_blur=blur, solarization_prob=solarize) for kind, blur, solarize in kinds]
         return from_global_rng(BYOLTransform(*views))
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -149,7 +149,7 @@ class LightlyDINO(Method):
             global_crop_size=config.global_crop_px, global_crop_scale=config.global_scale,
             local_crop_size=config.local_crop_px, local_crop_scale=config.local_scale,
             n_local_views=config.local_views, cj_strength=1.0, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.2,
-            cj_hue=config.hue, random_gray_scale=config.grey_probability, gaussian_blur=blur,
+            cj_hue=config.hue, random_gray_scale=config.gray_probability, gaussian_blur=blur,
             sigmas=config.blur_sigma_px,
         )  # fmt: skip
         return from_global_rng(transform)

@@ -1,7 +1,7 @@
 """Speed of J and F on 480p masks against the plain formula, measured in one run with interleaved repetitions.
 
 The plain formula works on the whole frame, as the released scorer davis2017-evaluation does: outlines by comparing with
-three neighbours, dilated by a disk with OpenCV where it is installed (the released scorer's own call), else the pixels
+three neighbors, dilated by a disk with OpenCV where it is installed (the released scorer's own call), else the pixels
 within the radius by SciPy's exact distance transform, which is the quickest that SciPy has. Both sides read the same
 indexed PNGs with the same reader, and their scores are checked against each other in every repetition. Seconds are of
 one core's time (process time, one thread), so that what else runs on the machine counts little.
@@ -52,7 +52,7 @@ def opencv_dilate(points: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 
 
 def plain_outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a pixel differs from its right, lower or lower right neighbour, over the whole frame."""
+    """Where a pixel differs from its right, lower or lower right neighbor, over the whole frame."""
     outline = np.zeros_like(mask)
     outline[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
     outline[:-1] |= mask[:-1] ^ mask[1:]

@@ -3,7 +3,7 @@
     python benchmarks/performance/dino_step.py --batch-size 8 --steps 6
 
 The step: deit_s16, 2 x 224 px + 8 x 96 px views of random numbers, head to K = 65536, drop path 0.1 on the student,
-cross-entropy, backward, gradients clipped per tensor, AdamW, teacher and centre moved. lightly's is its own
+cross-entropy, backward, gradients clipped per tensor, AdamW, teacher and center moved. lightly's is its own
 benchmarks/imagenet/vitb16/dino.py without Lightning and the online classifier. One warm-up each, then the contestants
 take turns step by step, so that what else the machine does falls on all alike; each turn's rates are compared, and
 medians over turns are printed. The share of the peak is the step's floating-point operations (matrix products,

@@ -30,14 +30,14 @@ def plain_formula(queries: Tensor, bank: Tensor, k: int, block: int) -> tuple[Te
 
 
 def make_features(queries: int, bank: int, dim: int, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Unit vectors (queries, dim) and (bank, dim): directions of equal chance, or around `clusters` centres, sorted."""
+    """Unit vectors (queries, dim) and (bank, dim): directions of equal chance, or around `clusters` centers, sorted."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(queries + bank, dim, generator=generator)
     if clusters:
-        centres = torch.randn(clusters, dim, generator=generator)
+        centers = torch.randn(clusters, dim, generator=generator)
         of_query = torch.randint(clusters, (queries,), generator=generator)
         of_bank = torch.randint(clusters, (bank,), generator=generator).sort().values
-        features = features + centres[torch.cat([of_query, of_bank])] + 2 * torch.randn(dim, generator=generator)
+        features = features + centers[torch.cat([of_query, of_bank])] + 2 * torch.randn(dim, generator=generator)
     features = normalize(features, dim=1)
     return features[:queries], features[queries:]
 
@@ -68,7 +68,7 @@ def compare(queries: Tensor, bank: Tensor, k: int, repeats: int, block: int) -> 
             f"  repetition {repeat + 1}: " + ", ".join(f"{name} {seconds[name][-1]:.2f} s" for name in seconds),
             flush=True,
         )
-    print(f"  results of all are the same {k} neighbours, near-ties of the plain formula aside")
+    print(f"  results of all are the same {k} neighbors, near-ties of the plain formula aside")
     for name in backends:
         ratios = [plain / own for plain, own in zip(seconds["plain"], seconds[name], strict=True)]
         print(
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=5_000, help="test images (default: %(default)s)")
     parser.add_argument("--bank", type=int, default=200_000, help="training images (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=384, help="length of a feature vector (default: %(default)s)")
-    parser.add_argument("--k", type=int, nargs="+", default=[20], help="neighbours, e.g. --k 20 200 (default: 20)")
+    parser.add_argument("--k", type=int, nargs="+", default=[20], help="neighbors, e.g. --k 20 200 (default: 20)")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default: %(default)s)")
     parser.add_argument("--clusters", type=int, default=0, help="classes of the features; 0: none (default: 0)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")

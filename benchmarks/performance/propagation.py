@@ -1,10 +1,10 @@
 """Time and extra memory of one step of DAVIS label propagation against the dense formula, in one run.
 
 The dense formula is that of the released script (DINO, eval_video_segmentation.py): all pairs of patches, times a 0/1
-mask of neighbours that is made once, outside of the clock. Features are random unit vectors. Each repetition runs both
+mask of neighbors that is made once, outside of the clock. Features are random unit vectors. Each repetition runs both
 in turn; the soft labels are compared. Extra memory is how far the peak resident set of a fresh process (VmHWM, so
 Linux only) rises in one step above what is resident before it: the inputs, and the libraries after a small step. The
-mask of neighbours counts as the dense formula's.
+mask of neighbors counts as the dense formula's.
 
     python benchmarks/performance/propagation.py --rows 60 --columns 104 --sources 8 --repeats 3
 """
@@ -40,8 +40,8 @@ def make_case(rows: int, columns: int, sources: int, dim: int, channels: int, se
     return features[0], list(features[1:]), list(labels)
 
 
-def neighbourhood(rows: int, columns: int, sources: int) -> Tensor:
-    """(sources, patches, patches): 1 where the source patch is within the square neighbourhood of the target's."""
+def neighborhood(rows: int, columns: int, sources: int) -> Tensor:
+    """(sources, patches, patches): 1 where the source patch is within the square neighborhood of the target's."""
     near_row = (torch.arange(rows)[:, None] - torch.arange(rows)).abs() <= RADIUS
     near_column = (torch.arange(columns)[:, None] - torch.arange(columns)).abs() <= RADIUS
     near = (near_row[:, None, :, None] & near_column[None, :, None, :]).view(rows * columns, -1)
@@ -49,7 +49,7 @@ def neighbourhood(rows: int, columns: int, sources: int) -> Tensor:
 
 
 def dense(case: Case, near: Tensor) -> Tensor:
-    """The released steps on grids that are normalised already."""
+    """The released steps on grids that are normalized already."""
     target, sources, labels = case
     rows, columns, dim = target.shape
     patches, stacked = rows * columns, torch.stack(sources).view(len(sources), -1, dim)
@@ -76,7 +76,7 @@ def extra_memory(given: argparse.Namespace, which: str) -> float:
 def measure_memory(case: Case, which: str) -> float:
     def step(some: Case) -> None:
         if which == "dense":
-            dense(some, neighbourhood(*some[0].shape[:2], len(some[1])))
+            dense(some, neighborhood(*some[0].shape[:2], len(some[1])))
         else:
             ours(some)
 
@@ -96,7 +96,7 @@ def resident_mib(which: str) -> float:
 def compare(case: Case, repeats: int) -> float:
     """Print the times of each repetition and the difference of the results; the median ratio."""
     target, sources, _ = case
-    near = neighbourhood(*target.shape[:2], len(sources))
+    near = neighborhood(*target.shape[:2], len(sources))
     contestants: dict[str, Callable[[], Tensor]] = {"dense": lambda: dense(case, near), "ours": lambda: ours(case)}
     ratios = []
     for repeat in range(repeats):

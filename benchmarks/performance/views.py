@@ -49,10 +49,10 @@ def our_views(global_px: int, local_px: int, local_views: int) -> MultiCrop:
         contrast=0.4,
         saturation=0.2,
         hue=0.1,
-        grey_probability=0.2,
+        gray_probability=0.2,
         blur_probability=1.0,
     )
-    second = replace(first, blur_probability=0.1, solarise_probability=0.2)
+    second = replace(first, blur_probability=0.1, solarize_probability=0.2)
     local = replace(first, crop_px=local_px, scale=(0.05, 0.4), blur_probability=0.5)
     return MultiCrop([(first, 1), (second, 1), (local, local_views)])
 

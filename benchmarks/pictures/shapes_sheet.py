@@ -26,7 +26,7 @@ CLIP = 5
 """Of the first ten, a bright one in which two objects meet."""
 SHOWN_FRAMES = 8
 OBJECT_HUES = (0.04, 0.36, 0.60)
-WHITE, GREY, BLACK = (255, 255, 255), (110, 110, 110), (30, 30, 30)
+WHITE, GRAY, BLACK = (255, 255, 255), (110, 110, 110), (30, 30, 30)
 
 
 def main(path: Path) -> None:
@@ -38,19 +38,19 @@ def main(path: Path) -> None:
     step = TILE_PX + GAP_PX
     width = LABELS_PX + 10 * step
     frame_width = (10 * step - GAP_PX - (SHOWN_FRAMES - 1) * GAP_PX) // SHOWN_FRAMES
-    frame_height = frame_width * 7 // 10  # as the clips of the data set, 224 x 320
+    frame_height = frame_width * 7 // 10  # as the clips of the dataset, 224 x 320
     clip_top = GAP_PX + (EXAMPLES + 2) * step + 36
     sheet = Image.new("RGB", (width, clip_top + 2 * (frame_height + GAP_PX)), WHITE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
 
     def label(top: int, height: int, words: str) -> None:
         place = (LABELS_PX - GAP_PX, top + height // 2)
-        draw.multiline_text(place, words, fill=GREY, font=font, anchor="rm", align="right", spacing=3)
+        draw.multiline_text(place, words, fill=GRAY, font=font, anchor="rm", align="right", spacing=3)
 
     rows = [[Image.fromarray(image) for image in row] for row in images]
     rows.append([Image.fromarray(image).resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST) for image in native])
     # `shapes_render` counts its hues from red over blue to green, colorsys the other way.
-    rows.append([coloured(mask, [1.0 - k / 10]) for k, mask in enumerate(masks)])
+    rows.append([colored(mask, [1.0 - k / 10]) for k, mask in enumerate(masks)])
     words = ["drawn at\n96 px"] * EXAMPLES + ["same scene\nat 32 px, as\ntrained on", "its mask"]
     for number, (row, what) in enumerate(zip(rows, words, strict=True)):
         top = GAP_PX + number * step
@@ -69,15 +69,15 @@ def main(path: Path) -> None:
         frame = column * CLIP_FRAMES // SHOWN_FRAMES
         left = LABELS_PX + column * (frame_width + GAP_PX)
         sheet.paste(Image.fromarray(frames[frame]), (left, clip_top))
-        sheet.paste(coloured(objects[frame], OBJECT_HUES), (left, clip_top + frame_height + GAP_PX))
+        sheet.paste(colored(objects[frame], OBJECT_HUES), (left, clip_top + frame_height + GAP_PX))
     path.parent.mkdir(parents=True, exist_ok=True)
     shades = np.asarray(sheet) >> 3  # 32 shades a channel: hardly to be seen, and half the file size
     Image.fromarray(shades << 3 | shades >> 2).save(path, optimize=True)
     print(f"{path}: {sheet.width} x {sheet.height} px, {path.stat().st_size / 1000:.0f} kB")
 
 
-def coloured(mask: NDArray[np.uint8], hues: Sequence[float]) -> Image.Image:
-    """Object i of `mask` (h, w) in the i-th hue on light grey."""
+def colored(mask: NDArray[np.uint8], hues: Sequence[float]) -> Image.Image:
+    """Object i of `mask` (h, w) in the i-th hue on light gray."""
     picture = np.full((*mask.shape, 3), 236, np.uint8)
     for number, hue in enumerate(hues, start=1):
         picture[mask == number] = np.array(colorsys.hsv_to_rgb(hue, 0.65, 0.88)) * 255.0

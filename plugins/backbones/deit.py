@@ -21,6 +21,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
 from . import vit_tokens
+from .vit_positions import fit_positions
 
 HEAD_DIM = 64
 """Width of a head in every standard size (DeiT, Table 1)."""
@@ -91,6 +92,10 @@ class ViT(Backbone):
     def fill(cls, config: ViTSettings, image_px: int, defaults: Mapping[str, Any]) -> ViTSettings:
         """Positions as the method wants them, else as timm."""
         return super().fill(config, image_px, {"positions": "timm", **defaults})  # type: ignore[no-any-return]
+
+    def fit_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Positions of another image size are resampled by this network's rule."""
+        return fit_positions(self.network, weights, self.positions, "network.pos_embed")
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim): the CLS token after the final norm."""

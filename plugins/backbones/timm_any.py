@@ -29,6 +29,7 @@ from ssl_bench.settings import Settings, setting
 
 from . import timm_attention, timm_maps, timm_search, timm_weights, vit_tokens
 from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
+from .vit_positions import fit_positions
 
 
 class TimmSettings(Settings):
@@ -115,7 +116,7 @@ class TimmAny(Backbone):
         if chosen != "timm" and chosen not in rules:
             raise UserError(
                 f"backbone.positions = {chosen!r}: {config.name} is not a plain ViT read at its CLS token, and only "
-                "timm's rule is known for it. Leave the setting out, or choose e.g. deit_s16 or timm:vit_small_patch16_224"
+                "timm's rule is known for it. Leave the setting out, or choose e.g. timm:vit_small_patch16_224"
             )
         return config.model_copy(update={"positions": chosen})
 
@@ -128,6 +129,12 @@ class TimmAny(Backbone):
     def without_pretrained(cls, config: TimmSettings) -> TimmSettings:
         """The same network with random weights."""
         return config.model_copy(update={"name": timm_weights.architecture(config.name), "weights": None})
+
+    def fit_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Positions of another image size are resampled where they are learned and the network's rule is known."""
+        if self.positions is None:
+            return dict(weights)
+        return fit_positions(self.network, weights, self.positions, "network.pos_embed")
 
     def token_count(self, height: int, width: int) -> int | None:
         """As the base class; without a grid of patches, what leaves the last block at the network's own size."""

@@ -8,10 +8,11 @@ from fnmatch import fnmatch
 import timm
 
 SIZE_WORDS = {
-    192: ("tiny",), 384: ("small", "little"), 512: ("medium",), 768: ("base",), 1024: ("large",), 1280: ("huge",),
-    1408: ("giant",), 1536: ("giant", "so400m"), 4096: ("7b",),
+    192: ("tiny",), 256: ("wee",), 320: ("little",), 384: ("small",), 512: ("medium",), 640: ("betwixt",),
+    768: ("base",), 1024: ("large",), 1152: ("so400m",), 1280: ("huge",), 1408: ("giant",), 1536: ("giant",),
+    1664: ("gigantic",), 4096: ("7b",),
 }  # fmt: skip
-"""What a ViT of a width is called; all sizes are tried for other widths."""
+"""What a ViT of a width is called in timm."""
 RESIDUAL = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
     "resnext50_32x4d", "resnext101_32x8d",
@@ -35,7 +36,7 @@ def names_like(family: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     if family in ("vit", "beit", "dinov3") and len(patch) == 4:
         words = SIZE_WORDS.get(patch[0], ())
         names = [name for name in names if f"patch{patch[-1]}_" in f"{name}_"]
-        names = [name for name in names if not words or any(word in name for word in words)]
+        names = [name for name in names if any(word in name for word in words)]
         names = [name for name in names if ("reg" in name) == ("register_tokens" in shapes or "reg_token" in shapes)
                  or family == "dinov3"]  # fmt: skip
     if family == "efficientnet":

@@ -11,20 +11,25 @@ transformers do the same without it. timm's own rule (antialiased, a = -0.5, exa
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-ADDED_TO_SIDE = 0.1
-"""In patches; `w0, h0 = w0 + 0.1, h0 + 0.1` in the authors' code."""
+from ssl_bench.backbone import Positions
+
+ADDED = {"dino": 0.1, "mae": 0.0}
+"""To each side, in patches; `w0, h0 = w0 + 0.1, h0 + 0.1` in DINO's code."""
 
 
-def resample(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int], added: float = ADDED_TO_SIDE) -> Tensor:
+def resample(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int], added: float) -> Tensor:
     """(1, rows * columns, dim) of `grid` (rows, columns) -> (1, wanted rows * columns, dim).
 
-    `added` to each wanted side gives the scale factors: `ADDED_TO_SIDE` for DINO's rule, 0 for MAE's. At its own grid
+    `added` to each wanted side gives the scale factors: 0.1 by DINO's rule, 0 by MAE's. At its own grid
     the table is returned as it is.
     """
     if grid == wanted:
@@ -39,7 +44,30 @@ def resample(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int], adde
     return resampled.flatten(2).transpose(1, 2)
 
 
-def add_positions(vit: Any, patches: Tensor, added: float = ADDED_TO_SIDE) -> Tensor:
+def fit_positions(vit: Any, weights: Mapping[str, Tensor], positions: Positions, name: str) -> dict[str, Tensor]:
+    """Weights whose learned positions, the tensor `name`, are resampled to `vit`'s grid where they are of another.
+
+    Only square grids are resampled, since a table does not tell the sides of others; what does not fit stays as it is.
+    """
+    fitted = dict(weights)
+    table, own = fitted.get(name), getattr(vit, "pos_embed", None)
+    if table is None or own is None or table.ndim != 3 or table.shape[::2] != own.shape[::2]:
+        return fitted
+    learned = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    side = math.isqrt(max(0, table.shape[1] - learned))
+    if table.shape == own.shape or side**2 != table.shape[1] - learned or not side:
+        return fitted
+    wanted = tuple(vit.patch_embed.grid_size)
+    prefix, patches = table.float().tensor_split([learned], dim=1)
+    if positions == "timm":
+        patches = resample_abs_pos_embed(patches, list(wanted), [side, side], num_prefix_tokens=0)
+    else:
+        patches = resample(patches, (side, side), wanted, ADDED[positions])
+    fitted[name] = torch.cat([prefix, patches], dim=1)
+    return fitted
+
+
+def add_positions(vit: Any, patches: Tensor, added: float) -> Tensor:
     """(batch, rows, columns, dim) -> (batch, tokens, dim): prefix tokens in front, positions as `resample` has them.
 
     `vit` is a timm VisionTransformer with `dynamic_img_size` and learned positions; otherwise as its `_pos_embed`.

@@ -1,20 +1,21 @@
 """DINO: self-distillation with no labels (Caron et al. 2021, arXiv 2104.14294).
 
-A student sees every view x of an image, a teacher only the two global ones. Both end in K scores, and the student
-learns to say about one view what the teacher says about another (equations 1 to 3, algorithm 1):
+A student network sees every view x of an image, a teacher network only the two global ones. Both give K scores, and the
+student learns to predict the teacher's scores of one view from another view (equations 1 to 3, algorithm 1):
 
     P_t(x) = softmax((g_t(x) - c) / tau_t)       P_s(x) = softmax(g_s(x) / tau_s)
     loss   = mean over pairs (global view x, other view x' != x) of H(P_t(x), P_s(x')),   H(a, b) = -sum a log b
     c     <- m c + (1 - m) mean of g_t over the batch          after it was used
     theta_t <- l theta_t + (1 - l) theta_s                     l from 0.996 to 1 along a cosine
 
-Subtracting c (centering) keeps one score from winning everywhere, tau_t < tau_s (sharpening) keeps the scores from
-becoming equal; H = h(P_t) + KL(P_t || P_s) is logged in its two parts, whose fall to 0 shows a collapse (figure 7).
+Subtracting c (centering) prevents one score from dominating for every image; tau_t < tau_s (sharpening) prevents all
+scores from becoming equal. H = h(P_t) + KL(P_t || P_s) is logged in its two parts; a collapse shows as a fall of one of
+them to 0 (figure 7).
 
 Authors' code: github.com/facebookresearch/dino (main_dino.py, utils.py, vision_transformer.py). What differs: below
-96 px the largest blur shrinks with the crop (theirs: 2 px). Not in their code, after the paper's words:
-"mse" is BYOL's 2 - 2 cos between scores, centred for the teacher (table 7, row 5); the predictor is an MLP before the
-bottleneck's normalisation (row 6); Sinkhorn assigns each global view's batch at tau_t (row 3); teachers of section 5.2.
+96 px the largest blur shrinks with the crop (theirs: 2 px). Not in their code, and written from the paper's text:
+"mse" is BYOL's 2 - 2 cos between scores, centered for the teacher (table 7, row 5); the predictor is an MLP before the
+bottleneck's normalization (row 6); Sinkhorn assigns each global view's batch at tau_t (row 3); teachers of section 5.2.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,12 +32,13 @@ from torch.nn import functional
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks import ema
 from ssl_bench.blocks.collapse_signs import distillation_signs, entropy
-from ssl_bench.blocks.heads import NormalisedLinear, mlp
+from ssl_bench.blocks.heads import NormalizedLinear, mlp
+from ssl_bench.blocks.multi_crop import features_of_views, mean_over_pairs
 from ssl_bench.blocks.optimizers import clip_each
-from ssl_bench.blocks.patch_sizes import check_whole_patches, nearest_whole
+from ssl_bench.blocks.patch_sizes import multi_crop_px
 from ssl_bench.blocks.schedules import linear_ramp
 from ssl_bench.blocks.sinkhorn import sinkhorn
-from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
@@ -48,27 +49,27 @@ CODE, HOW = "main_dino.py", "section 3.2"
 
 
 class DINOSettings(Settings):
-    """DINO's settings; null is decided from the data before the run, and then stands in the recipe."""
+    """DINO's settings; null is decided from the data before the run and then recorded in the recipe."""
 
     global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
     local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
     local_views: int = setting(8, "Local views an image; 0: no multi-crop.", unit="views", source=CODE, ge=0, le=1000)
     global_scale: AreaRange | None = setting(None, "Area of a global view; null: 0.4 to 1, 0.14 if alone.", source=CODE)
     local_scale: AreaRange = setting((0.05, 0.4), "Area of a local view, of the image's.", source=CODE)
-    hue: float = setting(0.1, "Largest turn of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
-    grey_probability: float = setting(0.2, "Probability of a grey view.", source=CODE, ge=0, le=1)
+    hue: float = setting(0.1, "Largest change of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
+    gray_probability: float = setting(0.2, "Probability of a gray view.", source=CODE, ge=0, le=1)
     blur: bool = setting(True, "Whether views are blurred, with probabilities 1, 0.1 and 0.5.", source=CODE)
     blur_sigma_px: BlurRange | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
     out_dim: int = setting(65536, "Number of scores, K.", source=HOW, ge=2)
     hidden_dim: int = setting(2048, "Width of the head's hidden layers.", source="section 3.1", ge=1)
-    bottleneck_dim: int = setting(256, "Width that is normalised before the last layer.", source="appendix C", ge=1)
+    bottleneck_dim: int = setting(256, "Width that is normalized before the last layer.", source="appendix C", ge=1)
     head_layers: int = setting(
         3, "Linear layers up to the bottleneck.", unit="layers", source="section 3.1", ge=1, le=100
     )
     head_batch_norm: bool = setting(False, "Batch norm in the head.", source="section 3.1")
     predictor: bool = setting(False, "Predictor MLP on the student, as in BYOL.", source="table 7, row 6")
     norm_last_layer: bool = setting(True, "Gain of the last layer fixed at 1; false is safe with S only.", source=CODE)
-    freeze_last_layer_epochs: int = setting(1, "How long the last layer rests.", unit="epochs", source=CODE, ge=0)
+    freeze_last_layer_epochs: int = setting(1, "How long the last layer is frozen.", unit="epochs", source=CODE, ge=0)
     teacher: Teacher = setting("momentum", "Where the teacher's weights come from.", source="section 5.2")
     teacher_momentum: float = setting(0.996, "Teacher's momentum l at the start; ends at 1.", source=HOW, ge=0, le=1)
     assignment: Assignment = setting("centering", "How scores become targets; softmax: as they are.", source=HOW)
@@ -77,7 +78,7 @@ class DINOSettings(Settings):
     teacher_temperature: float = setting(0.07, "Teacher's tau_t in the end; tau_s: no sharpening.", source=HOW, gt=0)
     teacher_temperature_start: float = setting(0.04, "Teacher's tau_t in epoch 0.", source=HOW, gt=0)
     teacher_temperature_epochs: int = setting(30, "Length of tau_t's linear ramp.", unit="epochs", source=HOW, ge=0)
-    center_momentum: float = setting(0.9, "Momentum m of the centre.", source="section 3.1", ge=0, lt=1)
+    center_momentum: float = setting(0.9, "Momentum m of the center.", source="section 3.1", ge=0, lt=1)
     sinkhorn_iterations: int = setting(
         3, "Rounds of the assignment sinkhorn.", source="SwAV, section 3.1", ge=1, le=1000
     )
@@ -85,35 +86,63 @@ class DINOSettings(Settings):
     drop_path: float = setting(0.1, "Stochastic depth of the student.", source=CODE, ge=0, lt=1)
 
 
-# On convolutional networks (README, "ResNet-50 and other convnets trainings").
-CONVNET = {"method.global_scale": (0.14, 1.0), "method.local_scale": (0.05, 0.14), "method.drop_path": 0.0}
-CONVNET |= {"optimizer.name": "sgd", "optimizer.base_lr": 0.03, "optimizer.weight_decay": 1e-4}
-CONVNET |= {"optimizer.final_weight_decay": None}
+# The authors' README, "ResNet-50 and other convnets trainings".
+CONVNET = {
+    "method.global_scale": (0.14, 1.0),
+    "method.local_scale": (0.05, 0.14),
+    "method.drop_path": 0.0,
+    "optimizer.name": "sgd",
+    "optimizer.base_lr": 0.03,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.final_weight_decay": None,
+}
 PRESETS = {
     "paper": Preset(
         "the paper's ablations (72.8 k-NN)", {"training.epochs": 300, "training.batch_size": 1024}, CONVNET
     ),
     "paper-table-2": Preset(
         "the released deit_s16 of the paper's table 2 (74.5 k-NN)",
-        {"training.epochs": 800, "training.batch_size": 1024, "optimizer.final_lr": 1e-5, "method.local_views": 10}
-        | {"method.global_scale": (0.25, 1.0), "method.local_scale": (0.05, 0.25), "method.norm_last_layer": False},
+        {
+            "method.local_views": 10,
+            "method.global_scale": (0.25, 1.0),
+            "method.local_scale": (0.05, 0.25),
+            "method.norm_last_layer": False,
+            "optimizer.final_lr": 1e-5,
+            "training.epochs": 800,
+            "training.batch_size": 1024,
+        },
     ),
     "thesis": Preset("the thesis's small card", {"training.epochs": 50, "training.batch_size": 8}, CONVNET),
     "small-data": Preset(
         "small images by the thousand, minutes to hours: batch norm in a smaller head, a faster and sharper teacher",
-        {"method.head_batch_norm": True, "method.hidden_dim": 512, "method.bottleneck_dim": 128, "method.out_dim": 512}
-        | {"method.teacher_momentum": 0.99, "method.teacher_temperature": 0.03, "method.teacher_temperature_epochs": 0}
-        | {"method.freeze_last_layer_epochs": 0, "method.drop_path": 0.0, "method.blur": False, "method.hue": 0.05}
-        | {"method.grey_probability": 0.1, "method.global_scale": (0.5, 1.0), "method.local_scale": (0.2, 0.5)}
-        | {"method.local_views": 2, "training.batch_size": 32, "optimizer.base_lr": 8e-3}
-        | {"optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": 0.1},
+        {
+            "method.local_views": 2,
+            "method.global_scale": (0.5, 1.0),
+            "method.local_scale": (0.2, 0.5),
+            "method.hue": 0.05,
+            "method.gray_probability": 0.1,
+            "method.blur": False,
+            "method.out_dim": 512,
+            "method.hidden_dim": 512,
+            "method.bottleneck_dim": 128,
+            "method.head_batch_norm": True,
+            "method.freeze_last_layer_epochs": 0,
+            "method.teacher_momentum": 0.99,
+            "method.teacher_temperature": 0.03,
+            "method.teacher_temperature_epochs": 0,
+            "method.drop_path": 0.0,
+            "optimizer.base_lr": 8e-3,
+            "optimizer.warmup_epochs": 0.4,
+            "optimizer.final_weight_decay": 0.1,
+            "training.batch_size": 32,
+        },
         steps=750,
     ),
 }
 
 
 class Head(nn.Module):
-    """MLP, l2-normalisation, last layer (section 3.1, "Network architecture"; appendix C)."""
+    """MLP, l2-normalization, last layer (section 3.1, "Network architecture"; appendix C)."""
 
     def __init__(self, in_dim: int, config: DINOSettings, *, predictor: bool = False) -> None:
         super().__init__()
@@ -121,7 +150,7 @@ class Head(nn.Module):
         self.mlp = mlp(widths, activation=nn.GELU, batch_norm=config.head_batch_norm)
         again = [config.bottleneck_dim, config.hidden_dim, config.bottleneck_dim]
         self.predictor = mlp(again, activation=nn.GELU) if predictor else nn.Identity()
-        self.last_layer = NormalisedLinear(config.bottleneck_dim, config.out_dim, learn_gain=not config.norm_last_layer)
+        self.last_layer = NormalizedLinear(config.bottleneck_dim, config.out_dim, learn_gain=not config.norm_last_layer)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in_dim) -> scores (batch, K)."""
@@ -137,19 +166,9 @@ class Network(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
-        """Views of (batch, 3, height, width) -> scores (views, batch, K); views of one size go through as one batch."""
-        sizes = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[-2:])]
-        scores: Tensor = self.head(torch.cat([self.backbone(images) for images in sizes]))
+        """Views of (batch, 3, height, width) -> scores (views, batch, K)."""
+        scores: Tensor = self.head(features_of_views(self.backbone, views))
         return scores.view(len(views), -1, scores.shape[-1])
-
-
-def mean_over_pairs(teacher: Tensor, student: Tensor) -> Tensor:
-    """(T, batch, K) and (V, batch, K), whose first T views are the same -> the mean product <t_i, s_j> over i != j.
-
-    All pairs at once, as <t_i, sum_j s_j - s_i>, so that nothing of the size (pairs, batch, K) is made.
-    """
-    others = student.sum(dim=0) - student[: len(teacher)]
-    return (teacher * others).sum() / (len(teacher) * (len(student) - 1) * teacher.shape[1])
 
 
 def cross_entropy(probabilities: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -158,12 +177,12 @@ def cross_entropy(probabilities: Tensor, student: Tensor, temperature: float) ->
 
 
 def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
-    """Mean over pairs of |t/|t| - s/|s||^2 of (centred) scores (T, batch, K) and (V, batch, K) (BYOL, equation 2)."""
+    """Mean over pairs of |t/|t| - s/|s||^2 of (centered) scores (T, batch, K) and (V, batch, K) (BYOL, equation 2)."""
     return 2 - 2 * mean_over_pairs(functional.normalize(teacher, dim=-1), functional.normalize(student, dim=-1))
 
 
 class DINO(Method):
-    """DINO: a student predicts the centred and sharpened output of its own moving average."""
+    """DINO: a student predicts the centered and sharpened output of its own moving average."""
 
     Config = DINOSettings
     presets = PRESETS
@@ -177,33 +196,42 @@ class DINO(Method):
         self.student = Network(student, Head(student.feature_dim, config, predictor=config.predictor))
         self.teacher = Network(teacher, Head(teacher.feature_dim, config)).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict(), strict=not config.predictor)
-        # The student as it entered the last step, for the teacher that is one iteration behind it.
+        # The student before the last step, for the teacher that is one iteration behind it.
         self.previous = copy.deepcopy(self.teacher) if config.teacher == "previous_iteration" else None
         self.register_buffer("center", torch.zeros(config.out_dim))
 
     @classmethod
     def fill(cls, config: DINOSettings, situation: Situation) -> DINOSettings:
         """Crops in whole patches (convnet: local ones in multiples of 8 px) and what else depends on the image."""
-        patch_px = situation.patch_px
-        global_px = config.global_crop_px or situation.image_px
-        local_px = config.local_crop_px or nearest_whole(global_px * 96 / 224, patch_px or 8)
-        check_whole_patches("a global view (method.global_crop_px)", global_px, patch_px)
-        check_whole_patches("a local view (method.local_crop_px)", local_px, patch_px)
-        scale = config.global_scale or ((0.4, 1.0) if config.local_views else (0.14, 1.0))
-        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * global_px / 96)))
-        sizes = {"global_crop_px": global_px, "local_crop_px": local_px}
-        return config.model_copy(update=sizes | {"global_scale": scale, "blur_sigma_px": blur})
+        global_px, local_px = multi_crop_px(config.global_crop_px, config.local_crop_px, situation)
+        decided = {
+            "global_crop_px": global_px,
+            "local_crop_px": local_px,
+            "global_scale": config.global_scale or ((0.4, 1.0) if config.local_views else (0.14, 1.0)),
+            "blur_sigma_px": config.blur_sigma_px or blur_range_px(global_px),
+        }
+        return config.model_copy(update=decided)
 
     @classmethod
     def make_views(cls, config: DINOSettings) -> MakeViews:
         """Two global views, then the local ones (DataAugmentationDINO in main_dino.py)."""
-        large: Any = {"crop_px": config.global_crop_px, "scale": config.global_scale}
-        small: Any = {"crop_px": config.local_crop_px, "scale": config.local_scale}
-        colour: Any = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": config.hue}
-        colour |= {"grey_probability": config.grey_probability, "blur_sigma_px": config.blur_sigma_px}
-        first = Crop(**large, **colour, jitter_probability=0.8, blur_probability=1.0 * config.blur)
-        second = replace(first, blur_probability=0.1 * config.blur, solarise_probability=0.2)
-        local = replace(first, **small, blur_probability=0.5 * config.blur)
+        blur_first, blur_second, blur_local = (1.0, 0.1, 0.5) if config.blur else (0.0, 0.0, 0.0)
+        first = Crop(
+            crop_px=config.global_crop_px or 224,
+            scale=config.global_scale or (0.4, 1.0),
+            jitter_probability=0.8,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.2,
+            hue=config.hue,
+            gray_probability=config.gray_probability,
+            blur_probability=blur_first,
+            blur_sigma_px=config.blur_sigma_px or (0.1, 2.0),
+        )
+        second = replace(first, blur_probability=blur_second, solarize_probability=0.2)
+        local = replace(
+            first, crop_px=config.local_crop_px or 96, scale=config.local_scale, blur_probability=blur_local
+        )
         return MultiCrop([(first, 1), (second, 1), (local, config.local_views)])
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -222,8 +250,13 @@ class DINO(Method):
         scored = student if config.loss == "ce" else student.detach()
         cross = cross_entropy(probabilities, scored, config.student_temperature)
         loss = cross if config.loss == "ce" else squared_error(centered, student)
-        logs = {"loss": loss.detach(), "teacher_entropy": (h := entropy(probabilities)), "kl": cross.detach() - h}
-        logs["scores_used"] = entropy(probabilities.mean(dim=(0, 1))).exp()  # from 1 to K
+        teacher_entropy = entropy(probabilities)
+        logs = {
+            "loss": loss.detach(),
+            "teacher_entropy": teacher_entropy,
+            "kl": cross.detach() - teacher_entropy,
+            "scores_used": entropy(probabilities.mean(dim=(0, 1))).exp(),  # from 1 to K
+        }
         return StepOutput(loss, logs, {"teacher_mean": scores.mean(dim=(0, 1))[None]})
 
     def before_optimizer(self, progress: Progress) -> None:
@@ -234,7 +267,7 @@ class DINO(Method):
             self.student.head.last_layer.zero_grad(set_to_none=True)
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        """Move the centre by this batch's mean score, and the teacher."""
+        """Move the center by this batch's mean score, and the teacher."""
         if self.config.assignment == "centering":
             self.center.lerp_(carry["teacher_mean"].mean(dim=0), 1 - self.config.center_momentum)
         if self.config.teacher == "momentum":

@@ -1,33 +1,32 @@
 """MoCo v2: momentum contrast with an MLP head (Chen et al. 2020, arXiv 2003.04297; MoCo: He et al., 1911.05722).
 
-A query q (view 1) must be recognised by its key k+ (view 2 of the same image) among the keys k_i of earlier batches
-that wait in a queue of K rows (1911.05722, equation 1, algorithm 1). Only the query encoder gets a gradient, and only
-view 1 is a query: the symmetric loss is another method.
+A query q (view 1) is matched to its key k+ (view 2 of the same image) among the keys k_i of earlier batches, which are
+kept in a queue of K rows (1911.05722, equation 1, algorithm 1). Only the query encoder gets a gradient, and only view 1
+gives queries: the symmetric loss is another method.
 
     loss    = mean over queries of  -log( exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_i exp(q.k_i / tau)) )
     queue  <- keys of this batch in place of the oldest      after the logits
     theta_k <- m theta_k + (1 - m) theta_q                   before keys are encoded
 
-The authors move theta_k inside the step, before its keys. Here `step` moves nothing, so theta_k moves at the end of
-`update`, after the optimizer: what the authors do at the start of step n + 1 is done at the end of step n, with the
-same theta_q. Only their very first move has no counterpart: there theta_k = theta_q, and an average of equals changes
-nothing. So all losses are theirs (tests/test_mocov2.py); the key encoder that is saved is one move ahead.
+The authors move theta_k inside the step, before its keys are encoded. Here `step` moves nothing, so theta_k moves at
+the end of `update`, after the optimizer: what the authors do at the start of step n + 1 is done at the end of step n,
+with the same theta_q. Their first move has no counterpart and needs none, since theta_k = theta_q then. All losses are
+the authors' (tests/plugins/methods/test_mocov2.py); the saved key encoder is one move ahead.
 
-Batch norm would tell which keys come from the query's batch, so the authors normalise over each of 8 GPUs and shuffle
-the key images among them (1911.05722, section 3.3). On one device the batch goes through the encoders in as many parts,
-queries in order, keys shuffled; running averages get so much less momentum that they look back over as many batches.
-Encoders without batch norm see the batch whole, which is the same.
+Batch norm would reveal which keys come from the query's batch, so the authors normalize on each of 8 GPUs separately
+and shuffle the key images among them (1911.05722, section 3.3). On one device the batch goes through the encoders in as
+many parts, queries in order, keys shuffled; the momentum of running averages is reduced so that they cover as many
+batches. For encoders without batch norm the batch is not split: the result is the same.
 
 Authors' code: github.com/facebookresearch/moco (moco/builder.py, main_moco.py; "demo": colab/moco_cifar10_demo.ipynb).
 What differs: the rate's cosine falls at every step (theirs: every epoch); below 96 px the largest blur shrinks with
-the crop (theirs: 2 px; the demo: none); any transformer is trained as MoCo v3 trains its own (2104.02057: AdamW,
-1.5e-4 per 256, decay 0.1, 40 epochs of warm-up; without its frozen patch projection), since v2 has none.
+the crop (theirs: 2 px; the demo: none); transformers, which v2 does not have, are trained as in MoCo v3 (2104.02057:
+AdamW, 1.5e-4 per 256, decay 0.1, 40 epochs of warm-up; without its frozen patch projection).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +35,8 @@ from torch.nn import functional
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks import ema
 from ssl_bench.blocks.collapse_signs import NO_SPREAD, spread
-from ssl_bench.blocks.patch_sizes import check_whole_patches
-from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.blocks.patch_sizes import view_px
+from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
 from ssl_bench.errors import UserError
 from ssl_bench.method import (
     Batch,
@@ -54,20 +53,25 @@ from ssl_bench.method import (
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
 
-CODE, V1, V2, DEMO = "main_moco.py", "1911.05722, section 3", "2003.04297, table 1", "moco_cifar10_demo.ipynb"
-PAPERS_QUEUE, PAPERS_PARTS = 65536, 8
+CODE = "main_moco.py"
+V1 = "1911.05722, section 3"
+V2 = "2003.04297, table 1"
+PAPERS_QUEUE = 65536
+PAPERS_PARTS = 8
 LEAST_PART = 16
-"""Images that batch norm should see at least, where the number of parts is left open."""
+"""Least number of images in a part of the batch when the number of parts is decided here."""
 
 
 class MoCoV2Settings(Settings):
-    """MoCo v2's settings; null is decided from the data before the run, and then stands in the recipe."""
+    """MoCo v2's settings; null is decided from the data before the run and then recorded in the recipe."""
 
     crop_px: int | None = setting(None, "Side of both views; null: the image's.", unit="px", ge=1)
     crop_scale: AreaRange = setting((0.2, 1.0), "Area of a view, of the image's.", source=CODE)
-    jitter: float = setting(0.4, "Brightness, contrast and saturation vary by this, p 0.8.", source=CODE, ge=0)
-    hue: float = setting(0.1, "Largest turn of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
-    grey_probability: float = setting(0.2, "Probability of a grey view.", source=CODE, ge=0, le=1)
+    jitter: float = setting(
+        0.4, "Largest change of brightness, contrast and saturation; probability 0.8.", source=CODE, ge=0
+    )
+    hue: float = setting(0.1, "Largest change of the hue in jitter.", unit="turns", source=CODE, ge=0, le=0.5)
+    gray_probability: float = setting(0.2, "Probability of a gray view.", source=CODE, ge=0, le=1)
     blur_probability: float = setting(0.5, "Probability of a blurred view.", source=CODE, ge=0, le=1)
     blur_sigma_px: BlurRange | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=CODE)
     out_dim: int = setting(128, "Length of queries and keys.", source=CODE, ge=2)
@@ -78,27 +82,56 @@ class MoCoV2Settings(Settings):
     temperature: float = setting(0.2, "Temperature tau of the loss.", source=V2, gt=0)
     batch_norm_splits: int | None = setting(
         None,
-        "Equal parts over which batch norm acts, as on so many devices; 1: the batch; null: up to 8 of 16 images.",
+        "Equal parts of the batch with batch norm of their own, as on so many devices; null: up to 8, of 16 images.",
         unit="parts",
         source=V1 + ".3",
         ge=1,
     )
 
 
-SGD = {"optimizer.name": "sgd", "optimizer.base_lr": 0.03, "optimizer.weight_decay": 1e-4}
-SGD |= {"optimizer.warmup_epochs": 0, "optimizer.final_lr": 0.0, "optimizer.final_weight_decay": None}
-ADAMW = {"optimizer.name": "adamw", "optimizer.base_lr": 1.5e-4, "optimizer.weight_decay": 0.1}
-ADAMW |= {"optimizer.warmup_epochs": 40, "optimizer.final_lr": 0.0, "optimizer.final_weight_decay": None}
-PAPER = ADAMW | {"training.batch_size": 256, "method.queue_size": PAPERS_QUEUE}
+PAPER = {
+    "method.queue_size": PAPERS_QUEUE,
+    "optimizer.name": "adamw",
+    "optimizer.base_lr": 1.5e-4,
+    "optimizer.warmup_epochs": 40,
+    "optimizer.final_lr": 0.0,
+    "optimizer.weight_decay": 0.1,
+    "optimizer.final_weight_decay": None,
+    "training.batch_size": 256,
+}
+PAPER_CONVNET = {
+    "optimizer.name": "sgd",
+    "optimizer.base_lr": 0.03,
+    "optimizer.warmup_epochs": 0,
+    "optimizer.final_lr": 0.0,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.final_weight_decay": None,
+}
 PRESETS = {
-    "paper": Preset("the paper's 200 epochs (67.5 linear)", PAPER | {"training.epochs": 200}, SGD),
-    "paper-800": Preset("the paper's 800 epochs (71.1 linear)", PAPER | {"training.epochs": 800}, SGD),
-    "small-data": Preset(  # momentum, temperature, decay, views: DEMO, which has 800 epochs of 50,000 images in mind
+    "paper": Preset("the paper's 200 epochs (67.5 linear)", {**PAPER, "training.epochs": 200}, PAPER_CONVNET),
+    "paper-800": Preset("the paper's 800 epochs (71.1 linear)", {**PAPER, "training.epochs": 800}, PAPER_CONVNET),
+    "small-data": Preset(
         "small images by the thousand, minutes to hours: a shorter queue, a faster key encoder, sharper, no blur",
-        ADAMW
-        | {"method.key_momentum": 0.99, "method.temperature": 0.1, "method.blur_probability": 0.0}
-        | {"training.batch_size": 64, "optimizer.base_lr": 4e-3, "optimizer.warmup_epochs": 0.4},
-        SGD | {"optimizer.base_lr": 0.12, "optimizer.weight_decay": 5e-4},
+        {  # momentum, temperature and views as in the demo, which is meant for 800 epochs of 50,000 images
+            "method.blur_probability": 0.0,
+            "method.key_momentum": 0.99,
+            "method.temperature": 0.1,
+            "optimizer.name": "adamw",
+            "optimizer.base_lr": 4e-3,
+            "optimizer.warmup_epochs": 0.4,
+            "optimizer.final_lr": 0.0,
+            "optimizer.weight_decay": 0.1,
+            "optimizer.final_weight_decay": None,
+            "training.batch_size": 64,
+        },
+        {
+            "optimizer.name": "sgd",
+            "optimizer.base_lr": 0.12,
+            "optimizer.warmup_epochs": 0,
+            "optimizer.final_lr": 0.0,
+            "optimizer.weight_decay": 5e-4,  # the demo's
+            "optimizer.final_weight_decay": None,
+        },
         steps=750,
     ),
 }
@@ -131,7 +164,7 @@ def info_nce(candidates: Tensor) -> Tensor:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether samples of a batch see each other through batch norm."""
+    """Whether batch norm makes the features of an image depend on its batch."""
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
 
 
@@ -161,17 +194,15 @@ class MoCoV2(Method):
     def fill(cls, config: MoCoV2Settings, situation: Situation) -> MoCoV2Settings:
         """Crop, blur, queue and parts of a batch; raises `UserError` for a queue or parts that do not fit a batch."""
         batch = situation.batch_size
-        crop_px = config.crop_px or situation.image_px
-        check_whole_patches("a view (method.crop_px)", crop_px, situation.patch_px)
-        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * crop_px / 96)))
+        crop_px = view_px(config.crop_px, situation)
         queue = config.queue_size or max(1, min(PAPERS_QUEUE, situation.train_images // 3) // batch) * batch
         if queue % batch:
             below = queue // batch * batch
             multiples = f"{below} or {below + batch}" if below else f"{batch}"
             raise UserError(
                 f"method.queue_size = {queue} is not a multiple of training.batch_size = {batch}, and the queue takes "
-                f"in a whole batch at a time. The nearest multiples: {multiples}; e.g. --set method.queue_size="
-                f"{below + batch}, or null to have it chosen"
+                f"whole batches. The nearest multiples: {multiples}; e.g. --set method.queue_size="
+                f"{below + batch}; with null it is chosen for you"
             )
         splits = config.batch_norm_splits
         possible = [parts for parts in range(1, max(2, batch // 2 + 1)) if batch % parts == 0]
@@ -180,27 +211,32 @@ class MoCoV2(Method):
         elif situation.is_convnet and splits not in possible:
             raise UserError(
                 f"method.batch_norm_splits = {splits} does not divide training.batch_size = {batch} into equal parts "
-                f"of at least 2 images. Possible: {', '.join(map(str, possible))}, or to have it chosen: "
-                "--set method.batch_norm_splits=null"
+                f"of at least 2 images. Possible: {', '.join(map(str, possible))}, or have it chosen "
+                "with --set method.batch_norm_splits=null"
             )
-        decided = {"crop_px": crop_px, "blur_sigma_px": blur, "queue_size": queue, "batch_norm_splits": splits}
+        decided = {
+            "crop_px": crop_px,
+            "blur_sigma_px": config.blur_sigma_px or blur_range_px(crop_px),
+            "queue_size": queue,
+            "batch_norm_splits": splits,
+        }
         return config.model_copy(update=decided)
 
     @classmethod
     def make_views(cls, config: MoCoV2Settings) -> MakeViews:
         """The query's view and the key's, drawn alike (`--aug-plus` in main_moco.py)."""
-        strength: Any = dict.fromkeys(("brightness", "contrast", "saturation"), config.jitter)
-        if config.blur_sigma_px:
-            strength["blur_sigma_px"] = config.blur_sigma_px
         view = Crop(
             crop_px=config.crop_px or 224,
             scale=config.crop_scale,
             interpolation="bilinear",  # RandomResizedCrop's default
             jitter_probability=0.8,
+            brightness=config.jitter,
+            contrast=config.jitter,
+            saturation=config.jitter,
             hue=config.hue,
-            grey_probability=config.grey_probability,
+            gray_probability=config.gray_probability,
             blur_probability=config.blur_probability,
-            **strength,
+            blur_sigma_px=config.blur_sigma_px or (0.1, 2.0),
         )
         return MultiCrop([(view, 2)])
 
@@ -228,7 +264,7 @@ class MoCoV2(Method):
         return [ParameterGroup("query", list(self.query.parameters()))]
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        """Put the keys in the oldest ones' place, then move the key encoder for the next step's keys."""
+        """Replace the oldest keys with this batch's, then move the key encoder for the next step."""
         keys = carry["keys"]
         rows = (self.queue_position + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[rows] = keys.to(self.queue.dtype)
@@ -236,10 +272,10 @@ class MoCoV2(Method):
         ema.move_towards(self.key, self.query, self.config.key_momentum)
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
-        """Where all keys are alike, the right one is as likely as every row of the queue: the loss is ln(1 + K)."""
+        """If all keys are alike, the query's is as likely as every row of the queue: the loss is ln(1 + K)."""
         change = "a lower optimizer.base_lr, a method.key_momentum nearer to 1"
         return [Sign({"key_spread": NO_SPREAD}, "keys are alike for all images", change)]
 
     def networks(self) -> dict[str, Backbone]:
-        """The query encoder's is evaluated, as in main_lincls.py."""
+        """The query encoder's backbone is evaluated, as in main_lincls.py."""
         return {"query": self.query.backbone, "key": self.key.backbone}

@@ -1,8 +1,8 @@
 """Random: the untrained network, the lower baseline ("random" in figure 4 of Caron et al. 2021, arXiv 2104.14294).
 
-Nothing is trained: both presets have 0 epochs, so that a run measures the network as it starts and is recorded. Its
-weights are those that the same seed, data and architecture start from in a run of a method that builds its backbone
-first. Asked for epochs, it says so at the first step instead of writing down a training that did not happen.
+Nothing is trained: both presets have 0 epochs, so a run evaluates and records the network with its initial weights.
+They are the ones that any method which builds its backbone first starts from, given the same seed, data and
+architecture. With epochs above 0 the first step fails, so that no training is recorded that did not happen.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ssl_bench.settings import Settings
 
 
 class RandomInitSettings(Settings):
-    """There is nothing to set."""
+    """No settings."""
 
 
-UNTRAINED = Preset("the network as it starts", {"training.epochs": 0})
+UNTRAINED = Preset("the network with its initial weights", {"training.epochs": 0})
 PRESETS = {"paper": UNTRAINED, "small-data": UNTRAINED}
 
 
 class RandomInit(Method):
-    """Random: the network as it starts, not trained at all."""
+    """Random: the network with its initial weights, not trained."""
 
     Config = RandomInitSettings
     presets = PRESETS
@@ -37,11 +37,11 @@ class RandomInit(Method):
 
     @classmethod
     def make_views(cls, config: RandomInitSettings) -> MakeViews:
-        """One plain crop, because a method has views; no step ever sees it."""
+        """One crop, which the contract requires; no step sees it."""
         return MultiCrop([(Crop(32, (0.08, 1.0)), 1)])
 
     def step(self, batch: Batch, progress: Progress) -> NoReturn:
-        """There is none: raises `UserError`."""
+        """Raises `UserError`: there is no training step."""
         raise UserError(
             "the method 'random' is the untrained network and has no training step: leave out --epochs, or give "
             "--epochs 0"

@@ -1,28 +1,27 @@
 """SimCLR: a simple framework for contrastive learning (Chen et al. 2020, arXiv 2002.05709).
 
-Two views of each of N images make 2N projections z. Each has one positive, the other view of its image, among the
-2N - 1 projections that are not itself; the loss is the cross-entropy of finding it (equation 1, algorithm 1):
+Two views of each of N images make 2N projections z. Each has one positive, the other view of its image, among the other
+2N - 1 projections; the loss is the cross-entropy of identifying it (equation 1, algorithm 1):
 
     l(i, j) = -log( exp(s(i, j) / tau) / sum over k != i of exp(s(i, k) / tau) )      s(i, k) = cos(z_i, z_k)
     loss    = mean over the 2N projections i, whose positive is j, of l(i, j)
 
 Authors' code: github.com/google-research/simclr (objective.py, model_util.py, data_util.py). What differs:
-- the loss is the paper's mean; their code adds the means of the two directions, twice as much. LARS divides by the
-  gradient's norm, so that only biases and norms feel it;
-- the projector is theirs: batch norm after both layers, no biases, and no shift in the last norm; the paper's text
-  has none of it (g(h) = W2 relu(W1 h)), which is `head_batch_norm = false`;
-- their crops are TensorFlow's (a tenth of the image stays, 100 tries), ours torchvision's with the same ranges;
+- the loss is the paper's mean; their code adds the means of the two directions, twice as much. Only biases and norms
+  are affected, since LARS divides by the gradient's norm;
+- the projector is their code's: batch norm after both layers, no biases, and no shift in the last norm; the paper's
+  text has g(h) = W2 relu(W1 h), which is `head_batch_norm = false`;
+- their crops are TensorFlow's (at least a tenth of the image, 100 tries), ours torchvision's with the same ranges;
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
 - the warm-up reaches its peak one step earlier (`ssl_bench.blocks.schedules`);
 - on a ViT, which the paper does not have, the paper's presets use AdamW with DINO's values.
-Negatives are those of this process: gathering projections and synchronising batch norm over several processes, as the
-authors do, is left to a launcher that has them. Micro-batches have fewer negatives each, and so another loss.
+Negatives are those of this process: gathering projections and synchronizing batch norm over several processes, as the
+authors do, is left to a launcher that has them. Micro-batches have fewer negatives each, so their loss differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +30,8 @@ from torch.nn import functional
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.collapse_signs import NO_SPREAD, spread, uniform
 from ssl_bench.blocks.heads import mlp
-from ssl_bench.blocks.patch_sizes import check_whole_patches
-from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.blocks.patch_sizes import view_px
+from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
 from ssl_bench.setting_types import AreaRange, BlurRange
@@ -42,15 +41,15 @@ VIEWS, HEAD = "appendix A", "model_util.py"
 
 
 class SimCLRSettings(Settings):
-    """SimCLR's settings; null is decided from the data before the run, and then stands in the recipe."""
+    """SimCLR's settings; null is decided from the data before the run and then recorded in the recipe."""
 
     crop_px: int | None = setting(None, "Side of the 2 views; null: the image's.", unit="px", ge=1)
     scale: AreaRange = setting((0.08, 1.0), "Area of a view, of the image's.", source=VIEWS)
-    colour_strength: float = setting(
-        1.0, "Strength s of the colour jitter: 0.8 s, and 0.2 s for the hue; 0.5 on CIFAR.", source=VIEWS, ge=0, le=2.5
+    color_strength: float = setting(
+        1.0, "Strength s of the color jitter: 0.8 s, and 0.2 s for the hue; 0.5 on CIFAR.", source=VIEWS, ge=0, le=2.5
     )
     jitter_probability: float = setting(0.8, "Probability of the jitter.", source=VIEWS, ge=0, le=1)
-    grey_probability: float = setting(0.2, "Probability of a grey view.", source=VIEWS, ge=0, le=1)
+    gray_probability: float = setting(0.2, "Probability of a gray view.", source=VIEWS, ge=0, le=1)
     blur_probability: float = setting(0.5, "Probability of blur; 0 on CIFAR.", source=VIEWS, ge=0, le=1)
     blur_sigma_px: BlurRange | None = setting(None, "Blur; null: 0.1 to 2 from 96 px on.", unit="px", source=VIEWS)
     hidden_dim: int | None = setting(None, "Width of the hidden layer; null: the features'.", source=HEAD, ge=1)
@@ -61,10 +60,16 @@ class SimCLRSettings(Settings):
 
 def on_imagenet(epochs: int, summary: str, *, base_lr: float = 0.3, scaling: str = "linear") -> Preset:
     """The paper's values (section 2.3, appendix B.6); LARS leaves out biases and norms."""
-    lars = {"training.batch_size": 4096, "optimizer.name": "lars", "optimizer.base_lr": base_lr}
-    lars |= {"optimizer.lr_scaling": scaling, "optimizer.final_lr": 0.0}
-    lars |= {"optimizer.weight_decay": 1e-6, "optimizer.final_weight_decay": None}
-    return Preset(summary, {"training.epochs": epochs, "training.batch_size": 1024}, lars)
+    convnet_values = {
+        "optimizer.name": "lars",
+        "optimizer.base_lr": base_lr,
+        "optimizer.lr_scaling": scaling,
+        "optimizer.final_lr": 0.0,
+        "optimizer.weight_decay": 1e-6,
+        "optimizer.final_weight_decay": None,
+        "training.batch_size": 4096,
+    }
+    return Preset(summary, {"training.epochs": epochs, "training.batch_size": 1024}, convnet_values)
 
 
 PRESETS = {
@@ -75,17 +80,29 @@ PRESETS = {
     ),  # 1.2 at a batch of 256
     "small-data": Preset(
         "small images by the thousand, minutes to hours: the paper's CIFAR views and temperature (B.9), a narrow head",
-        {"method.colour_strength": 0.5, "method.blur_probability": 0.0, "method.temperature": 0.5}
-        | {"method.scale": (0.2, 1.0), "training.batch_size": 64, "optimizer.base_lr": 4e-3}
-        | {"optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
-        {"optimizer.name": "sgd", "optimizer.base_lr": 0.12, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
+        {
+            "method.scale": (0.2, 1.0),
+            "method.color_strength": 0.5,
+            "method.blur_probability": 0.0,
+            "method.temperature": 0.5,
+            "optimizer.base_lr": 4e-3,
+            "optimizer.warmup_epochs": 0.4,
+            "optimizer.final_weight_decay": None,
+            "training.batch_size": 64,
+        },
+        {
+            "optimizer.name": "sgd",
+            "optimizer.base_lr": 0.12,
+            "optimizer.final_lr": 0.0,
+            "optimizer.weight_decay": 5e-4,
+        },
         steps=750,
     ),
 }
 
 
 def projector(in_dim: int, config: SimCLRSettings) -> nn.Sequential:
-    """g: (batch, in_dim) -> (batch, out_dim), not yet normalised (section 2.1; authors' projection_head)."""
+    """g: (batch, in_dim) -> (batch, out_dim), not yet normalized (section 2.1; authors' projection_head)."""
     hidden_dim = config.hidden_dim or in_dim
     if not config.head_batch_norm:
         return mlp([in_dim, hidden_dim, config.out_dim])
@@ -98,7 +115,7 @@ def projector(in_dim: int, config: SimCLRSettings) -> nn.Sequential:
 
 
 def similarities(projections: Tensor, temperature: float) -> Tensor:
-    """(2N, dim) -> (2N, 2N): s(i, k) / tau, and minus infinity where k = i, which is no candidate."""
+    """(2N, dim) -> (2N, 2N): s(i, k) / tau, and minus infinity where k = i, which is not a candidate."""
     unit = functional.normalize(projections, dim=-1)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     return (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
@@ -110,7 +127,7 @@ def positives(projections: Tensor) -> Tensor:
 
 
 def nt_xent(projections: Tensor, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross-entropy of (2N, dim), first views before second views (equation 1)."""
+    """Normalized temperature-scaled cross-entropy of (2N, dim), first views before second views (equation 1)."""
     return functional.cross_entropy(similarities(projections, temperature), positives(projections))
 
 
@@ -128,27 +145,34 @@ class SimCLR(Method):
 
     @classmethod
     def fill(cls, config: SimCLRSettings, situation: Situation) -> SimCLRSettings:
-        """Crop and blur from the image's side; a batch of 1 has no negatives and is refused."""
+        """Crop and blur from the image's side. Raises `UserError` for a batch of 1, which has no negatives."""
         if situation.batch_size < 2:
             raise UserError(
                 f"training.batch_size = {situation.batch_size}: SimCLR tells an image from the others of its batch, "
                 "so it needs at least 2 images a step. Give --batch-size 2 or more; 64 suits small sets, and larger "
                 "batches have more negatives"
             )
-        crop_px = config.crop_px or situation.image_px
-        check_whole_patches("a view (method.crop_px)", crop_px, situation.patch_px)
-        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * crop_px / 96)))
+        crop_px = view_px(config.crop_px, situation)
+        blur = config.blur_sigma_px or blur_range_px(crop_px)
         return config.model_copy(update={"crop_px": crop_px, "blur_sigma_px": blur})
 
     @classmethod
     def make_views(cls, config: SimCLRSettings) -> MakeViews:
         """Two views of one distribution (appendix A)."""
-        strong, weak = 0.8 * config.colour_strength, 0.2 * config.colour_strength
-        colour: Any = {"brightness": strong, "contrast": strong, "saturation": strong, "hue": weak}
-        colour |= {"jitter_probability": config.jitter_probability, "grey_probability": config.grey_probability}
-        blur: Any = {"blur_probability": config.blur_probability, "blur_sigma_px": config.blur_sigma_px}
-        crop: Any = {"crop_px": config.crop_px, "scale": config.scale}
-        return MultiCrop([(Crop(**crop, **colour, **blur), 2)])
+        strength = 0.8 * config.color_strength
+        view = Crop(
+            crop_px=config.crop_px or 224,
+            scale=config.scale,
+            jitter_probability=config.jitter_probability,
+            brightness=strength,
+            contrast=strength,
+            saturation=strength,
+            hue=0.2 * config.color_strength,
+            gray_probability=config.gray_probability,
+            blur_probability=config.blur_probability,
+            blur_sigma_px=config.blur_sigma_px or (0.1, 2.0),
+        )
+        return MultiCrop([(view, 2)])
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         """NT-Xent over both views of the batch, which go through the network as one batch, as the authors' do."""
@@ -161,7 +185,7 @@ class SimCLR(Method):
         return StepOutput(loss, {"positives_found": found.float().mean(), "spread": spread(projections.detach())})
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
-        """Where all projections are alike, each of the 2N - 1 candidates is as likely, and nothing has a gradient."""
+        """If all projections are alike, the 2N - 1 candidates are equally likely and the gradient is 0."""
         near = {"loss": uniform(2 * batch_size - 1), "spread": NO_SPREAD}
         return [Sign(near, "all projections are alike", "a lower optimizer.base_lr, a larger --batch-size")]
 

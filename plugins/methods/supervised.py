@@ -1,25 +1,23 @@
 """Supervised: training with labels, the baseline (Goyal et al. 2017, arXiv 1706.02677; DeiT, 2020, arXiv 2012.12877).
 
-A linear layer on the backbone's features says the class of one random crop; the loss is the cross-entropy
+A linear layer on the backbone's features predicts the class of one random crop; the loss is the cross-entropy
 
     loss = mean over the batch of -log softmax(W f(x) + b)[label]
 
-with a share of the target spread over all classes on ViTs (label smoothing, DeiT). The one method that sees labels.
+with part of the target spread over all classes on ViTs (label smoothing, DeiT). The only method that sees labels.
 
-What differs: a convnet has a cosine in place of steps at epochs 30, 60 and 80, and no decay on norms and biases; a ViT
-has random crops and flips only, none of DeiT's RandAugment, mixup, CutMix, erasing and repeated samples, so expect
-less than its 79.8. As everywhere here, the judges read the backbone's features, not the classifier trained with it.
+What differs: convnets are trained with a cosine schedule instead of steps at epochs 30, 60 and 80, and without decay on
+norms and biases; ViTs with random crops and flips only, without DeiT's RandAugment, mixup, CutMix, erasing and repeated
+samples, so expect less than its 79.8. As for every method, the backbone's features are evaluated, not the classifier.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from torch import nn
 from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
-from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.patch_sizes import view_px
 from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
@@ -28,39 +26,56 @@ from ssl_bench.settings import Settings, setting
 
 
 class SupervisedSettings(Settings):
-    """Settings of supervised training; null is decided from the data before the run, and then stands in the recipe."""
+    """Settings of supervised training; null is decided from the data before the run and then recorded in the recipe."""
 
-    classes: int | None = setting(None, "Number of classes; null: the data set's.", unit="classes", ge=2)
+    classes: int | None = setting(None, "Number of classes; null: the dataset's.", unit="classes", ge=2)
     crop_px: int | None = setting(None, "Side of the view; null: the image's.", unit="px", ge=1)
     scale: AreaRange = setting((0.08, 1.0), "Area of the view, of the image's.", source="Goyal, section 5.1")
     label_smoothing: float = setting(
-        0.0, "Share of the target spread over all classes.", source="DeiT, table 9", ge=0, lt=1
+        0.0, "Part of the target that is spread over all classes.", source="DeiT, table 9", ge=0, lt=1
     )
     drop_path: float = setting(0.0, "Stochastic depth of the backbone.", source="DeiT, table 9", ge=0, lt=1)
 
 
-DEIT: dict[str, Any] = {
-    "training.epochs": 300,
-    "training.batch_size": 1024,
+DEIT = {
     "method.label_smoothing": 0.1,
     "method.drop_path": 0.1,
+    "optimizer.base_lr": 2.5e-4,  # 5e-4 at 512
+    "optimizer.warmup_epochs": 5,
+    "optimizer.final_lr": 1e-5,
+    "optimizer.weight_decay": 0.05,
+    "optimizer.final_weight_decay": None,
+    "training.epochs": 300,
+    "training.batch_size": 1024,
 }
-DEIT |= {"optimizer.base_lr": 2.5e-4, "optimizer.warmup_epochs": 5, "optimizer.final_lr": 1e-5}  # 5e-4 at 512
-DEIT |= {"optimizer.weight_decay": 0.05, "optimizer.final_weight_decay": None}
-GOYAL: dict[str, Any] = {
-    "training.epochs": 90,
-    "training.batch_size": 256,
+GOYAL = {
     "method.label_smoothing": 0.0,
     "method.drop_path": 0.0,
+    "optimizer.name": "sgd",
+    "optimizer.base_lr": 0.1,
+    "optimizer.final_lr": 0.0,
+    "optimizer.weight_decay": 1e-4,
+    "training.epochs": 90,
+    "training.batch_size": 256,
 }
-GOYAL |= {"optimizer.name": "sgd", "optimizer.base_lr": 0.1, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 1e-4}
 PRESETS = {
     "paper": Preset("ImageNet: DeiT's values on a ViT, Goyal's on a convnet", DEIT, GOYAL),
     "small-data": Preset(
         "small images by the thousand, minutes to hours: milder crops, a small batch",
-        {"method.scale": (0.2, 1.0), "training.batch_size": 64, "optimizer.base_lr": 4e-3}
-        | {"optimizer.warmup_epochs": 0.4, "optimizer.weight_decay": 0.05, "optimizer.final_weight_decay": None},
-        {"optimizer.name": "sgd", "optimizer.base_lr": 0.1, "optimizer.final_lr": 0.0, "optimizer.weight_decay": 5e-4},
+        {
+            "method.scale": (0.2, 1.0),
+            "optimizer.base_lr": 4e-3,
+            "optimizer.warmup_epochs": 0.4,
+            "optimizer.weight_decay": 0.05,
+            "optimizer.final_weight_decay": None,
+            "training.batch_size": 64,
+        },
+        {
+            "optimizer.name": "sgd",
+            "optimizer.base_lr": 0.1,
+            "optimizer.final_lr": 0.0,
+            "optimizer.weight_decay": 5e-4,
+        },
         steps=750,
     ),
 }
@@ -84,16 +99,15 @@ class Supervised(Method):
 
     @classmethod
     def fill(cls, config: SupervisedSettings, situation: Situation) -> SupervisedSettings:
-        """Number of classes and crop from the data; less than two classes, or fewer than the data's, are refused."""
+        """Number of classes and crop from the data. Raises `UserError` for fewer than 2 classes or than the data's."""
         classes = config.classes or situation.classes
         if situation.classes < 2 or classes < situation.classes:
             raise UserError(
-                f"the data set has {situation.classes} classes and method.classes is {config.classes}: 'supervised' "
-                "learns to tell at least two classes apart, and all of the data set's. Use labelled data, or a method "
+                f"the dataset has {situation.classes} classes and method.classes is {config.classes}: 'supervised' "
+                "learns to tell at least two classes apart, and all of the dataset's. Use labeled data, or a method "
                 "that needs no labels (sslbench list)"
             )
-        crop_px = config.crop_px or situation.image_px
-        check_whole_patches("a view (method.crop_px)", crop_px, situation.patch_px)
+        crop_px = view_px(config.crop_px, situation)
         return config.model_copy(update={"classes": classes, "crop_px": crop_px})
 
     @classmethod

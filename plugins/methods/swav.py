@@ -1,36 +1,34 @@
 """SwAV: swapped assignments between views (Caron et al. 2020, arXiv 2006.09882).
 
-Every view becomes a unit vector z, compared with K unit prototypes c. The two global views s also get codes q: how
-Sinkhorn-Knopp assigns the batch to the prototypes so that each is used equally. Each other view t must tell s's code
-(equations 1 to 3 and 6, algorithm 1):
+Every view becomes a unit vector z, compared with K unit prototypes c. The two global views s also get codes q:
+Sinkhorn-Knopp assigns the batch to the prototypes so that each is used equally. From each other view t the code of s is
+predicted (equations 1 to 3 and 6, algorithm 1):
 
     p_t  = softmax(z_t C / tau)              Q_s = sinkhorn(exp(z_s C / epsilon)), rows sum to 1
     loss = mean over pairs (global view s, other view t != s) of  -sum_k q_s log p_t
     c   <- c / |c|                           before every forward pass
 
-In small batches the codes are those of a batch among embeddings of earlier ones, a queue for each global view; it fills
-from an epoch on, helps once it is full, and takes this batch in after the codes. Each prototype receives rows / K of a
-sample, rows = batch + full queue. K > rows is fine (the authors assign 256 rows to 3000 prototypes for 15 epochs);
-refused are more prototypes than images, which leaves nothing to cluster, and a batch of one, whose code is uniform.
+For small batches, codes are computed together with embeddings of earlier batches, one queue for each global view. The
+queue starts to fill at a given epoch, is used once it is full, and receives a batch after that batch's codes are
+computed. Each prototype receives rows / K of a sample, rows = batch + full queue. K > rows is allowed (the authors
+assign 256 rows to 3000 prototypes for 15 epochs); more prototypes than images and a batch of one are refused.
 
-The authors normalise the stored prototypes before each forward pass, outside of the gradient. Here `step` moves
-nothing: they are normalised at the start and by `update`, after each optimizer step: the same numbers in every pass.
+The authors normalize the stored prototypes before each forward pass, outside of the gradient. Here they are normalized
+at the start and by `update` after each optimizer step, because `step` moves nothing: every pass sees the same numbers.
 
 Authors' code: github.com/facebookresearch/swav (main_swav.py, src/, scripts/). As there: the projector's batch norm
 sees all views at once; LARS adapts and decays every parameter; the rate is not scaled with the batch. What differs:
 LARS divides by |g + decay w|, apex's LARC by |g| + decay |w|; warm-up from 0 (theirs at batch 4096: 0.3); prototypes
-rest for exactly 1 epoch (theirs: one step more); a queue need not be a multiple of the batch (theirs is cut); images
-are divided by 0.229 in red (theirs: 0.228); below 96 px the largest blur shrinks with the crop; transformers, which the
-paper lacks, are trained as by DINO (AdamW, biases and norms not decayed). For resnet50w2 and wider the authors take
-method.hidden_dim=8192 and 4 local views.
+are frozen for exactly 1 epoch (theirs: one step more); a queue need not be a multiple of the batch (theirs is cut);
+images are divided by 0.229 in red (theirs: 0.228); below 96 px the largest blur shrinks with the crop; transformers,
+which the paper does not have, are trained as in DINO (AdamW, biases and norms not decayed). For resnet50w2 and wider
+the authors use method.hidden_dim=8192 and 4 local views.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +36,10 @@ from torch.nn import functional
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.collapse_signs import ONE_USED, entropy, uniform
-from ssl_bench.blocks.patch_sizes import check_whole_patches, nearest_whole
+from ssl_bench.blocks.multi_crop import features_of_views, mean_over_pairs
+from ssl_bench.blocks.patch_sizes import multi_crop_px
 from ssl_bench.blocks.sinkhorn import sinkhorn
-from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
 from ssl_bench.errors import UserError
 from ssl_bench.method import (
     Batch,
@@ -57,76 +56,107 @@ from ssl_bench.method import (
 from ssl_bench.setting_types import AreaRange, BlurRange
 from ssl_bench.settings import Settings, setting
 
-CODE, VIEWS, HOW, SMALL = "main_swav.py", "multicropdataset.py", "appendix A.1", "section 4.2, appendix A.6"
+VIEWS = "multicropdataset.py"
+APPENDIX = "appendix A.1"
+QUEUE = "section 4.2, appendix A.6"
 PAPERS_PROTOTYPES = 3000
 
 
 class SwAVSettings(Settings):
-    """SwAV's settings; null is decided from the data before the run, and then stands in the recipe."""
+    """SwAV's settings; null is decided from the data before the run and then recorded in the recipe."""
 
     global_crop_px: int | None = setting(None, "Side of the 2 global views; null: the image's.", unit="px", ge=1)
     local_crop_px: int | None = setting(None, "Side of the local views; null: 96/224 of it.", unit="px", ge=1)
-    local_views: int = setting(6, "Local views an image; 0: no multi-crop.", unit="views", source=HOW, ge=0, le=1000)
-    global_scale: AreaRange = setting((0.14, 1.0), "Area of a global view, of the image's.", source=HOW)
-    local_scale: AreaRange = setting((0.05, 0.14), "Area of a local view, of the image's.", source=HOW)
-    colour_strength: float = setting(
-        1.0, "Jitter of brightness, contrast, saturation (0.8) and hue (0.2) times this.", source=VIEWS, ge=0, le=2.5
+    local_views: int = setting(
+        6, "Local views an image; 0: no multi-crop.", unit="views", source=APPENDIX, ge=0, le=1000
     )
-    grey_probability: float = setting(0.2, "Probability of a grey view.", source=VIEWS, ge=0, le=1)
+    global_scale: AreaRange = setting((0.14, 1.0), "Area of a global view, of the image's.", source=APPENDIX)
+    local_scale: AreaRange = setting((0.05, 0.14), "Area of a local view, of the image's.", source=APPENDIX)
+    color_strength: float = setting(
+        1.0, "Factor of the jitter of brightness, contrast, saturation (0.8) and hue (0.2).", source=VIEWS, ge=0, le=2.5
+    )
+    gray_probability: float = setting(0.2, "Probability of a gray view.", source=VIEWS, ge=0, le=1)
     blur_probability: float = setting(0.5, "Probability of a blurred view.", source=VIEWS, ge=0, le=1)
     blur_sigma_px: BlurRange | None = setting(None, "Blur's range; null: 0.1 to 2 at 96 px.", unit="px", source=VIEWS)
-    hidden_dim: int = setting(2048, "Width of the projector's hidden layer.", source=HOW, ge=1)
-    out_dim: int = setting(128, "Length of embeddings and prototypes.", source=HOW, ge=2)
+    hidden_dim: int = setting(2048, "Width of the projector's hidden layer.", source=APPENDIX, ge=1)
+    out_dim: int = setting(128, "Length of embeddings and prototypes.", source=APPENDIX, ge=2)
     prototypes: int | None = setting(
-        None, "Number of prototypes, K; null: 3000, or a sixtieth of the images if less.", source=HOW, ge=2
+        None, "Number of prototypes, K; null: 3000, or a sixtieth of the images if less.", source=APPENDIX, ge=2
     )
-    temperature: float = setting(0.1, "Temperature tau of predictions.", source=HOW, gt=0)
-    epsilon: float = setting(0.05, "Sinkhorn's temperature; 0.03 where the loss stays at ln K.", source=HOW, gt=0)
-    sinkhorn_iterations: int = setting(3, "Rounds of Sinkhorn-Knopp.", source=HOW, ge=1, le=1000)
-    queue_size: int = setting(0, "Earlier embeddings assigned too, a global view; 0: none.", source=SMALL, ge=0)
-    queue_from_epoch: int = setting(15, "Epoch from which on the queue fills, the first is 0.", source=SMALL, ge=0)
+    temperature: float = setting(0.1, "Temperature tau of predictions.", source=APPENDIX, gt=0)
+    epsilon: float = setting(0.05, "Sinkhorn's temperature; 0.03 where the loss stays at ln K.", source=APPENDIX, gt=0)
+    sinkhorn_iterations: int = setting(3, "Rounds of Sinkhorn-Knopp.", source=APPENDIX, ge=1, le=1000)
+    queue_size: int = setting(
+        0, "Length of each global view's queue of earlier embeddings; 0: none.", source=QUEUE, ge=0
+    )
+    queue_from_epoch: int = setting(
+        15, "First epoch in which the queue fills; the run starts with 0.", source=QUEUE, ge=0
+    )
     freeze_prototypes_epochs: float = setting(
-        1, "How long the prototypes rest at first.", unit="epochs", source="scripts/swav_800ep_pretrain.sh", ge=0
+        1, "How long the prototypes are frozen at first.", unit="epochs", source="scripts/swav_800ep_pretrain.sh", ge=0
     )
 
 
-LARS: dict[str, Any] = {"optimizer.name": "lars", "optimizer.lr_scaling": "none", "optimizer.weight_decay": 1e-6}
-LARS |= {"optimizer.final_weight_decay": None}
-LARGE = LARS | {"optimizer.base_lr": 4.8, "optimizer.final_lr": 4.8e-3, "optimizer.warmup_epochs": 10}
-SMALL_BATCH = LARS | {"optimizer.base_lr": 0.6, "optimizer.final_lr": 6e-4, "optimizer.warmup_epochs": 0}
-PAPER = {"method.prototypes": PAPERS_PROTOTYPES}
+# LARS on convolutional networks, at batch 4096 and at batch 256 (scripts/).
+LARGE_BATCH = {
+    "optimizer.name": "lars",
+    "optimizer.base_lr": 4.8,
+    "optimizer.lr_scaling": "none",
+    "optimizer.warmup_epochs": 10,
+    "optimizer.final_lr": 4.8e-3,
+    "optimizer.weight_decay": 1e-6,
+    "optimizer.final_weight_decay": None,
+}
+SMALL_BATCH = {
+    **LARGE_BATCH,
+    "optimizer.base_lr": 0.6,
+    "optimizer.warmup_epochs": 0,
+    "optimizer.final_lr": 6e-4,
+}
 PRESETS = {
     "paper": Preset(
-        "the paper's best (75.3 linear)", PAPER | {"training.epochs": 800, "training.batch_size": 4096}, LARGE
+        "the paper's best (75.3 linear)",
+        {"method.prototypes": PAPERS_PROTOTYPES, "training.epochs": 800, "training.batch_size": 4096},
+        LARGE_BATCH,
     ),
     "paper-small-batch": Preset(
         "the paper's 400 epochs at batch 256, with a queue (74.3 linear)",
-        PAPER | {"training.epochs": 400, "training.batch_size": 256, "method.queue_size": 3840},
+        {
+            "method.prototypes": PAPERS_PROTOTYPES,
+            "method.queue_size": 3840,
+            "training.epochs": 400,
+            "training.batch_size": 256,
+        },
         SMALL_BATCH,
     ),
     "small-data": Preset(
         "small images by the thousand, minutes to hours: fewer prototypes, sharper codes, milder views, AdamW",
-        {"method.hidden_dim": 512, "method.epsilon": 0.03, "method.local_views": 2, "method.colour_strength": 0.5}
-        | {"method.blur_probability": 0.0, "method.global_scale": (0.5, 1.0), "method.local_scale": (0.2, 0.5)}
-        | {"method.freeze_prototypes_epochs": 0.1, "training.batch_size": 32}
-        | {"optimizer.base_lr": 8e-3, "optimizer.warmup_epochs": 0.4, "optimizer.final_weight_decay": None},
+        {
+            "method.local_views": 2,
+            "method.global_scale": (0.5, 1.0),
+            "method.local_scale": (0.2, 0.5),
+            "method.color_strength": 0.5,
+            "method.blur_probability": 0.0,
+            "method.hidden_dim": 512,
+            "method.epsilon": 0.03,
+            "method.freeze_prototypes_epochs": 0.1,
+            "optimizer.base_lr": 8e-3,
+            "optimizer.warmup_epochs": 0.4,
+            "optimizer.final_weight_decay": None,
+            "training.batch_size": 32,
+        },
         steps=750,
     ),
 }
 
 
 def swapped_prediction(codes: Tensor, scores: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of codes (S, batch, K) and predictions by scores (V, batch, K), over pairs of unlike views.
-
-    The first S of the V views are those with codes. All pairs of view s at once: <q_s, sum_t log p_t - log p_s>.
-    """
-    predicted = functional.log_softmax(scores / temperature, dim=-1)
-    others = predicted.sum(dim=0) - predicted[: len(codes)]
-    return -(codes * others).sum() / (len(codes) * (len(scores) - 1) * codes.shape[1])
+    """Mean cross-entropy of codes (S, batch, K) and predictions from scores (V, batch, K) over pairs s != t."""
+    return -mean_over_pairs(codes, functional.log_softmax(scores / temperature, dim=-1))
 
 
 class SwAV(Method):
-    """SwAV: a view predicts how another one is assigned to prototypes that are used equally."""
+    """SwAV: a view predicts the assignment of another view to prototypes that are used equally."""
 
     Config = SwAVSettings
     presets = PRESETS
@@ -152,48 +182,55 @@ class SwAV(Method):
     @classmethod
     def fill(cls, config: SwAVSettings, situation: Situation) -> SwAVSettings:
         """Crops, blur and prototypes; raises `UserError` for a batch, a queue or prototypes that make no sense."""
-        images, batch, patch_px = situation.train_images, situation.batch_size, situation.patch_px
-        global_px = config.global_crop_px or situation.image_px
-        local_px = config.local_crop_px or nearest_whole(global_px * 96 / 224, patch_px or 8)
-        check_whole_patches("a global view (method.global_crop_px)", global_px, patch_px)
-        check_whole_patches("a local view (method.local_crop_px)", local_px, patch_px)
-        blur = config.blur_sigma_px or (0.1, max(0.2, min(2.0, 2.0 * global_px / 96)))
+        global_px, local_px = multi_crop_px(config.global_crop_px, config.local_crop_px, situation)
+        images, batch = situation.train_images, situation.batch_size
         prototypes = config.prototypes or max(2, min(PAPERS_PROTOTYPES, images // 60))
         if batch < 2:
             raise UserError(
                 "training.batch_size = 1: SwAV assigns a batch to prototypes that are used equally, and a single image "
-                "would always get all of them. Give --batch-size 2 or more; the authors' smallest is 256"
+                "would always be assigned to all of them. Give --batch-size 2 or more; the authors' smallest is 256"
             )
         if config.prototypes and prototypes > images:
             raise UserError(
-                f"method.prototypes = {prototypes} is more than the {images} training images, so that they cannot all "
-                f"be filled. Give {images} or fewer, e.g. --set method.prototypes={max(2, images // 60)}"
+                f"method.prototypes = {prototypes} is more than the {images} training images, so some would get no "
+                f"image. Give {images} or fewer, e.g. --set method.prototypes={max(2, images // 60)}"
             )
         if 0 < config.queue_size < batch:
             raise UserError(
-                f"method.queue_size = {config.queue_size} is smaller than training.batch_size = {batch}, so that the "
-                f"queue would hold less than one batch. Give --set method.queue_size=0 for no queue, or {batch} or more"
+                f"method.queue_size = {config.queue_size} is smaller than training.batch_size = {batch}: the queue "
+                f"would hold less than one batch. Give --set method.queue_size=0 for no queue, or {batch} or more"
             )
-        decided = {"global_crop_px": global_px, "local_crop_px": local_px, "blur_sigma_px": blur}
-        return config.model_copy(update=decided | {"prototypes": prototypes})
+        decided = {
+            "global_crop_px": global_px,
+            "local_crop_px": local_px,
+            "blur_sigma_px": config.blur_sigma_px or blur_range_px(global_px),
+            "prototypes": prototypes,
+        }
+        return config.model_copy(update=decided)
 
     @classmethod
     def make_views(cls, config: SwAVSettings) -> MakeViews:
         """Two global views, then the local ones (MultiCropDataset in multicropdataset.py)."""
-        strength = 0.8 * config.colour_strength
-        colour: Any = {"brightness": strength, "contrast": strength, "saturation": strength}
-        colour |= {"hue": 0.2 * config.colour_strength, "jitter_probability": 0.8}
-        colour |= {"grey_probability": config.grey_probability, "blur_probability": config.blur_probability}
-        colour["blur_sigma_px"] = config.blur_sigma_px or (0.1, 2.0)
-        colour["interpolation"] = "bilinear"  # RandomResizedCrop's default
-        large = Crop(config.global_crop_px or 224, config.global_scale, **colour)
+        strength = 0.8 * config.color_strength
+        large = Crop(
+            crop_px=config.global_crop_px or 224,
+            scale=config.global_scale,
+            interpolation="bilinear",  # RandomResizedCrop's default
+            jitter_probability=0.8,
+            brightness=strength,
+            contrast=strength,
+            saturation=strength,
+            hue=0.2 * config.color_strength,
+            gray_probability=config.gray_probability,
+            blur_probability=config.blur_probability,
+            blur_sigma_px=config.blur_sigma_px or (0.1, 2.0),
+        )
         small = replace(large, crop_px=config.local_crop_px or 96, scale=config.local_scale)
         return MultiCrop([(large, 2), (small, config.local_views)])
 
     def embed(self, views: Sequence[Tensor]) -> Tensor:
-        """Views of (batch, 3, height, width) -> unit vectors (views, batch, out_dim); one size is one batch."""
-        sizes = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[-2:])]
-        projected = self.projector(torch.cat([self.backbone(images) for images in sizes]))
+        """Views of (batch, 3, height, width) -> unit vectors (views, batch, out_dim)."""
+        projected = self.projector(features_of_views(self.backbone, views))
         unit = functional.normalize(projected.to(self.prototypes.dtype), dim=-1)  # not in bf16
         return unit.view(len(views), -1, unit.shape[-1])
 
@@ -201,11 +238,12 @@ class SwAV(Method):
     def codes(self, scores: Tensor, progress: Progress) -> Tensor:
         """Global views' scores (2, batch, K) -> their codes, assigned among the queue's embeddings once it is full.
 
-        Scores of -inf leave a row out of the assignment: so nobody has to ask a device how full the queue is.
+        Until then its scores are -inf, which leaves them out of the assignment without a read of `queued` on the host.
         """
         batch = scores.shape[1]
         if self._queue_is_on(progress):
-            earlier, is_full = functional.linear(self.queue, self.prototypes), self.queued >= self.config.queue_size
+            earlier = functional.linear(self.queue, self.prototypes)
+            is_full = self.queued >= self.config.queue_size
             scores = torch.cat([earlier.masked_fill(~is_full, -torch.inf), scores], dim=1)
         return sinkhorn(scores, self.config.epsilon, self.config.sinkhorn_iterations)[:, -batch:]
 
@@ -219,7 +257,11 @@ class SwAV(Method):
         codes = self.codes(scores[:2].detach(), progress)
         loss = swapped_prediction(codes, scores, self.config.temperature)
         use = functional.softmax(scores[:2].detach().float() / self.config.temperature, dim=-1).mean(dim=(0, 1))
-        logs = {"loss": loss.detach(), "code_entropy": entropy(codes), "prototypes_used": entropy(use).exp()}  # 1 to K
+        logs = {
+            "loss": loss.detach(),
+            "code_entropy": entropy(codes),
+            "prototypes_used": entropy(use).exp(),  # from 1 to K
+        }
         return StepOutput(loss, logs, {"embeddings": embeddings[:2].detach().transpose(0, 1)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -228,12 +270,12 @@ class SwAV(Method):
         return alike if self.backbone.kind == "convnet" else super().parameter_groups()
 
     def before_optimizer(self, progress: Progress) -> None:
-        """Let the prototypes rest at first."""
+        """Freeze the prototypes at first."""
         if progress.step < round(self.config.freeze_prototypes_epochs * progress.steps_per_epoch):
             self.prototypes.grad = None
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        """Put the prototypes back to length 1 for the next forward pass; the newest embeddings enter the queue."""
+        """Normalize the prototypes for the next forward pass and put the newest embeddings into the queue."""
         self.prototypes.data.copy_(functional.normalize(self.prototypes.data, dim=1))
         if self._queue_is_on(progress):
             newest = carry["embeddings"].transpose(0, 1).to(self.queue.dtype)
@@ -242,9 +284,13 @@ class SwAV(Method):
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
         """Embeddings that are alike get uniform codes; the loss then stays at ln K, as the authors' README warns."""
-        near = {"code_entropy": uniform(self.prototypes.shape[0], hair=0.0025)}  # cosines above 0.99, as NO_SPREAD
-        alike = Sign(near, "all embeddings are alike", change := "--set method.epsilon=0.03, a lower optimizer.base_lr")
-        return [alike, Sign({"prototypes_used": ONE_USED}, "one prototype is predicted for every image", change)]
+        change = "--set method.epsilon=0.03, a lower optimizer.base_lr"
+        # cosines above 0.99, as NO_SPREAD
+        uniform_codes = {"code_entropy": uniform(self.prototypes.shape[0], tolerance=0.0025)}
+        return [
+            Sign(uniform_codes, "all embeddings are alike", change),
+            Sign({"prototypes_used": ONE_USED}, "one prototype is predicted for every image", change),
+        ]
 
     def networks(self) -> dict[str, Backbone]:
         """The backbone without projector and prototypes."""

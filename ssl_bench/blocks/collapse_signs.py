@@ -1,6 +1,6 @@
-"""Signs of a collapse: what logs come to when a method stops telling images apart. The collapse doctor watches them.
+"""Signs of a collapse: values that logs take when a method no longer tells images apart, for the collapse doctor.
 
-A sign is a value that a collapse gives exactly and nothing else gives for long: what still learns is noisy.
+A collapse gives such a value exactly; a method that still learns is noisy and does not keep it for long.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ONE_USED: Near = (1.0, 0.2)
 """exp of the entropy of how often each of K choices is taken: K where all are used alike."""
 
 
-def uniform(choices: int, hair: float = 0.01) -> Near:
-    """ln K, in nats: the entropy of equal probabilities of so many choices, and their loss; `hair` is a share of it."""
-    return math.log(choices), hair * math.log(choices)
+def uniform(choices: int, tolerance: float = 0.01) -> Near:
+    """ln K, in nats: entropy and cross-entropy of K = `choices` equal probabilities; `tolerance` is relative to it."""
+    return math.log(choices), tolerance * math.log(choices)
 
 
 def spread(vectors: Tensor) -> Tensor:
-    """(batch, dim) -> (): standard deviation over the batch of l2-normalised vectors, averaged, times sqrt(dim).
+    """(batch, dim) -> (): standard deviation over the batch of l2-normalized vectors, averaged, times sqrt(dim).
 
     About 1 where directions are isotropic, less where vectors share a mean, 0 where all are alike (Chen and He 2020,
     arXiv 2011.10566, section 4.1: "std of the l2-normalized output", there compared with 1 / sqrt(dim)).
@@ -42,10 +42,10 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 def distillation_signs(scores: int, center: str, sharpen: str) -> list[Sign]:
-    """The two collapses of a teacher over so many scores (DINO, arXiv 2104.14294, section 5.3 and figure 7).
+    """The two collapses of a teacher with K = `scores` (DINO, arXiv 2104.14294, section 5.3 and figure 7).
 
     Read from the logs `scores_used`, `teacher_entropy` and `kl`: without centering one score wins, without sharpening
-    all are equal and there is nothing left to predict. `center` and `sharpen` say what to change.
+    all are equal and there is nothing left to predict. `center` and `sharpen` are the advice against each.
     """
     one = Sign({"scores_used": ONE_USED}, "one score wins for every image, as without centering", center)
     flat = {"teacher_entropy": uniform(scores), "kl": NO_DIVERGENCE}

@@ -1,4 +1,4 @@
-"""Parts of projection heads: the MLP, and the linear layer with normalised rows."""
+"""Parts of projection heads: the MLP, and the linear layer with normalized rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def mlp(widths: Sequence[int], *, activation: type[nn.Module] = nn.ReLU, batch_n
     return nn.Sequential(*layers)
 
 
-class NormalisedLinear(nn.Module):
-    """Linear layer without bias whose rows have length 1, or a learnt gain (Salimans and Kingma 2016, 1602.07868).
+class NormalizedLinear(nn.Module):
+    """Linear layer without bias whose rows have length 1, or a learned gain (Salimans and Kingma 2016, 1602.07868).
 
     The scores are divided by the rows' lengths, instead of the rows: the same, for a fraction of the memory traffic
     where there are many rows and few samples.

@@ -1,6 +1,6 @@
 """Pixel operations behind the views: pure numpy on one image, no randomness.
 
-Between ``unpack`` and ``normalise``, a function takes and returns a float32 array ``(channels, height, width)`` in grey
+Between ``unpack`` and ``normalize``, a function takes and returns a float32 array ``(channels, height, width)`` in gray
 levels 0..255 and may write into its argument: keep the result, forget what you passed. Nothing is rounded to whole
 levels between operations, as in torchvision's operations on float tensors. Pillow, and so the DINO authors' pipeline,
 truncates after each one: whole views on a photo are 0.8 levels apart in the mean (``tests/test_views.py``).
@@ -26,7 +26,7 @@ Pixels = NDArray[np.float32]
 Interpolation = Literal["bicubic", "bilinear"]
 
 # ITU-R 601-2 luma, the weights of Pillow's convert("L").
-GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 _BOX_PASSES = 3  # Pillow's ImagingGaussianBlur is called with three passes
 
@@ -48,7 +48,7 @@ def unpack(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def normalise(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """``(levels / 255 - mean) / std`` as a tensor ``(3, height, width)``; a single channel is used for all three."""
     factor, offset = _factor_and_offset(mean, std)
     result = pixels * factor
@@ -68,20 +68,20 @@ def resized_box(
 ) -> Pixels:
     """``(3, crop_px, crop_px)`` of the box (left, top, width, height) of an image ``(height, width, 3)``.
 
-    torch's antialiased uint8 resize: within one grey level of cropping and resizing with Pillow (nothing outside the
+    torch's antialiased uint8 resize: within one gray level of cropping and resizing with Pillow (nothing outside the
     box is seen), in less than half the time where the processor has AVX2.
     """
     left, top, width, height = box_px
-    # Copied because the vectorised kernel wants contiguous channels-last memory; its result is planar.
+    # Copied because the vectorized kernel wants contiguous channels-last memory; its result is planar.
     box = torch.from_numpy(image[top : top + height, left : left + width].copy()).permute(2, 0, 1)[None]
     resized = functional.interpolate(box, size=(crop_px, crop_px), mode=interpolation, antialias=True)[0].numpy()
     return (resized[:, :, ::-1] if flip else resized).astype(np.float32, order="C")
 
 
-def grey(pixels: Pixels) -> Pixels:
+def gray(pixels: Pixels) -> Pixels:
     """Luma of an RGB image, ``(3, height, width)`` to ``(1, height, width)``."""
     # einsum rather than a matrix product: no BLAS, so no threads behind the DataLoader's back.
-    luma: Pixels = np.einsum("c,chw->hw", GREY_WEIGHTS, pixels)
+    luma: Pixels = np.einsum("c,chw->hw", GRAY_WEIGHTS, pixels)
     return luma[None]
 
 
@@ -94,15 +94,15 @@ def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
 def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
     """Blend with the image's mean luma: ``factor * pixels + (1 - factor) * mean``, clipped."""
     channel_sums = np.add.reduce(pixels.reshape(3, -1), axis=1)
-    mean = float(GREY_WEIGHTS.dot(channel_sums)) / pixels[0].size
+    mean = float(GRAY_WEIGHTS.dot(channel_sums)) / pixels[0].size
     pixels *= factor
     pixels += (1.0 - factor) * mean
     return _clip(pixels)
 
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
-    """Blend with the image's luma: ``factor * pixels + (1 - factor) * grey(pixels)``, clipped."""
-    luma = grey(pixels)
+    """Blend with the image's luma: ``factor * pixels + (1 - factor) * gray(pixels)``, clipped."""
+    luma = gray(pixels)
     luma *= 1.0 - factor
     pixels *= factor
     pixels += luma
@@ -112,11 +112,11 @@ def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
 def adjust_hue(pixels: Pixels, turns: float) -> Pixels:
     """Rotate the hue of HSV by ``turns`` (1 is the full circle, -0.5 <= turns <= 0.5), keeping value and saturation.
 
-    The conversion to HSV and back is not needed. With the hue measured in sextants from a channel's own colour, that
+    The conversion to HSV and back is not needed. With the hue measured in sextants from a channel's own color, that
     channel is ``low + chroma * clip(2 - distance, 0, 1)``, ``distance`` in 0..3 around the circle; and for red the
     signed distance times chroma is linear in the channels: ``top - 2 low + green + blue - red``, with the sign of
     ``green - blue``. Green and blue lie two sextants to either side. Everything is kept multiplied by chroma, so that
-    no division (and no special case for grey pixels) is left.
+    no division (and no special case for gray pixels) is left.
     """
     red, green, blue = pixels
     low = np.minimum(np.minimum(red, green), blue)
@@ -172,8 +172,8 @@ def gaussian_blur(pixels: Pixels, sigma_px: float) -> Pixels:
     margin = whole + 1
     row = width + 2 * margin
     source, target = np.zeros((2, channels, height + 2 * margin, row), dtype=np.float32)
-    centre = (slice(None), slice(margin, margin + height), slice(margin, margin + width))
-    source[centre] = pixels
+    center = (slice(None), slice(margin, margin + height), slice(margin, margin + width))
+    source[center] = pixels
     for axis, length, stride in ((2, width, 1), (1, height, row)):
         offset = margin * stride
         for _ in range(_BOX_PASSES):
@@ -190,11 +190,11 @@ def gaussian_blur(pixels: Pixels, sigma_px: float) -> Pixels:
                 sums += levels[shift : shift + span]
             source, target = target, source
     mean_of_boxes = (2.0 * radius + 1.0) ** (-2 * _BOX_PASSES)
-    np.multiply(source[centre], np.float32(mean_of_boxes), out=pixels)
+    np.multiply(source[center], np.float32(mean_of_boxes), out=pixels)
     return pixels
 
 
-def solarise(pixels: Pixels, threshold: float) -> Pixels:
-    """Invert (``255 - level``) what is at or above ``threshold`` grey levels."""
+def solarize(pixels: Pixels, threshold: float) -> Pixels:
+    """Invert (``255 - level``) what is at or above ``threshold`` gray levels."""
     np.subtract(255.0, pixels, out=pixels, where=pixels >= threshold)
     return pixels

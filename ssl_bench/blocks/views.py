@@ -7,14 +7,14 @@ the number of workers or threads. Images are RGB; other modes are the reader's d
 
 DINO's two global and eight local views (Caron et al. 2021, ``DataAugmentationDINO`` in the authors' main_dino.py)::
 
-    colour = Crop(
+    color = Crop(
         crop_px=224, scale=(0.4, 1.0), jitter_probability=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1,
-        grey_probability=0.2,
+        gray_probability=0.2,
     )
     views = MultiCrop([
-        (replace(colour, blur_probability=1.0), 1),
-        (replace(colour, blur_probability=0.1, solarise_probability=0.2), 1),
-        (replace(colour, crop_px=96, scale=(0.05, 0.4), blur_probability=0.5), 8),
+        (replace(color, blur_probability=1.0), 1),
+        (replace(color, blur_probability=0.1, solarize_probability=0.2), 1),
+        (replace(color, crop_px=96, scale=(0.05, 0.4), blur_probability=0.5), 8),
     ])
     first, second, *local = views(image, random.Random(f"{seed} {epoch} {index}"))
 """
@@ -25,7 +25,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,18 +60,18 @@ class ViewParameters(NamedTuple):
     box_px: tuple[int, int, int, int]  # left, top, width, height in the image
     flip: bool
     jitter: tuple[tuple[str, float], ...]  # (operation, factor; turns for hue) in the order of application
-    grey: bool
+    gray: bool
     blur_sigma_px: float | None
-    solarise: bool
+    solarize: bool
 
 
 @dataclass(frozen=True)
 class Crop:
     """Settings of one kind of view, and the view function itself: ``crop(image, rng)``.
 
-    In order: random resized crop, horizontal flip, colour jitter, grey, Gaussian blur, solarisation, normalisation.
+    In order: random resized crop, horizontal flip, color jitter, gray, Gaussian blur, solarization, normalization.
     Whatever is not named stays off, except the flip. Distributions are torchvision's (``RandomResizedCrop``,
-    ``ColorJitter``) and, for blur and solarisation, those of the DINO authors' utils.py.
+    ``ColorJitter``) and, for blur and solarization, those of the DINO authors' utils.py.
 
     Raises:
         ValueError: a setting is outside its range; the message names it.
@@ -86,17 +86,30 @@ class Crop:
     brightness: float = 0.0  # b: factor uniform in [max(0, 1 - b), 1 + b]; the same for contrast and saturation
     contrast: float = 0.0
     saturation: float = 0.0
-    hue: float = 0.0  # h: uniform in [-h, h] turns of the colour circle, at most 0.5
-    grey_probability: float = 0.0
+    hue: float = 0.0  # h: uniform in [-h, h] turns of the color circle, at most 0.5
+    gray_probability: float = 0.0
     blur_probability: float = 0.0
     blur_sigma_px: tuple[float, float] = (0.1, 2.0)  # uniform, in pixels of the crop; DINO's at 224 and at 96 px alike
-    solarise_probability: float = 0.0
-    solarise_threshold: float = 128.0  # grey level, 0..256; PIL.ImageOps.solarize's default
+    solarize_probability: float = 0.0
+    solarize_threshold: float = 128.0  # gray level, 0..256; PIL.ImageOps.solarize's default
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    # Earlier spellings, for plugins that were written with them.
+    grey_probability: InitVar[float | None] = None
+    solarise_probability: InitVar[float | None] = None
+    solarise_threshold: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
-        probabilities = [name for name in self.__dataclass_fields__ if name.endswith("_probability")]
+    def __post_init__(
+        self, grey_probability: float | None, solarise_probability: float | None, solarise_threshold: float | None
+    ) -> None:
+        for name, earlier in (
+            ("gray_probability", grey_probability),
+            ("solarize_probability", solarise_probability),
+            ("solarize_threshold", solarise_threshold),
+        ):
+            if earlier is not None:
+                object.__setattr__(self, name, earlier)
+        probabilities = [field.name for field in fields(self) if field.name.endswith("_probability")]
         ranges: list[tuple[str, Sequence[float], float, float]] = [
             ("crop_px", (self.crop_px,), 1, math.inf),
             ("scale", self.scale, 1e-9, 1),
@@ -114,7 +127,7 @@ class Crop:
             raise ValueError(f"interpolation = {self.interpolation!r}: give 'bicubic' or 'bilinear'.")
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """A view ``(3, crop_px, crop_px)`` of an RGB image, normalised to ``mean`` and ``std``."""
+        """A view ``(3, crop_px, crop_px)`` of an RGB image, normalized to ``mean`` and ``std``."""
         return self.apply(operations.unpack(image), self.draw(image.width, image.height, rng))
 
     def draw(self, width: int, height: int, rng: random.Random) -> ViewParameters:
@@ -123,9 +136,9 @@ class Crop:
             box_px=self._draw_box(width, height, rng),
             flip=rng.random() < self.flip_probability,
             jitter=self._draw_jitter(rng) if rng.random() < self.jitter_probability else (),
-            grey=rng.random() < self.grey_probability,
+            gray=rng.random() < self.gray_probability,
             blur_sigma_px=rng.uniform(*self.blur_sigma_px) if rng.random() < self.blur_probability else None,
-            solarise=rng.random() < self.solarise_probability,
+            solarize=rng.random() < self.solarize_probability,
         )
 
     def _draw_box(self, width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
@@ -162,13 +175,21 @@ class Crop:
         pixels = operations.resized_box(image, drawn.box_px, self.crop_px, self.interpolation, drawn.flip)
         for name, factor in drawn.jitter:
             pixels = _JITTER[name](pixels, factor)
-        if drawn.grey:
-            pixels = operations.grey(pixels)  # one channel from here on; normalisation spreads it over three
+        if drawn.gray:
+            pixels = operations.gray(pixels)  # one channel from here on; normalization spreads it over three
         if drawn.blur_sigma_px is not None:
             pixels = operations.gaussian_blur(pixels, drawn.blur_sigma_px)
-        if drawn.solarise:
-            pixels = operations.solarise(pixels, self.solarise_threshold)
-        return operations.normalise(pixels, self.mean, self.std)
+        if drawn.solarize:
+            pixels = operations.solarize(pixels, self.solarize_threshold)
+        return operations.normalize(pixels, self.mean, self.std)
+
+
+def blur_range_px(crop_px: int) -> tuple[float, float]:
+    """Range of the blur's standard deviation in crops of `crop_px`: the papers' 0.1 to 2 px, less below 96 px.
+
+    The papers blur local views of 96 px as widely as views of 224 px; smaller crops are blurred in proportion.
+    """
+    return 0.1, max(0.2, min(2.0, 2.0 * crop_px / 96))
 
 
 class MultiCrop:
@@ -198,7 +219,7 @@ def evaluation_transform(
     std: tuple[float, float, float] = IMAGENET_STD,
     squash: bool = False,
 ) -> Callable[[Image.Image], Tensor]:
-    """The deterministic view for evaluation: ``(3, crop_px, crop_px)`` from the centre of an RGB image.
+    """The deterministic view for evaluation: ``(3, crop_px, crop_px)`` from the center of an RGB image.
 
     The shorter side is first resized to ``resize_px`` (None: left as it is) with Pillow, so that pixels equal those of
     torchvision's Resize and CenterCrop, with which published numbers were made. The defaults are DINO's eval_knn.py.
@@ -233,10 +254,10 @@ def _evaluation_view(
         else:
             image = image.resize((width, height), resample)
     if min(image.size) < crop_px:
-        raise ValueError(f"An image of {image.size} px has no centre of {crop_px} px: set resize_px.")
+        raise ValueError(f"An image of {image.size} px has no center of {crop_px} px: set resize_px.")
     left, top = (round((side - crop_px) / 2) for side in image.size)
     pixels = operations.unpack(image)[top : top + crop_px, left : left + crop_px]
-    return operations.normalise(pixels.transpose(2, 0, 1).astype(np.float32, order="C"), mean, std)
+    return operations.normalize(pixels.transpose(2, 0, 1).astype(np.float32, order="C"), mean, std)
 
 
 def _resized_center(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.width import print_folded
+from ssl_bench.cli.terminal import terminal
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ssl_bench.registry.entry_points import Kind, Plugin
+
+BROKEN = "BROKEN: "
+WIDE = 70
+"""Characters of a terminal from which on papers have a column of their own."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,10 +50,14 @@ def register(app: typer.Typer) -> None:
             faults |= _tried([plugin for plugin in found if not faults[plugin]], seconds)
         if as_json:
             print_json({"plugins": [_plain(plugin, words) for plugin, words in faults.items()]})
+        console = terminal()
         for one in () if as_json else shown:
-            print(f"{one}s")
-            lines = _lines({p: words for p, words in faults.items() if p.kind == one})
-            print_folded(lines or ["  none installed"], 6)
+            rows = _rows({p: words for p, words in faults.items() if p.kind == one})
+            if console is None:
+                print(f"{one}s")
+                print("\n".join(_lines(rows) or ["  none installed"]))
+            else:
+                _draw(console, f"{one}s", rows)
         broken = [f"{p.kind} {p.name} of {p.origin}" for p, words in faults.items() if words]
         if check and broken:
             print(f"broken: {', '.join(broken)}. Everything else works", file=sys.stderr)
@@ -78,12 +88,46 @@ def _plain(plugin: Plugin, fault: str) -> dict[str, str | None]:
     }
 
 
-def _lines(faults: dict[Plugin, str]) -> list[str]:
-    """One line a plugin; what is broken says why in the place of what it is."""
+class _Row(NamedTuple):
+    name: str
+    origin: str
+    paper: str
+    summary: str
+    """What it is, or why it is broken."""
+
+
+def _rows(faults: dict[Plugin, str]) -> list[_Row]:
     rows = []
     for plugin, fault in faults.items():
         summary, paper = plugin.describe()
-        rows.append((plugin.name, plugin.origin, paper, f"BROKEN: {fault}" if fault else summary))
+        rows.append(_Row(plugin.name, plugin.origin, paper, f"{BROKEN}{fault}" if fault else summary))
+    return rows
+
+
+def _draw(console: Console, title: str, rows: list[_Row]) -> None:
+    """The plugins of a kind on a terminal: name, what it is, paper; and the package of a third-party one."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from ssl_bench.registry import HOME
+
+    console.print(Text(title, style="bold cyan"))
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    drawn.add_column(no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for row in rows:
+        about = [row.paper] if row.paper else []
+        about += [] if row.origin.partition(" ")[0] == HOME else [row.origin]
+        name = Text(f"  {row.name}", style="bold")
+        summary = Text(row.summary, style="red" if row.summary.startswith(BROKEN) else "")
+        rest = Text("\n".join(about), style="dim", no_wrap=True)
+        drawn.add_row(*((name, summary, rest) if console.width >= WIDE else (name, Group(summary, rest))))
+    console.print(drawn if rows else "  none installed")
+
+
+def _lines(rows: list[_Row]) -> list[str]:
+    """One line a plugin, in columns."""
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     return [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 1), strict=True) if width).rstrip()

@@ -23,17 +23,17 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         for one in evaluation.measurements:
             if one.primary:
                 name = f"{evaluation.evaluator} ({one.metric})"
-                primary.setdefault(name, {})[evaluation.subject] = one
+                primary.setdefault(name, {})["before" if evaluation.before_training else "trained"] = one
                 data[name] = "test" if evaluation.data == record.data.name else evaluation.data
     print()
     print(f"{'':34}{record.backbone.start:>12}{'trained':>12}{'change':>10}")
     for name, values in primary.items():
-        both = "untrained" in values and "trained" in values
-        change = f"{values['trained'].value - values['untrained'].value:+.1f}" if both else ""
-        cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("untrained", "trained")]
+        both = "before" in values and "trained" in values
+        change = f"{values['trained'].value - values['before'].value:+.1f}" if both else ""
+        cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("before", "trained")]
         unit = next(iter(values.values()))
         print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
-        ends = [interval_text(values[subject]) if subject in values else "" for subject in ("untrained", "trained")]
+        ends = [interval_text(values[subject]) if subject in values else "" for subject in ("before", "trained")]
         if any(ends):
             noise = "the difference is within noise" if both and within_noise(*values.values()) else ""
             print(f"  {'  95 % interval':32}{ends[0]:>12}{ends[1]:>12}{'':10}   {noise}".rstrip())
@@ -42,28 +42,32 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
     print(f"record  {run_dir / 'record.json'}")
-    remark = below_untrained(primary)
+    remark = below_the_start(primary, record.backbone.start)
     if remark:
         print(f"\nremark  {remark}")
     for label, advised in zip(("next", "", ""), next_commands(record, run_dir), strict=False):
         print(f"{label:8}{advised}")
 
 
-def below_untrained(primary: Mapping[str, Mapping[str, Any]]) -> str:
-    """What to say of a run whose training made every accuracy worse; "" where one is as good as untrained, or better.
+def below_the_start(primary: Mapping[str, Mapping[str, Any]], start: str) -> str:
+    """What to say of a run whose training made every accuracy worse; "" where one is as good as before, or better.
 
-    `primary` is name -> subject -> measurement. Evaluators of other kinds than k-NN and probe are left out where those
-    two are there: masks and clips are known to fall while accuracy grows.
+    `primary` is name -> "before" or "trained" -> measurement, `start` "untrained" or "pretrained". Evaluators of other
+    kinds than k-NN and probe are left out where those two are there: masks and clips are known to fall while accuracy
+    grows.
     """
     names = [name for name in primary if name.startswith(("knn ", "linear-probe "))]
-    pairs = [primary[name] for name in names if {"untrained", "trained"} <= primary[name].keys()]
-    falls = [pair["trained"].value < pair["untrained"].value for pair in pairs]
+    pairs = [primary[name] for name in names if {"before", "trained"} <= primary[name].keys()]
+    falls = [pair["trained"].value < pair["before"].value for pair in pairs]
     if not falls or not all(falls):
         return ""
+    lost = "taught the network less than its random weights know"
+    if start == "pretrained":
+        lost = "lost some of what the weights it started from know"
     return (
-        "every accuracy is below the untrained network's: this training taught the network less than its random "
-        "weights know. Common causes: too few steps (--epochs), a learning rate that does not suit the batch "
-        "(--set optimizer.base_lr=...), crops too small to show the object, or a preset for other data (--preset)."
+        f"every accuracy is below the {start} network's: this training {lost}. Common causes: too few steps "
+        "(--epochs), a learning rate that does not suit the batch (--set optimizer.base_lr=...), crops too small to "
+        "show the object, or a preset for other data (--preset)."
     )
 
 

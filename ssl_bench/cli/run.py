@@ -81,6 +81,14 @@ def run(
     ] = None,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            metavar="RUN|FILE",
+            help="start every network of the method from a finished run's weights or a .safetensors file",
+        ),
+    ] = None,
     eval_every: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate every network of the method (k-NN) after each N-th epoch")
     ] = None,
@@ -117,6 +125,7 @@ def run(
         more_evaluators=more_evaluators,
         values=named | paths | parse_assignments(set_ or []),
         recipe_file=recipe,
+        init=init,
     )
     resolved, start = plan_run(
         request, results=results, run_id=run_id, resume=resume, restart=restart,

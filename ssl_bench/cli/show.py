@@ -174,13 +174,14 @@ def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
     about: dict[tuple[str, str, str, str], tuple[str, str, int]] = {}
     intervals: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.made_utc):
+        subject = start if evaluation.before_training else "trained"
         for m in evaluation.measurements:
             on = data_title(evaluation.data, evaluation.synthetic)
             key = (evaluation.evaluator, m.metric, m.protocol.text, on)
-            found.setdefault(key, {})[evaluation.subject] = m.value
+            found.setdefault(key, {})[subject] = m.value
             about[key] = ("*" if m.primary else " ", m.unit, m.n)
             if m.interval is not None:
-                intervals.setdefault(key, {})[evaluation.subject] = interval_text(m)
+                intervals.setdefault(key, {})[subject] = interval_text(m)
     if not found:
         return ["  nothing was measured"]
     width = max(len(f"{evaluator} {metric}") for evaluator, metric, _, _ in found)
@@ -191,7 +192,7 @@ def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
             lines.append(f"      {protocol}")  # once below all numbers that follow it
         protocol = key[2]
         star, unit, n = about[key]
-        texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in ("untrained", "trained")]
+        texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in (start, "trained")]
         lines.append(f"  {star} {f'{key[0]} {key[1]}':<{width}}{texts[0]:>10}{texts[1]:>10}  {unit} of {n:,}, {key[3]}")
         if key in intervals:
             ends = ", ".join(f"{subject} {interval}" for subject, interval in intervals[key].items())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +10,20 @@ import typer
 
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import RESULTS
-from ssl_bench.errors import UserError
+from ssl_bench.cli.terminal import terminal
+from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.hints import command
 
 if TYPE_CHECKING:
     from ssl_bench.tables.table import Table
 
+FORMATS = ("md", "csv")
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
 
-    @app.command(epilog="Example: sslbench table comparison")
+    @app.command(epilog="Example: sslbench table comparison --where method=dino --sort knn")
     def table(
         name: Annotated[
             str | None,
@@ -31,6 +32,22 @@ def register(app: typer.Typer) -> None:
                 help="a table of sslbench's (--list), or a description of your own (.toml) "
                 "[default: each of sslbench's that there are records for]",
             ),
+        ] = None,
+        where: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="KEY=VALUE",
+                help="only runs with this method, arch, data, seed, status or setting, e.g. method=dino or "
+                "training.epochs=3; repeatable",
+            ),
+        ] = None,
+        sort: Annotated[
+            str | None,
+            typer.Option(metavar="COLUMN", help="sort rows by this column, best first; -COLUMN: worst first"),
+        ] = None,
+        style: Annotated[
+            str | None,
+            typer.Option("--format", metavar="md|csv", help="what is printed [default: md; drawn on a terminal]"),
         ] = None,
         results: Annotated[
             Path, typer.Option(metavar="DIR", help="where runs/ is read and tables/ is written")
@@ -42,13 +59,17 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Fold the records under results/ into tables.
 
-        Prints Markdown and writes DIR/tables/ID.md and ID.csv. Mean and standard deviation are over seeds; published
-        figures stand in columns of their own. Exit status 1 when a record could not be read; the others are tabulated.
+        Draws them on a terminal, prints Markdown elsewhere, and writes DIR/tables/ID.md and ID.csv, unless --where or
+        --sort asks for another view. Mean and standard deviation are over seeds; published figures stand in columns of
+        their own. Exit status 1 when a record could not be read; the others are tabulated.
         """
         from ssl_bench.records.odd_values import read_usable
+        from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
 
+        if style is not None and style not in FORMATS:
+            raise unknown_name("format", style, FORMATS, "sslbench table --help")
         if list_tables:
             known = built_in_tables()
             if as_json:
@@ -59,16 +80,23 @@ def register(app: typer.Typer) -> None:
         sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
         found, problems = read_usable(results)
         records = [record for _, record in found]
-        tables = [fold(source.description, records, source.published) for source in sources]
+        tables = [fold(narrowed(s.description, records, where or ()), records, s.published) for s in sources]
         filled = [table for table in tables if table.blocks]
-        written = [path for table in filled for path in _write(table, results / "tables")]  # before a pipe can close
+        if sort:
+            sortable = [table for table in filled if sort.removeprefix("-") in sorting_names(table)] or filled[-1:]
+            filled = [sorted_by(table, sort) if table in sortable else table for table in filled]
+        whole = [] if where or sort else filled  # the files hold all runs, in the description's order
+        written = [path for table in whole for path in _write(table, results / "tables")]  # before a pipe can close
         if as_json:
             from ssl_bench.tables.plain import to_plain
 
             shown = [to_plain(table) for table in filled or tables[:1]]
             print_json({"tables": shown, "written": list(map(str, written)), "left_out": problems})
+        elif style == "csv":
+            _print_csv(filled or tables[:1])
         else:
-            _print(tables, filled, written)
+            _print(filled or tables[:1], drawn=style is None)
+            _print_written(whole, written)
             if records and not filled:
                 print(f"none of the {len(records)} records under {results / 'runs'} counts for this table")
             elif not records:
@@ -80,11 +108,31 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(1)
 
 
-def _print(tables: list[Table], filled: list[Table], written: list[Path]) -> None:
-    for table in filled or tables[:1]:
-        # what is printed in papers is long and always the same: on screen only while there is nothing else to show
-        print(_for_screen(table, published_lists=not table.blocks))
-    for table, markdown, csv in zip(filled, written[::2], written[1::2], strict=True):
+def _print(tables: list[Table], *, drawn: bool) -> None:
+    """What is printed in papers is long and always the same: shown only while there is nothing else to show."""
+    console = terminal() if drawn else None
+    for table in tables:
+        if console is None:
+            from ssl_bench.tables.render import to_markdown
+
+            print(to_markdown(table, published_lists=not table.blocks))
+        else:
+            from ssl_bench.tables.terminal import draw
+
+            draw(console, table, published_lists=not table.blocks)
+
+
+def _print_csv(tables: list[Table]) -> None:
+    from ssl_bench.tables.render import to_csv
+
+    if len(tables) > 1:
+        names = ", ".join(table.description.id for table in tables)
+        raise UserError(f"--format csv prints one table, and there are records for {names}: name one of them")
+    print(to_csv(tables[0]), end="")
+
+
+def _print_written(tables: list[Table], written: list[Path]) -> None:
+    for table, markdown, csv in zip(tables, written[::2], written[1::2], strict=True):
         for published in table.published:
             print(f"published: {len(published.rows)} printed rows ({published.data}) stand in {markdown}")
         print(f"written: {markdown}, {csv}")
@@ -108,21 +156,3 @@ def _make(folder: Path) -> None:
         raise UserError(
             f"cannot make the folder {folder}: {error.strerror}. Choose another with --results DIR"
         ) from None
-
-
-def _for_screen(folded: Table, published_lists: bool) -> str:
-    """Markdown; in a terminal that is too narrow for it, words fold within the cells instead of across the table."""
-    from ssl_bench.tables.render import folded_grid, to_markdown
-
-    text = to_markdown(folded, published_lists=published_lists)
-    width = shutil.get_terminal_size().columns
-    if sys.stdout is None or not sys.stdout.isatty() or max(len(line) for line in text.splitlines()) <= width:
-        return text
-    if any(len(line) > width for line in text.splitlines() if line.startswith("|")):
-        text = to_markdown(folded, published_lists=published_lists, write_grid=lambda grid: folded_grid(grid, width))
-    return "\n".join(line if len(line) <= width else _wrapped(line, width) for line in text.splitlines())
-
-
-def _wrapped(line: str, width: int) -> str:
-    indent = "  " if line.startswith("- ") else ""
-    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

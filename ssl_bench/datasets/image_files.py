@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
@@ -201,7 +202,17 @@ def is_complete(counts: tuple[int, int, int], official: tuple[int, int, int], fr
     return same_test and abs(counts[1] - fraction * official[1]) <= slack
 
 
-def decide_image_px(split: ImageFiles, config: FilesConfig) -> int:
+class SizedSplit(Protocol):
+    """A split that tells the sizes of its images without decoding them."""
+
+    def __len__(self) -> int: ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        ...
+
+
+def decide_image_px(split: SizedSplit, config: FilesConfig) -> int:
     """`config.image_px`, or what the headers say: all up to `HEADERS`, else that many, evenly chosen.
 
     A median shorter side of at most 96 px is rounded to a multiple of 16 (28 to 32, 64 to 64); larger images get 224.

@@ -1,8 +1,9 @@
-"""What the user wrote behind --data, a name or a folder, to an open data set; or to the words that help.
+"""What the user wrote behind --data, a name or a path, to an open data set; or to the words that help.
 
 - `shapes`: a registered name. It wins over a folder of that name, which is written `./shapes`.
-- `~/birds`: a folder; each registered data set is asked whether it recognises the layout.
-- `cifar10:~/data`: a folder, read as the data set of that name.
+- `~/birds`, `birds.npz`: a folder or file; each registered data set is asked whether it recognises it.
+- `birds-{000..012}.tar`: a pattern of files, for the data sets that read several.
+- `cifar10:~/data`: a path, read as the data set of that name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.listing import subfolders
-from ssl_bench.datasets.reading import shown
+from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.setting_types import absolute_path
 from ssl_bench.settings import parse_settings
@@ -27,6 +28,10 @@ HELP = "sslbench run --help"
 
 Known = Mapping[str, Callable[[], type[Dataset]]]
 """Name to something that loads the class; a plugin that cannot be loaded raises `UserError` there."""
+
+PATTERN_SIGNS = "*?[{"
+"""What tells a pattern of files from a path."""
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 _MEANT = {
     "train": ("train", "training", "trn"),
@@ -44,7 +49,7 @@ class Found:
 
 
 def find_dataset(text: str, known: Known) -> Found:
-    """The data set that `text` (a name, a folder, or NAME:FOLDER) means; reads folder names only.
+    """The data set that `text` (a name, a folder or file, or NAME:PATH) means; reads names only.
 
     Raises `UserError` saying what was found instead.
     """
@@ -54,10 +59,11 @@ def find_dataset(text: str, known: Known) -> Found:
         return _named(text, known)
     name, colon, rest = text.partition(":")
     if colon and name in known and (os.path.isabs(rest) or not os.path.lexists(text)):
-        return Found(name, known[name](), _folder(rest or ".", known))
+        kind = known[name]()
+        return Found(name, kind, _place(rest or ".", known, kind.may_be_missing))
     if "://" in text:
         raise UserError(f"{text!r} is an address; nothing is downloaded here. Give the unpacked folder.")
-    path = _folder(text, known)
+    path = _place(text, known, any(sign in text for sign in PATTERN_SIGNS))
     broken: list[str] = []
     fitting = {name: kind for name, kind in _loaded(known, broken) if _fits(kind, path)}
     for general in (UNLABELLED, GENERAL):
@@ -65,9 +71,11 @@ def find_dataset(text: str, known: Known) -> Found:
             fitting.pop(general, None)
     if len(fitting) > 1:
         names = sorted(fitting)
-        raise UserError(f"{shown(path)}/ fits the layouts of {' and '.join(names)}. Say which: {names[0]}:{text}")
+        slash = "/" if path.is_dir() else ""
+        raise UserError(f"{shown(path)}{slash} fits the layouts of {' and '.join(names)}. Say which: {names[0]}:{text}")
     if not fitting:
-        raise UserError("\n".join([explain(path, known), *(f"Not asked: {reason}" for reason in broken)]))
+        words = explain(path, known) if path.is_dir() else explain_file(path, text, known)
+        raise UserError("\n".join([words, *(f"Not asked: {reason}" for reason in broken)]))
     if list(fitting) == [UNLABELLED] and (almost := _almost_labeled(path, known)):
         raise UserError(f"{almost} To train on its images without labels: {UNLABELLED}:{text}")
     (name, kind) = next(iter(fitting.items()))
@@ -100,7 +108,11 @@ def explain(path: Path, known: Known) -> str:
     almost = _almost_labeled(path, known)
     if almost:
         return almost
-    some = ", ".join(sorted(name for name in os.listdir(path) if not name.startswith("."))[:5]) or "hidden files only"
+    names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    file = next((path / name for name in names[:200] if _is_read_as_file(path / name, known)), None)
+    if file is not None:
+        return f"{here}/ is not read as a whole. Did you mean the file {shown(file)}?"
+    some = ", ".join(names[:5]) or "hidden files only"
     layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
     return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
 
@@ -124,6 +136,24 @@ def _almost_labeled(path: Path, known: Known) -> str:
     return ""
 
 
+def explain_file(path: Path, text: str, known: Known) -> str:
+    """Why a file, or a pattern of files, is no data set that anything knows, and what to do about it."""
+    if not path.is_file():  # a pattern
+        try:
+            _place(text, known, may_be_missing=False)
+        except UserError as error:
+            return str(error)
+    name = path.name.lower()
+    if name.endswith(PACKED):
+        return f"{shown(path)} is a file, not a folder. Unpack it and give the folder."
+    if name.endswith(EXTENSIONS):
+        return f"{shown(path)} is one image. Give the folder that the data set lies in."
+    files = [f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout.startswith("FILE")]
+    return f"{shown(path)} is a file of a kind that is not read. Give a folder of images{', or' if files else '.'}" + (
+        "".join(files)
+    )
+
+
 def _named(name: str, known: Known) -> Found:
     kind = known[name]()
     if not kind.layout:
@@ -135,19 +165,15 @@ def _named(name: str, known: Known) -> Found:
     )
 
 
-def _folder(text: str, known: Known) -> Path:
-    """The existing folder that `text` names."""
+def _place(text: str, known: Known, may_be_missing: bool) -> Path:
+    """The folder or file that `text` names; one that is not there only where it `may_be_missing`."""
     path = Path(os.path.expanduser(text))
-    if _exists(path):
-        if path.is_dir():
-            return path
-        packed = path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
-        advice = "Unpack it and give the folder." if packed else "Give the folder that the data set lies in."
-        raise UserError(f"{shown(path)} is a file, not a folder. {advice}")
+    if may_be_missing or _exists(path):
+        return path
     if os.path.lexists(path):
         raise UserError(f"{shown(path)} is a link to {os.readlink(path)}, which is not there. Fix the link.")
     if os.sep not in text and not text.startswith((".", "~")):
-        raise unknown_name("data set", text, known, f"or a folder; there is none of that name here; {HELP}")
+        raise unknown_name("data set", text, known, f"or a folder or file; there is none of that name here; {HELP}")
     above = path.absolute().parent
     while not _exists(above):
         path, above = above, above.parent
@@ -193,3 +219,7 @@ def _fits(kind: type[Dataset], path: Path) -> bool:
 def _recognised(path: Path, known: Known) -> bool:
     """Whether a data set with labels knows the folder."""
     return any(_fits(kind, path) for name, kind in _loaded(known, []) if name != UNLABELLED)
+
+
+def _is_read_as_file(path: Path, known: Known) -> bool:
+    return path.is_file() and _recognised(path, known)

@@ -18,6 +18,7 @@ user on this machine, and converted in bands.
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 import tempfile
@@ -26,6 +27,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -70,20 +72,34 @@ def read_image(path: str | os.PathLike[str], at_least_px: int | None = None) -> 
     """
     try:
         with open(path, "rb") as file:
-            image = Image.open(file, formats=FORMATS)
-            if at_least_px is not None:
-                image.draft(None, (at_least_px, at_least_px))
-            _refuse_bomb(image.size)
-            with _one_large_image_at_a_time(image.width * image.height):
-                image.load()
-                turn = _turn(image)
-                picture = _rgb(image)
-                del image
-                return picture if turn is None else picture.transpose(turn)
+            return _picture(file, at_least_px)
     except (MemoryError, UserError):
         raise
     except Exception as error:  # decoders raise whatever they stumble on: OSError, SyntaxError, struct.error, ...
-        raise UserError(_unreadable(path, error)) from error
+        raise UserError(_unreadable(shown(path), error, lambda: os.stat(path).st_size)) from error
+
+
+def decode_image(content: bytes, name: str, at_least_px: int | None = None) -> Image.Image:
+    """`read_image` of the bytes of a file that lies in a container; `name` is what errors call it."""
+    try:
+        return _picture(io.BytesIO(content), at_least_px)
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        raise UserError(_unreadable(name, error, lambda: len(content))) from error
+
+
+def _picture(file: BinaryIO, at_least_px: int | None) -> Image.Image:
+    image = Image.open(file, formats=FORMATS)
+    if at_least_px is not None:
+        image.draft(None, (at_least_px, at_least_px))
+    _refuse_bomb(image.size)
+    with _one_large_image_at_a_time(image.width * image.height):
+        image.load()
+        turn = _turn(image)
+        picture = _rgb(image)
+        del image
+        return picture if turn is None else picture.transpose(turn)
 
 
 def header_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -92,7 +108,15 @@ def header_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with open(path, "rb") as file:
             return Image.open(file, formats=FORMATS).size
     except Exception as error:
-        raise UserError(_unreadable(path, error)) from error
+        raise UserError(_unreadable(shown(path), error, lambda: os.stat(path).st_size)) from error
+
+
+def decoded_size(content: bytes, name: str) -> tuple[int, int]:
+    """`header_size` of the bytes of a file that lies in a container."""
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS).size
+    except Exception as error:
+        raise UserError(_unreadable(name, error, lambda: len(content))) from error
 
 
 def holds_an_image(path: str | os.PathLike[str]) -> bool:
@@ -148,14 +172,13 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fsencode(given).decode("utf-8", "backslashreplace")
 
 
-def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
-    name = shown(path)
+def _unreadable(name: str, error: Exception, size: Callable[[], int]) -> str:
     if isinstance(error, PermissionError):
         return f"cannot read {name}: no permission. Give yourself the right to read it (chmod u+r)."
     if isinstance(error, FileNotFoundError):
         return f"cannot read {name}: it is not there (any more). Put it back, or start again without it."
     if isinstance(error, UnidentifiedImageError):
-        empty = Path(path).stat().st_size == 0
+        empty = size() == 0
         reason = "it is empty (0 bytes)" if empty else f"it holds no image of a known kind ({', '.join(FORMATS)})"
     elif isinstance(error, Image.DecompressionBombError):
         return (

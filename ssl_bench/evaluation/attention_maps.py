@@ -49,4 +49,4 @@ def _as_tensor(image: Image.Image, size: tuple[int, int], backbone: Backbone) ->
     height, width = size
     resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
     values = operations.unpack(resized).transpose(2, 0, 1).astype(np.float32, order="C")
-    return operations.normalise(values, backbone.mean, backbone.std)
+    return operations.normalize(values, backbone.mean, backbone.std)

@@ -68,9 +68,12 @@ def evaluate_network(
 
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
     folder itself, PNG or GIF, and the record names them. `network` is its name in the method, `step` the optimizer
-    steps done. Every module's mode is put back.
+    steps done. An "untrained" network that starts from weights of another training is recorded as "pretrained". Every
+    module's mode is put back.
     """
-    called = "pretrained" if subject == "untrained" and backbone.pretrained else subject
+    called: Literal["trained", "untrained", "pretrained"] = subject
+    if subject == "untrained" and backbone.pretrained:
+        called = "pretrained"
     features = FeatureStore(
         backbone,
         dataset,
@@ -92,7 +95,7 @@ def evaluate_network(
             records.append(
                 EvaluationRecord(
                     evaluator=name,
-                    subject=subject,
+                    subject=called,
                     network=network,
                     step=step,
                     settings=evaluator.config.model_dump(mode="json"),

@@ -50,7 +50,8 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
         ("optimizer", plain["optimizer"], OptimizerSettings(**_section(values, "optimizer")).model_dump(mode="json")),
         ("training", plain["training"], TrainingSettings(**_section(values, "training")).model_dump(mode="json")),
     ]
-    return {
+    started = {"initial": recipe.initial.words} if recipe.initial else {}
+    return started | {
         f"{section}.{name}": value
         for section, settings, standard in standards
         for name, value in settings.items()

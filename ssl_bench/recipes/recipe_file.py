@@ -11,7 +11,7 @@ from typing import Any
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.records.seal import check_recipe
 
-SECTIONS = ("method", "backbone", "data", "optimizer", "training", "machine", "evaluators")
+SECTIONS = ("method", "backbone", "data", "optimizer", "training", "initial", "machine", "evaluators")
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,23 @@ from typing import TYPE_CHECKING, Any
 from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
-from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings
+from ssl_bench.records.recipe import (
+    DataPart,
+    EvaluatorPart,
+    MachineSettings,
+    Part,
+    Recipe,
+    TrainingSettings,
+    arch_text,
+)
+from ssl_bench.records.renamed_settings import assignments_with_current_names
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
     from ssl_bench.dataset import Dataset
     from ssl_bench.method import Method
+    from ssl_bench.weights.initial import InitialState
 
 SMALL_DATA_IMAGES = 20_000
 """Fewer training images than this choose the preset "small-data" where a method has one."""
@@ -43,6 +53,8 @@ class Request:
     """Run beside those, whether they are named or the default."""
     values: Mapping[str, Any] = field(default_factory=dict)
     recipe_file: Path | None = None
+    init: str | None = None
+    """A run or a file whose weights to start from; `runs.asking.plan_run` finds it and sets `initial.source`."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Resolved:
     backbone: type[Backbone]
     backbone_config: Any
     dataset: Dataset
+    initial: InitialState | None = None
 
 
 def resolve(request: Request) -> Resolved:
@@ -66,6 +79,7 @@ def resolve(request: Request) -> Resolved:
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
+    from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
     from ssl_bench.registry.failures import in_one_message
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
@@ -80,13 +94,19 @@ def resolve(request: Request) -> Resolved:
     file_values = dict(file.values)
     if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
         file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
-    own_values = {**file_values, **request.values}
+    if "initial.source" in request.values and request.recipe_file is not None:  # what a file pins is of its own source
+        file_values = {key: v for key, v in file_values.items() if not key.startswith("initial.")}
+    own_values = {
+        **assignments_with_current_names(file_values, method_name),
+        **assignments_with_current_names(request.values, method_name),
+    }
     arch, colon, network = arch.partition(":")
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:
         own_values |= {"backbone.name": _network_name(arch, network, backbone)}
     _check_sections(own_values, evaluator_names)
 
+    initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
     dataset = open_found(found, section_of(own_values, "data"))
@@ -95,6 +115,7 @@ def resolve(request: Request) -> Resolved:
     )
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
     backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
+    require_start_fits(initial, backbone, backbone_config, dataset.image_px, arch_text(arch, dict(backbone_config)))
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
     network_kind = backbone.kind_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
@@ -151,8 +172,11 @@ def resolve(request: Request) -> Resolved:
         optimizer=optimizer.model_dump(mode="json"),
         training=training,
         evaluators=tuple(evaluators),
+        initial=as_recorded(initial),
     )
-    return Resolved(recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset)
+    return Resolved(
+        recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, initial
+    )
 
 
 def _check_eval_every(training: TrainingSettings, evaluator_names: Sequence[str]) -> None:
@@ -207,6 +231,7 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         ("optimizer", recipe.optimizer),
         ("training", recipe.training.model_dump()),
         ("machine", machine),
+        ("initial", recipe.initial.model_dump() if recipe.initial else {}),
         *((f"evaluators.{part.name}", part.settings) for part in recipe.evaluators),
     ):
         values |= {f"{section}.{key}": value for key, value in settings.items()}

@@ -11,12 +11,19 @@ _SPELLINGS = {"centre": "center", "neighbour": "neighbor", "normalised": "normal
 
 
 def with_current_spelling(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation of schema `TEXT_PROTOCOLS_SCHEMA` or older, its protocols in the spelling of today."""
+    """An evaluation of schema `TEXT_PROTOCOLS_SCHEMA` or older, its protocols and metrics in the spelling of today."""
     measurements = [
-        {**one, "protocol": _respelled(one["protocol"])} if isinstance(one, dict) and "protocol" in one else one
+        {**one, "metric": _current_metric(evaluation, one), "protocol": _respelled(one["protocol"])}
+        if isinstance(one, dict) and "protocol" in one
+        else one
         for one in evaluation.get("measurements") or ()
     ]
     return {**evaluation, "measurements": measurements}
+
+
+def _current_metric(evaluation: Mapping[str, Any], measurement: Mapping[str, Any]) -> Any:
+    name = measurement.get("metric")
+    return "center_box" if (evaluation.get("evaluator"), name) == ("voc-jaccard", "centre_box") else name
 
 
 def _respelled(protocol: Any) -> Any:

@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import field_validator
+
+from ssl_bench.records.renamed_settings import with_current_names, with_earlier_names
 from ssl_bench.records.seal import sealed_recipe
 from ssl_bench.settings import NONE, Settings, setting
 
@@ -43,6 +46,14 @@ class MachineSettings(Settings):
         False,
         "compute activations again in the backward pass instead of keeping them: less memory, about a third more time",
     )
+
+
+class InitialSettings(Settings):
+    """What a run starts from; all none: random weights, or those of the architecture's name."""
+
+    source: str | None = setting(None, "a finished run's folder or a .safetensors file; --init sets it")
+    network: str | None = setting(None, "which network of the source, by its name; none: the one that it evaluates")
+    fingerprint: str | None = setting(None, "SHA-256 that the weights must have; none: any, and recorded")
 
 
 class Part(Settings):
@@ -81,6 +92,22 @@ class DataPart(Part):
         return f"{self.plugin}:{path}" if self.plugin else path
 
 
+class InitialWeights(Settings):
+    """Where every backbone of the method starts; `fingerprint`, not where the file lies, enters the digest."""
+
+    source: str
+    """Absolute path of a finished run's folder or of a file."""
+    network: str
+    """Which network of the source they are of, e.g. "teacher"; "" where it does not say."""
+    fingerprint: str
+    """Hex SHA-256 of the tensors (`weights.initial.fingerprint_of`)."""
+
+    @property
+    def words(self) -> str:
+        """What they are, wherever they lie, e.g. "teacher, sha256 0f3a5c6d7e8f"."""
+        return ", ".join(filter(None, (self.network, f"sha256 {self.fingerprint[:12]}")))
+
+
 OUTSIDE_DIGEST = ("path", "plugin", "train_images", "test_images")
 """Of `DataPart`: what the fingerprint already decides, and where the data lie on a disk."""
 
@@ -94,6 +121,21 @@ class Recipe(Settings):
     optimizer: dict[str, Any]
     training: TrainingSettings
     evaluators: tuple[EvaluatorPart, ...]
+    initial: InitialWeights | None = None
+    """None: random initial weights, or those that the architecture's name stands for."""
+
+    @field_validator("method")
+    @classmethod
+    def _current_method_settings(cls, part: Part) -> Part:
+        return part.model_copy(update={"settings": with_current_names(f"method.{part.name}", part.settings)})
+
+    @field_validator("evaluators")
+    @classmethod
+    def _current_evaluator_settings(cls, parts: tuple[EvaluatorPart, ...]) -> tuple[EvaluatorPart, ...]:
+        return tuple(
+            part.model_copy(update={"settings": with_current_names(f"evaluators.{part.name}", part.settings)})
+            for part in parts
+        )
 
     @property
     def arch(self) -> str:
@@ -108,11 +150,18 @@ class Recipe(Settings):
             del content["data"][key]
         if content["training"]["eval_every"] is None:  # older digests stay valid
             del content["training"]["eval_every"]
+        if self.initial is None:
+            del content["initial"]
+        else:
+            content["initial"] = self.initial.fingerprint
         settings = content["backbone"]["settings"]
         for name, before in ADDED_BACKBONE_SETTINGS.items():  # so that older digests stay valid
             if name in settings and settings[name] in before:
                 del settings[name]
+        method = content["method"]
+        method["settings"] = with_earlier_names(f"method.{method['name']}", method["settings"])
         for part in content["evaluators"]:
+            part["settings"] = with_earlier_names(f"evaluators.{part['name']}", part["settings"])
             part["settings"].pop("path", None)
             if part["fingerprint"] is None:
                 del part["fingerprint"]
@@ -147,6 +196,7 @@ class Recipe(Settings):
             ("data", self.data.settings),
             ("optimizer", self.optimizer),
             ("training", self.training.model_dump(mode="json")),
+            *([("initial", self.initial.model_dump())] if self.initial else []),
             *((f"evaluators.{toml_key(part.name)}", part.settings) for part in self.evaluators),
         ]
         lines = [f"# sslbench run --recipe THIS_FILE    (digest {self.digest[:12]})"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
+from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
 from ssl_bench.records.state_file import read_model, sealed
 
 SCHEMA_VERSION = 4
@@ -35,8 +36,9 @@ class EvaluationRecord(RecordPart):
 
     schema_version: int = SCHEMA_VERSION
     evaluator: str
-    subject: Literal["trained", "untrained"]
-    """The same architecture and seed before the first step is "untrained"."""
+    subject: Literal["trained", "untrained", "pretrained"]
+    """Before the first step a network is "untrained", or "pretrained" where it starts from weights of another training
+    ("untrained" in records of earlier versions)."""
     network: str | None = None
     """Its name in the method's `networks()`; None in records of schema 1 and 2."""
     step: int | None = None
@@ -55,11 +57,21 @@ class EvaluationRecord(RecordPart):
     """What it drew, as paths below the run's folder."""
     made_utc: str
 
+    @property
+    def before_training(self) -> bool:
+        """Whether the network is the one before the first step."""
+        return self.subject != "trained"
+
     @model_validator(mode="before")
     @classmethod
     def _of_older_schema(cls, given: Any) -> Any:
         older = isinstance(given, dict) and given.get("schema_version", SCHEMA_VERSION) <= TEXT_PROTOCOLS_SCHEMA
         return with_current_spelling(given) if older else given
+
+    @field_validator("settings")
+    @classmethod
+    def _current_settings(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return with_current_names(f"evaluators.{info.data.get('evaluator')}", settings)
 
 
 class DataRecord(RecordPart):
@@ -102,7 +114,7 @@ class BackboneRecord(SpeedRecord):
     tokens: int | None
     """Tokens per image including CLS, registers and the like; None for a network without tokens."""
     pretrained: str = ""
-    """The weights it started from where those were not random; the subject "untrained" then has these weights."""
+    """The weights it started from where those were not random."""
 
     @property
     def start(self) -> Literal["untrained", "pretrained"]:
@@ -194,11 +206,24 @@ class RunRecord(RecordPart):
     started_utc: str
     finished_utc: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_changed_settings(cls, content: Any) -> Any:
+        changed = content.get("changed_settings") if isinstance(content, dict) else None
+        if not isinstance(changed, dict):
+            return content
+        return content | {"changed_settings": assignments_with_current_names(changed, str(content.get("method")))}
+
     @field_validator("recipe")
     @classmethod
     def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        Recipe.model_validate(recipe)
-        return recipe
+        """Also gives its settings today's names."""
+        parsed = Recipe.model_validate(recipe)
+        evaluators = zip(recipe["evaluators"], parsed.evaluators, strict=True)
+        return recipe | {
+            "method": recipe["method"] | {"settings": parsed.method.settings},
+            "evaluators": [stored | {"settings": part.settings} for stored, part in evaluators],
+        }
 
 
 def write_record(record: BaseModel, path: Path) -> None:

@@ -133,7 +133,7 @@ def _problem(value: Any, depth: int = 0) -> str:
             return next((p for pair in value.items() for item in pair if (p := _problem(item, depth + 1))), "")
         case list():
             return next((p for item in value if (p := _problem(item, depth + 1))), "")
-        case str() if any("\ud800" <= character <= "\udfff" for character in value):
+        case str() if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             return f"{value[:60]!a} is not text that UTF-8 can hold"
         case float() if not math.isfinite(value):
             return "a number is too large"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.runs.folder import Start
-from ssl_bench.runs.which_run import checked_run_id, folder_of_run, free_run_id, named_as_before, request_of_run
+from ssl_bench.runs.which_run import (
+    checked_run_id,
+    folder_of_run,
+    free_run_id,
+    named_as_before,
+    request_of_run,
+    source_of_weights,
+)
 
 
 def named_values(
@@ -45,6 +53,7 @@ def plan_run(
         raise UserError(
             "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
         )
+    request = _with_start(request, results)
     folder = None if request.method is None else folder_of_run(request.method, resume, results)
     if folder is not None:
         if run_id is not None:
@@ -59,3 +68,11 @@ def plan_run(
     elif resume and began_here:
         resolved = named_as_before(folder, resolved)
     return resolved, Start(folder, resume, command, restart, accept_changed_data)
+
+
+def _with_start(request: Request, results: Path) -> Request:
+    """The run or file that `init` names as the setting `initial.source`."""
+    if request.init is None:
+        return request
+    source = str(source_of_weights(request.init, results))
+    return dataclasses.replace(request, init=None, values={**request.values, "initial.source": source})

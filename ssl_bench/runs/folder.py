@@ -73,7 +73,7 @@ def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState 
             )
         return state
     changed = changed_settings(state.recipe, resolved.recipe)
-    if start.resume and all(name.endswith("fingerprint") for name in changed):
+    if start.resume and all(name.endswith("fingerprint") and name != "initial.fingerprint" for name in changed):
         change = _data_change(state.data, data, changed)
         if not start.accept_changed_data:
             raise UserError(
@@ -118,6 +118,7 @@ def changed_settings(one: Recipe, other: Recipe) -> list[str]:
     """Names of the values in which two recipes differ; where data lie on the disk is no difference."""
     first, second = (_flat(recipe.model_dump(mode="json")) for recipe in (one, other))
     names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    names = [name for name in names if name not in ("initial.source", "initial.network")]
     return [name.replace(".settings.", ".") for name in names if name.rpartition(".")[2] not in OUTSIDE_DIGEST]
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
-
-import torch
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
+from ssl_bench.recipes.starting import chosen_start
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import RunRecord, read_record
-from ssl_bench.records.state_file import DamagedFile, parse_strictly
+from ssl_bench.runs.building import backbone_maker, seed_initial_weights
 from ssl_bench.settings import parse_settings
-from ssl_bench.training.checkpoint import load_weights
+from ssl_bench.weights.kept import kept_weights
 
 
 def finished_record(run_dir: Path) -> RunRecord:
@@ -39,29 +37,16 @@ def trained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
 
 
 def untrained_backbone(run_dir: Path) -> tuple[Backbone, RunRecord]:
-    """The run's network before its first step, drawn again from its seed, in eval mode on the CPU, and the record."""
+    """The run's network before its first step, in eval mode on the CPU, and the record.
+
+    Drawn again from its seed, or read again from where it started (errors as `chosen_start`).
+    """
     record = read_record(run_dir / "record.json")
     recipe = Recipe.model_validate(record.recipe)
     kind, method = registry.backbone(recipe.backbone.name), registry.method(recipe.method.name)
     config = parse_settings(kind.Config, recipe.backbone.settings, "backbone", recipe.backbone.name)
     method_config = parse_settings(method.Config, recipe.method.settings, "method", recipe.method.name)
-
-    def make_backbone(*, drop_path: float = 0.0) -> Backbone:
-        return kind(config, image_px=recipe.data.image_px, drop_path=drop_path)
-
-    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    initial = chosen_start(recipe.initial.model_dump() if recipe.initial else {})
+    seed_initial_weights(recipe.training.seed)
+    make_backbone = backbone_maker(kind, config, recipe.data.image_px, recipe.arch, initial)
     return evaluated_network(method(method_config, make_backbone)).eval(), record
-
-
-def kept_weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    """The weights of a run, checked against the digest kept beside them. Raises `UserError` where they are missing or
-    damaged, or the digest is."""
-    weights, digest_file = run_dir / "weights.safetensors", run_dir / "weights.json"
-    if not weights.exists():
-        return load_weights(weights)  # raises, and says what to do
-    try:
-        content = parse_strictly(digest_file.read_bytes())
-        sha256 = content["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedFile(f"{digest_file} is damaged or missing ({error}): {weights.name} cannot be verified") from None
-    return load_weights(weights, str(sha256))

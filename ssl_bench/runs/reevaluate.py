@@ -17,6 +17,7 @@ from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.resolve import dataset_loaders, section_of
 from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
+from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
 from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.runs.trial import require_images_fit
@@ -57,7 +58,13 @@ def reevaluate(
         networks["trained"] = trained_backbone
     paths, results = [], []
     for subject, build in networks.items():
-        backbone = build(run_dir)[0].to(device)
+        try:
+            backbone = build(run_dir)[0].to(device)
+        except UserError as error:
+            if subject == "trained" or recipe.initial is None or not record.training.steps:
+                raise
+            say(f"the network before training is left out: {error}")
+            continue
         refuse_unsupported(backbone, recipe.arch, evaluators)
         require_images_fit(backbone, dataset.image_px, recipe.arch)
         for name, evaluator in evaluators:
@@ -84,6 +91,7 @@ def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, An
     """The chosen evaluators, by default the run's, with the run's settings below the given ones."""
     settings = {part.name: part.settings for part in recipe.evaluators}
     chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
+    values = assignments_with_current_names(values, recipe.method.name)
     for key, value in section_of(values, "evaluators").items():
         name, _, setting = key.partition(".")
         if name not in chosen:
@@ -125,9 +133,9 @@ def _open(recipe: Recipe, data: str | None, given: Mapping[str, Any]) -> Dataset
 
 
 def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) -> str:
-    settings = evaluator.config.model_dump(mode="json")
+    settings = with_earlier_names(f"evaluators.{name}", evaluator.config.model_dump(mode="json"))
     settings.pop("path", None)  # the fingerprint tells the data, not the place where they lie
-    content = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
+    content: list[Any] = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
     if dataset.image_px != image_px:
         content.append(dataset.image_px)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
 from typing import Any, Literal, Protocol
 
 import torch
@@ -23,16 +21,15 @@ from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, re
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluation.speed import measure_speed
 from ssl_bench.evaluator import Evaluator
-from ssl_bench.files import write_atomically
 from ssl_bench.hints import resume_command
 from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
-from ssl_bench.registry.failures import in_one_message
 from ssl_bench.registry.preflight import require_capabilities, require_frozen, require_parts, require_step_output
 from ssl_bench.runs import machine
+from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
@@ -41,9 +38,11 @@ from ssl_bench.runs.precision import Precision, choose_precision, first_step
 from ssl_bench.runs.restart import replacing
 from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import require_images_fit, step_failure
-from ssl_bench.training.checkpoint import load_latest, save_weights
+from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, restore, train
+from ssl_bench.weights.initial import arch_as_typed
+from ssl_bench.weights.kept import keep_weights
 
 
 class Display(Protocol):
@@ -187,9 +186,11 @@ class _Session:
     def _save_weights(self) -> None:
         """Before any evaluator runs: nothing trained hangs on one."""
         recipe, folder = self.resolved.recipe, self.start.run_dir
-        description = {"run_id": folder.name, "backbone": recipe.backbone.name, "digest": recipe.digest}
-        sha256 = save_weights(folder / "weights.safetensors", self.network.state_dict(), description)
-        write_atomically(folder / "weights.json", (json.dumps({"sha256": sha256}) + "\n").encode())
+        description = {
+            "run_id": folder.name, "backbone": recipe.backbone.name, "digest": recipe.digest,
+            "network": next(iter(self.method.networks())), "arch": arch_as_typed(recipe),
+        }  # fmt: skip
+        keep_weights(folder, self.network.state_dict(), description)
 
     def _announce_machine(self, precision: Precision) -> None:
         self.display.line("machine", machine.describe(self.plan.device, precision, self.plan.total_steps))
@@ -239,7 +240,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
     if not dataset.synthetic:
         display.line("images", str(require_readable(dataset)))
-    torch.manual_seed(Random(f"weights-{recipe.training.seed}").getrandbits(63))
+    seed_initial_weights(recipe.training.seed)
     method = build_method(resolved).to(device)
     make_views = method.make_views(resolved.method_config)
     require_parts(make_views, method.networks(), recipe.method.name)
@@ -259,22 +260,6 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     if plan.total_steps:
         check_free_space(method, optimizer, start.run_dir)
     return _Session(resolved, start, display, evaluators, method, make_views, optimizer, plan, backbone_record)
-
-
-def build_method(resolved: Resolved) -> Method:
-    """The recipe's method with backbones of its architecture; initial weights come from the global random state."""
-
-    def make_backbone(*, drop_path: float = 0.0) -> Backbone:
-        return resolved.backbone(resolved.backbone_config, image_px=resolved.dataset.image_px, drop_path=drop_path)
-
-    recipe = resolved.recipe
-    with in_one_message(f"{recipe.method.name} cannot be built on {recipe.arch} with these settings"):
-        method = resolved.method(resolved.method_config, make_backbone)
-    if resolved.machine.activation_checkpointing:
-        for module in method.modules():
-            if isinstance(module, Backbone):
-                module.set_activation_checkpointing(True)
-    return method
 
 
 def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:

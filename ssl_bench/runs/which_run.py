@@ -46,6 +46,23 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     return None
 
 
+def source_of_weights(text: str, results: Path) -> Path:
+    """What `--init` names: a file or a folder that exists, else a run by its name or the beginning of one.
+
+    Raises `UserError` where it is neither.
+    """
+    from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.restart import is_run_folder
+
+    path = Path(text).expanduser()
+    if text.strip() and (path.is_file() or is_run_folder(path)):
+        return path.absolute()
+    try:
+        return find_run(text, results).absolute()
+    except UserError as error:
+        raise UserError(f"--init takes a finished run or a .safetensors file: {error}") from None
+
+
 def free_run_id(recipe: Recipe, results: Path) -> str:
     """The recipe's run id, with more characters of the digest where another recipe has that folder already."""
     from ssl_bench.runs.folder import digest_of
@@ -79,19 +96,23 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
             "--resume FOLDER takes everything from the run; leave --arch, --preset, --recipe and --with out"
         )
     for key in given.values:
-        if not key.startswith("machine.") and not _is_evaluators_path(key):
+        if not key.startswith("machine.") and not _may_have_moved(key):
             raise UserError(f"--resume continues the run's own recipe; only machine.* can change, not {key!r}")
     if (run_dir / "record.json").exists():
         raise UserError(f"the run {run_dir.name} is finished; see it with: {command('show', run_dir)}")
     if not (run_dir / "run.json").exists():
         raise UserError(f"{run_dir} holds no run that can be resumed: run.json is missing")
     state = read_run_state(run_dir)
-    moved = {key: path for key, path in given.values.items() if _is_evaluators_path(key)}
+    moved = {key: path for key, path in given.values.items() if _may_have_moved(key)}
     changes = {key.partition(".")[2]: value for key, value in given.values.items() if key not in moved}
     request = request_of(state.recipe, {**state.machine.model_dump(mode="json"), **changes})
     for key in moved:
         if key not in request.values:
-            raise UserError(f"--resume continues with the run's own evaluators, and {key!r} is of none of them")
+            raise UserError(
+                f"--resume continues the run as it began, and {key!r} is of none of its evaluators"
+                if _is_evaluators_path(key)
+                else "--resume continues the run as it began, from random weights: leave --init out"
+            )
     request = dataclasses.replace(request, values={**request.values, **moved})
     return request if given.data is None else dataclasses.replace(request, data=given.data)
 
@@ -99,6 +120,11 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
 def _is_evaluators_path(key: str) -> bool:
     """Whether a setting says where an evaluator's data lie, which may change while a run is stopped."""
     return key.startswith("evaluators.") and key.endswith(".path")
+
+
+def _may_have_moved(key: str) -> bool:
+    """Whether a setting says where files lie that the run began with."""
+    return key == "initial.source" or _is_evaluators_path(key)
 
 
 def checked_run_id(run_id: str) -> str:

@@ -104,7 +104,8 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
     found: dict[Conditions, float] = {}
     for evaluation in sorted(record.evaluations, key=lambda e: (e.made_utc, e.model_dump_json())):
-        if evaluation.evaluator != source.evaluator or evaluation.subject != source.subject:
+        subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
+        if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue
         place = _place(evaluation, record)
         if place is not None and column.evaluated_on == "training-data":
@@ -112,7 +113,8 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
         for measurement in evaluation.measurements:
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
                 unit = measurement.unit if column.unit and measurement.unit != column.unit else None
-                found[Conditions(measurement.protocol, unit, place)] = measurement.value
+                conditions = Conditions(measurement.protocol, unit, place, measurement.higher_is_better)
+                found[conditions] = measurement.value
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST
+from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST, InitialWeights
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
@@ -59,11 +59,13 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in NOT_IN_IDENTITY and not path.startswith("recipe.evaluators")
+        if path not in NOT_IN_IDENTITY and not path.startswith(("recipe.evaluators", "recipe.initial"))
     }
     for name, before in ADDED_BACKBONE_SETTINGS.items():  # records made before these settings existed lack them
         if identity.get(path := f"recipe.backbone.settings.{name}") in before:
             identity.pop(path, None)
+    initial = record.recipe.get("initial")
+    identity["initial"] = InitialWeights.model_validate(initial).words if initial else None
     identity["data.fingerprint"] = record.data.fingerprint
     identity["method_plugin"] = _distribution(record.method_plugin)
     identity["backbone.plugin"] = _distribution(record.backbone.plugin)

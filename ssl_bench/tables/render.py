@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from ssl_bench.tables.description import Column, parse_source
 from ssl_bench.tables.published import shown_beside
 from ssl_bench.tables.table import Block, Cell, PublishedList, Row, Table
 
-GAP = "  "
-"""Between the columns of a folded grid."""
+NOTHING = "Nothing was measured yet."
+SETTINGS = "settings"
+"""Header of the column that tells rows of the same keys apart."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,28 @@ class Grid:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     right: tuple[bool, ...]
+    marks: Mapping[tuple[int, int], Literal["best", "no number"]] = field(default_factory=dict)
+    """(row, column) -> what a terminal shows in color."""
 
 
-def to_markdown(table: Table, *, published_lists: bool = True, write_grid: Callable[[Grid], str] | None = None) -> str:
-    """The whole table as Markdown, columns padded so that it reads as a table in plain text too.
-
-    `write_grid` writes a grid in another way, e.g. folded into a narrow terminal.
-    """
-    write_grid = write_grid or markdown_grid
-    description = table.description
-    parts = [f"# {description.title}"]
-    about = " ".join(text for text in (f"{description.source}." * bool(description.source), description.about) if text)
-    parts += [about] if about else []
+def to_markdown(table: Table, *, published_lists: bool = True) -> str:
+    """The whole table as Markdown, columns padded so that it reads as a table in plain text too."""
+    parts = [f"# {table.description.title}"]
+    parts += [about] if (about := about_text(table)) else []
     if not table.blocks:
-        parts.append("Nothing was measured yet.")
+        parts.append(NOTHING)
     for block in table.blocks:
-        parts += [f"## {_escape(block.heading)}", write_grid(block_grid(table, block))]
+        parts += [f"## {_escape(block.heading)}", markdown_grid(block_grid(table, block))]
         parts += ["\n".join(f"- {_escape(note)}" for note in block.notes)] if block.notes else []
     for published in table.published if published_lists else ():
-        parts += [f"## {_escape(published.heading)}", write_grid(published_grid(published))]
+        parts += [f"## {_escape(published.heading)}", markdown_grid(published_grid(published))]
     return "\n\n".join(parts) + "\n"
+
+
+def about_text(table: Table) -> str:
+    """Where a table comes from and how its cells read."""
+    description = table.description
+    return " ".join(text for text in (f"{description.source}." * bool(description.source), description.about) if text)
 
 
 def to_csv(table: Table) -> str:
@@ -78,7 +80,7 @@ def block_grid(table: Table, block: Block) -> Grid:
         for index, part in enumerate(description.published)
         if any(shown_beside(part, row.published[index]) for row in block.rows)
     ]
-    header = [key.title or key.id for key in table.keys] + ["settings"] * settings + ["seeds"]
+    header = [key.title or key.id for key in table.keys] + [SETTINGS] * settings + ["seeds"]
     right = [False] * (len(table.keys) + settings) + [True]
     columns = [
         (index, column)
@@ -100,7 +102,24 @@ def block_grid(table: Table, block: Block) -> Grid:
         )
         for row in block.rows
     ]
-    return Grid(tuple(header), tuple(rows), tuple(right))
+    first = len(header) - len(columns) - len(shown)
+    marks = {
+        (row, first + place): mark
+        for place, (index, _) in enumerate(columns)
+        for row, mark in _marks([row.cells[index] for row in block.rows]).items()
+    }
+    return Grid(tuple(header), tuple(rows), tuple(right), marks)
+
+
+def _marks(cells: Sequence[Cell]) -> dict[int, Literal["best", "no number"]]:
+    """Which cells of a column are the best of two or more that compare, and which have a word in place of a number."""
+    marks: dict[int, Literal["best", "no number"]] = {i: "no number" for i, cell in enumerate(cells) if cell.word}
+    for conditions in {cell.conditions for cell in cells}:
+        values = {i: c.value.mean for i, c in enumerate(cells) if c.value is not None and c.conditions == conditions}
+        if conditions.higher_is_better is not None and len(set(values.values())) > 1:
+            best = max(values.values()) if conditions.higher_is_better else min(values.values())
+            marks |= {i: "best" for i, value in values.items() if value == best}
+    return marks
 
 
 def published_grid(published: PublishedList) -> Grid:
@@ -137,34 +156,6 @@ def markdown_grid(grid: Grid) -> str:
         for line in lines
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
-
-
-def folded_grid(grid: Grid, width: int) -> str:
-    """The grid in `width` characters: words fold within their cells; a line per cell where even that is too wide."""
-    lines = (grid.header, *grid.rows)
-    columns = range(len(grid.header))
-    natural = [max(len(line[i]) for line in lines) for i in columns]
-    widths = [max(len(word) for line in lines for word in (line[i].split() or [""])) for i in columns]
-    room = width - len(GAP) * (len(widths) - 1)
-    if sum(widths) > room:
-        cards = [
-            [f"{title}: {text}" for title, text in zip(grid.header, row, strict=True) if text] for row in grid.rows
-        ]
-        return "\n\n".join("\n".join(card) for card in cards)
-    while sum(widths) < min(room, sum(natural)):  # widen what lacks least, so that few columns fold
-        widths[min((i for i in columns if widths[i] < natural[i]), key=lambda i: natural[i] - widths[i])] += 1
-    written: list[list[str]] = []
-    for line in lines:
-        written.append([])
-        cells = [textwrap.wrap(text, w, break_on_hyphens=False) for text, w in zip(line, widths, strict=True)]
-        for parts in zip_longest(*cells, fillvalue=""):
-            padded = [
-                p.rjust(w) if right else p.ljust(w) for p, w, right in zip(parts, widths, grid.right, strict=True)
-            ]
-            written[-1].append(GAP.join(padded).rstrip())
-    between = "\n\n" if any(len(row) > 1 for row in written[1:]) else "\n"
-    rule = GAP.join("-" * w for w in widths)
-    return "\n".join([*written[0], rule, between.join("\n".join(row) for row in written[1:])])
 
 
 def _seeds(row: Row) -> str:

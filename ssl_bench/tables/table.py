@@ -42,9 +42,12 @@ class Conditions:
     evaluated_on: EvaluationData | None = None
     """None: the training data."""
 
+    higher_is_better: bool | None = None
+    """None: neither, e.g. a number of parameters."""
+
     @property
     def text(self) -> str:
-        """All of it in one line; "" for a value that holds under any conditions."""
+        """Their footnote in one line; "" for a value that holds under any conditions."""
         unit = "" if self.unit is None else f" [in {self.unit or 'no unit'}]"
         on = self.evaluated_on
         place = f"; evaluated on {on.title}, fingerprint {on.fingerprint[:8]}" if on else ""

@@ -137,12 +137,15 @@ def refuse_nan(method: Method, step: int) -> None:
 
 
 def is_there(sign: Sign, values: Mapping[str, float]) -> bool:
-    """Whether every value that the sign looks for is logged, and within its hair."""
-    return all(name in values and abs(values[name] - value) <= hair for name, (value, hair) in sign.near.items())
+    """Whether every value of the sign is logged and within its tolerance."""
+    return all(
+        name in values and abs(values[name] - value) <= tolerance for name, (value, tolerance) in sign.near.items()
+    )
 
 
 def _shown(sign: Sign, values: Mapping[str, float]) -> str:
     """E.g. "kl 0.0003 (within 0.03 of 0)"."""
     return " and ".join(
-        f"{name} {values[name]:.4g} (within {hair:.2g} of {value:.4g})" for name, (value, hair) in sign.near.items()
+        f"{name} {values[name]:.4g} (within {tolerance:.2g} of {value:.4g})"
+        for name, (value, tolerance) in sign.near.items()
     )

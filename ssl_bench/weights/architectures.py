@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.records.recipe import arch_text
+from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_settings
 from ssl_bench.weights.facts import own_px
 from ssl_bench.weights.recognize import Candidate
@@ -66,15 +65,6 @@ def settings_from(candidate: Candidate, kind: type[Backbone], *, sizes: bool = F
     return found
 
 
-def on_meta(kind: type[Backbone], config: Any, image_px: int) -> Backbone | None:
-    """The network as shapes alone; None where it cannot be built so, or not at that size."""
-    try:
-        with torch.device("meta"):
-            return kind(config, image_px=image_px)
-    except Exception:  # a constructor that reads values, a size that does not fit, a broken plugin of others
-        return None
-
-
 def _compared(candidate: Candidate) -> Iterator[Fit]:
     """Networks as their names stand for first, then those of many networks, then any with sizes of its own."""
     image_px = own_px(candidate) or DEFAULT_PX
@@ -100,7 +90,7 @@ def _fit(
         config = parse_settings(kind.Config, settings, "backbone", plugin)
     except ValueError:
         return
-    network = on_meta(kind, config, image_px)
+    network = blueprint(kind, config, image_px)
     if network is not None:
         shown = {key: value for key, value in settings.items() if key != "name" and value != "imagenet"}
         yield Fit(arch_text(plugin, settings), shown, differences(network.state_dict(), candidate.tensors))

@@ -12,8 +12,9 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import arch_text
+from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import Settings, parse_settings
-from ssl_bench.weights.architectures import DEFAULT_PX, fitting, on_meta, settings_from
+from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
 from ssl_bench.weights.facts import Facts, facts_of, own_px, preprocessing_of
 from ssl_bench.weights.formats import PLAIN
 from ssl_bench.weights.naming import Layout
@@ -83,7 +84,7 @@ def load_network(
     image_px = own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
     config = kind.fill(kind.without_pretrained(config), image_px, {"positions": recognized.format.positions})
-    shapes = on_meta(kind, config, image_px)
+    shapes = blueprint(kind, config, image_px)
     if shapes is None:
         shapes = kind(config, image_px=image_px)  # says what is wrong
     found = differences(shapes.state_dict(), candidate.tensors)
@@ -147,7 +148,7 @@ def _layout_of(arch: str) -> Layout:
     plugin, colon, name = arch.partition(":")
     kind = registry.backbone(plugin)
     config = parse_settings(kind.Config, {"name": name} if colon else {}, "backbone", plugin)
-    network = on_meta(kind, kind.without_pretrained(config), DEFAULT_PX)
+    network = blueprint(kind, config, DEFAULT_PX)
     wanted = [] if network is None else [one for one in wanted_names(network.state_dict()) if one.endswith("weight")]
     if len(wanted) < 2:
         raise UserError(f"nothing is known of the tensors of {arch} without its settings")

@@ -72,19 +72,21 @@ _HF_DINOV3: Renames = (
     (r"layer\.(\d+)\.mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
     (r"layer\.(\d+)\.(norm[12]\..+)", r"blocks.\1.\2"),
 )
-_HF_RESNET: Renames = tuple(
-    (pattern.replace("STAGE", str(stage)), new.replace("STAGE", str(stage + 1)))
-    for stage in range(4)
-    for pattern, new in (
-        (r"encoder\.stages\.STAGE\.layers\.(\d+)\.shortcut\.convolution\.(.+)", r"layerSTAGE.\1.downsample.0.\2"),
-        (r"encoder\.stages\.STAGE\.layers\.(\d+)\.shortcut\.normalization\.(.+)", r"layerSTAGE.\1.downsample.1.\2"),
-        *(
-            (rf"encoder\.stages\.STAGE\.layers\.(\d+)\.layer\.{k}\.{old}\.(.+)", rf"layerSTAGE.\1.{short}{k + 1}.\2")
-            for k in range(3)
-            for old, short in (("convolution", "conv"), ("normalization", "bn"))
-        ),
-    )
-) + (
+_HF_RESNET: Renames = (
+    *(
+        (
+            rf"encoder\.stages\.{stage - 1}\.layers\.(\d+)\.layer\.{k - 1}\.{old}\.(.+)",
+            rf"layer{stage}.\1.{short}{k}.\2",
+        )
+        for stage in (1, 2, 3, 4)
+        for k in (1, 2, 3)
+        for old, short in (("convolution", "conv"), ("normalization", "bn"))
+    ),
+    *(
+        (rf"encoder\.stages\.{stage - 1}\.layers\.(\d+)\.shortcut\.{old}\.(.+)", rf"layer{stage}.\1.downsample.{k}.\2")
+        for stage in (1, 2, 3, 4)
+        for k, old in enumerate(("convolution", "normalization"))
+    ),
     (r"embedder\.embedder\.convolution\.(.+)", r"conv1.\1"),
     (r"embedder\.embedder\.normalization\.(.+)", r"bn1.\1"),
 )
@@ -111,7 +113,7 @@ _HF_SWIN: Renames = (
     (r"embeddings\.norm\.(.+)", r"patch_embed.norm.\1"),
     (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.self\.(query|key|value)\.(.+)",
      r"layers.\1.blocks.\2.attn.\3.\4"),
-    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.self\.(relative_position_\w+)", r"layers.\1.blocks.\2.attn.\3"),
+    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.self\.(relative_\w+)", r"layers.\1.blocks.\2.attn.\3"),
     (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.output\.dense\.(.+)", r"layers.\1.blocks.\2.attn.proj.\3"),
     (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.layernorm_before\.(.+)", r"layers.\1.blocks.\2.norm1.\3"),
     (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.layernorm_after\.(.+)", r"layers.\1.blocks.\2.norm2.\3"),

@@ -15,9 +15,10 @@ from benchmarks.peers.lightly_twins import TWINS
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.runs.building import build_method
 from ssl_bench.runs.display import TerminalDisplay
 from ssl_bench.runs.folder import Start
-from ssl_bench.runs.runner import build_method, run
+from ssl_bench.runs.runner import run
 from tests.toy import write_image_folder
 
 HEADS = {

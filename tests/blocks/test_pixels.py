@@ -1,4 +1,4 @@
-"""Pixel operations against torchvision, Pillow and the standard library. Distances are grey levels of 255."""
+"""Pixel operations against torchvision, Pillow and the standard library. Distances are gray levels of 255."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ def test_jitter_equals_torchvision(name, factor, float_tolerance, pillow_toleran
 
 @pytest.mark.parametrize("turns", [-0.4, -0.1, 0.0, 0.1, 0.25])
 def test_hue_equals_the_standard_library(turns):
-    colours = [*itertools.product((0, 128, 255), repeat=3), (10, 10, 11), (254, 255, 253)]
-    pixels = np.array(colours, dtype=np.float32).T[:, None]
+    colors = [*itertools.product((0, 128, 255), repeat=3), (10, 10, 11), (254, 255, 253)]
+    pixels = np.array(colors, dtype=np.float32).T[:, None]
     result = operations.adjust_hue(pixels.copy(), turns)[:, 0].T
-    for colour, ours in zip(colours, result, strict=True):
-        hue, saturation, value = colorsys.rgb_to_hsv(*colour)
+    for color, ours in zip(colors, result, strict=True):
+        hue, saturation, value = colorsys.rgb_to_hsv(*color)
         np.testing.assert_allclose(ours, colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value), atol=1e-3)
 
 
-def test_grey_and_solarise_equal_pillow():
+def test_gray_and_solarize_equal_pillow():
     image = noise(40, 30)
-    grey = operations.grey(planar(image))
-    assert np.abs(grey - tv.rgb_to_grayscale(unit(image)).numpy() * 255).max() <= 0.1
-    assert np.abs(grey[0] - np.asarray(image.convert("L"))).max() <= 0.51  # Pillow rounds
+    gray = operations.gray(planar(image))
+    assert np.abs(gray - tv.rgb_to_grayscale(unit(image)).numpy() * 255).max() <= 0.1
+    assert np.abs(gray[0] - np.asarray(image.convert("L"))).max() <= 0.51  # Pillow rounds
     for threshold in (0, 100, 128, 256):
         expected = planar(tv.solarize(image, threshold))
-        np.testing.assert_array_equal(operations.solarise(planar(image), threshold), expected)
+        np.testing.assert_array_equal(operations.solarize(planar(image), threshold), expected)
 
 
 @pytest.mark.parametrize("sigma_px", [0.0, 0.1, 0.7, 1.3, 1.5, 2.0, 6.0])

@@ -1,4 +1,4 @@
-"""Views against torchvision and Pillow as oracles: pixels, distributions, purity. Distances are grey levels of 255."""
+"""Views against torchvision and Pillow as oracles: pixels, distributions, purity. Distances are gray levels of 255."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ from torchvision.transforms import functional as tv
 
 from ssl_bench.blocks import pixels as operations
 from ssl_bench.blocks import views
-from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD, Crop, MultiCrop, evaluation_transform, from_global_rng
+from ssl_bench.blocks.views import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Crop,
+    MultiCrop,
+    blur_range_px,
+    evaluation_transform,
+    from_global_rng,
+)
 
 EVERYTHING = Crop(
     crop_px=24,
@@ -32,9 +40,9 @@ EVERYTHING = Crop(
     contrast=0.4,
     saturation=0.2,
     hue=0.1,
-    grey_probability=0.2,
+    gray_probability=0.2,
     blur_probability=0.5,
-    solarise_probability=0.2,
+    solarize_probability=0.2,
 )
 
 
@@ -67,10 +75,10 @@ def test_whole_views_equal_torchvisions_operations_on_floats():
         expected = torch.from_numpy(box) / 255
         for name, factor in drawn.jitter:
             expected = getattr(tv, f"adjust_{name}")(expected, factor)
-        expected = tv.rgb_to_grayscale(expected, 3) if drawn.grey else expected
-        expected = tv.solarize(expected, 128 / 255) if drawn.solarise else expected
+        expected = tv.rgb_to_grayscale(expected, 3) if drawn.gray else expected
+        expected = tv.solarize(expected, 128 / 255) if drawn.solarize else expected
         distance = np.abs(levels_of(crop.apply(pixels, drawn)) - expected.numpy() * 255)
-        assert distance.max() <= (1.2 if drawn.solarise else 0.2)  # solarisation jumps by one level at its threshold
+        assert distance.max() <= (1.2 if drawn.solarize else 0.2)  # solarization jumps by one level at its threshold
         assert distance.mean() <= 0.05
 
 
@@ -85,10 +93,10 @@ def test_whole_views_are_close_to_the_authors_pipeline():
         expected = tv.hflip(expected) if drawn.flip else expected
         for name, factor in drawn.jitter:
             expected = getattr(tv, f"adjust_{name}")(expected, factor)
-        expected = tv.rgb_to_grayscale(expected, 3) if drawn.grey else expected
+        expected = tv.rgb_to_grayscale(expected, 3) if drawn.gray else expected
         if drawn.blur_sigma_px is not None:
             expected = expected.filter(ImageFilter.GaussianBlur(drawn.blur_sigma_px))
-        expected = tv.solarize(expected, 128) if drawn.solarise else expected
+        expected = tv.solarize(expected, 128) if drawn.solarize else expected
         ours = levels_of(crop.apply(operations.unpack(image), drawn))
         distances.append(np.abs(ours - planar(expected)).mean())
     assert np.mean(distances) <= 1.0
@@ -138,9 +146,9 @@ def test_decisions_have_their_probabilities():
     counts = {
         "flip": (sum(drawn.flip for drawn in draws), 0.5),
         "jitter": (sum(bool(drawn.jitter) for drawn in draws), 0.8),
-        "grey": (sum(drawn.grey for drawn in draws), 0.2),
+        "gray": (sum(drawn.gray for drawn in draws), 0.2),
         "blur": (sum(drawn.blur_sigma_px is not None for drawn in draws), 0.5),
-        "solarise": (sum(drawn.solarise for drawn in draws), 0.2),
+        "solarize": (sum(drawn.solarize for drawn in draws), 0.2),
     }
     for name, (count, probability) in counts.items():
         assert stats.binomtest(count, len(draws), probability).pvalue > 1e-4, name
@@ -243,12 +251,12 @@ def test_evaluation_transform_equals_torchvision(crop_px, resize_px, size, inter
     image = noise(*size)
     mode = transforms.InterpolationMode(interpolation)
     resize = [] if resize_px is None else [transforms.Resize(resize_px, interpolation=mode)]
-    crop_and_normalise = [
+    crop_and_normalize = [
         transforms.CenterCrop(crop_px),
         transforms.ToTensor(),
         transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
     ]
-    expected = transforms.Compose([*resize, *crop_and_normalise])(image)
+    expected = transforms.Compose([*resize, *crop_and_normalize])(image)
     result = pickle.loads(pickle.dumps(evaluation_transform(crop_px, resize_px, interpolation)))(image)
     torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
 
@@ -290,7 +298,7 @@ def test_from_global_rng_restores_after_an_error():
         {"scale": (0.0, 0.4)},
         {"ratio": (-1.0, 1.0)},
         {"hue": 0.6},
-        {"grey_probability": 1.5},
+        {"gray_probability": 1.5},
         {"blur_sigma_px": (2.0, 0.1)},
         {"contrast": -0.1},
         {"interpolation": "nearest"},
@@ -340,3 +348,17 @@ def test_long_images_are_cropped_first_with_the_same_pixels(
     assert np.abs(found - expected).max() <= 1.01
     assert np.abs(found - expected).mean() < 0.15
     assert asked == [(crop_px, crop_px)], "nothing larger than the crop is made"
+
+
+def test_crop_takes_earlier_spellings() -> None:
+    earlier = Crop(32, (0.2, 1.0), grey_probability=0.3, solarise_probability=0.4, solarise_threshold=99.0)
+    assert earlier == Crop(32, (0.2, 1.0), gray_probability=0.3, solarize_probability=0.4, solarize_threshold=99.0)
+    assert replace(earlier, crop_px=16).gray_probability == 0.3
+    with pytest.raises(ValueError, match=r"gray_probability = 1.5"):
+        Crop(32, (0.2, 1.0), grey_probability=1.5)
+
+
+def test_blur_range_is_two_px_from_96_px_on_and_shrinks_below() -> None:
+    assert blur_range_px(224) == blur_range_px(96) == (0.1, 2.0)
+    assert blur_range_px(48) == (0.1, 1.0)
+    assert blur_range_px(4) == (0.1, 0.2)

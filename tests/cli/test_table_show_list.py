@@ -14,7 +14,6 @@ import pytest
 
 from ssl_bench import registry
 from ssl_bench.records.record import write_record
-from ssl_bench.tables.render import Grid, folded_grid
 from tests.example_records import evaluation, make_record, measured
 
 METHODS = "[ssl_bench.methods.v1]\n"
@@ -113,18 +112,6 @@ def test_table_list(sslbench: Any) -> None:
     status, out, _ = sslbench("table", "--list")
     assert status == 0
     assert out.startswith("comparison  ")
-
-
-@pytest.mark.parametrize("width", [20, 62, 80, 100])
-def test_a_narrow_terminal_folds_between_words(width: int) -> None:
-    header = ("method", "arch", "settings", "k-NN %", "published, ImageNet-1k")
-    row = ("dino", "deit_s16", "preset small-data, epochs=12", "30.0 → 40.5±0.7", "k-NN 74.4, linear 77.1")
-    text = folded_grid(Grid(header, (row, row), (False,) * 3 + (True, False)), width)
-    assert width == 20 or max(len(line) for line in text.splitlines()) <= width
-    for word in " ".join((*header, *row)).split():
-        assert word in text.replace(":", "").split()
-    assert ("method: dino" in text) == (width == 20)
-    assert (len(text.splitlines()) == 4) == (width == 100)
 
 
 # show

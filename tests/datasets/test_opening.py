@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ssl_bench.datasets.cifar import CIFAR10
 from ssl_bench.datasets.image_folder import ImageFolder
 from ssl_bench.datasets.imagenet import ImageNet
 from ssl_bench.datasets.images import UnlabelledImages
+from ssl_bench.datasets.npz import Npz
 from ssl_bench.datasets.opening import find_dataset, open_dataset
 from ssl_bench.datasets.tiny_imagenet import TinyImageNet
 from ssl_bench.errors import UserError
@@ -45,6 +47,7 @@ KNOWN: dict[str, Callable[[], type[Dataset]]] = {
     "image-folder": lambda: ImageFolder,
     "images": lambda: UnlabelledImages,
     "cifar10": lambda: CIFAR10,
+    "npz": lambda: Npz,
     "imagenet": lambda: ImageNet,
     "tiny-imagenet": lambda: TinyImageNet,
     "broken": broken,
@@ -107,7 +110,7 @@ def test_a_name_that_needs_a_folder(here: Path) -> None:
 def test_a_word_that_is_neither(here: Path) -> None:
     words = refused("shaps")
     assert words.startswith("no data set is called 'shaps'. Did you mean 'shapes'? Known: broken, cifar10,")
-    assert "or a folder; there is none of that name here" in words
+    assert "or a folder or file; there is none of that name here" in words
 
 
 def test_a_path_that_is_missing(here: Path) -> None:
@@ -122,7 +125,7 @@ def test_a_path_that_is_missing(here: Path) -> None:
 
 def test_not_a_folder(here: Path) -> None:
     Path("birds.zip").write_bytes(b"PK")
-    assert refused("birds.zip") == "birds.zip is a file, not a folder. Unpack it and give the folder."
+    assert refused("birds.zip").startswith("birds.zip is a file, not a folder. Unpack it and give the folder.\n")
     assert "Give the folder that the data set lies in" in refused("birds/train/owl/a.png")
     os.symlink("gone", "link")
     assert refused("./link") == "link is a link to gone, which is not there. Fix the link."
@@ -184,6 +187,20 @@ def test_other_folders(here: Path) -> None:
     assert "Not asked: the dataset 'broken' of outsider 1.0 cannot be loaded" in words
     assert "other/ (with sources) has no layout that is known" in words
     assert "tiny-imagenet: Tiny-ImageNet: FOLDER/train/WNID" in words
+
+
+def test_files(here: Path) -> None:
+    Path("birds.h5").write_bytes(b"x")
+    words = refused("birds.h5")
+    assert "birds.h5 is a file of a kind that is not read. Give a folder of images, or\n  npz: FILE.npz: train" in words
+    pixels = np.zeros((8, 5, 5), np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None]
+    os.mkdir("held")
+    np.savez("held/birds.npz", images=pixels)
+    for text in ("held/birds.npz", "npz:held/birds.npz", "./held/../held/birds.npz"):
+        assert (open_dataset(text, KNOWN).name, len(open_dataset(text, KNOWN).train)) == ("birds", 8)
+    assert "Did you mean the file held/birds.npz?" in refused("held")
+    assert "does not exist: held/ has no 'brids.npz'. Did you mean 'birds.npz'?" in refused("held/brids.npz")
+    assert "shards-{0..3}.tar does not exist" in refused("./shards-{0..3}.tar")
 
 
 def test_two_that_fit(here: Path) -> None:

@@ -1,4 +1,4 @@
-"""The embedded data set: exact, balanced, independent of resolution, and not solved by its pixels."""
+"""The embedded dataset: exact, balanced, independent of resolution, and not solved by its pixels."""
 
 import itertools
 import pickle
@@ -33,7 +33,7 @@ def test_another_background_leaves_the_objects_pixels_as_they_are():
         mine, other = scene(0, "train", index), scene(0, "train", index + 500)
         image, mask = draw(mine, 64, 64)
         swapped, same_mask = draw(
-            replace(mine, sites=other.sites, tile_colours=other.tile_colours, tile_slopes=other.tile_slopes), 64, 64
+            replace(mine, sites=other.sites, tile_colors=other.tile_colors, tile_slopes=other.tile_slopes), 64, 64
         )
         inner = mask.astype(bool)
         for down, right in itertools.product((-1, 0, 1), repeat=2):
@@ -53,7 +53,7 @@ def test_a_mask_is_the_same_at_any_resolution():
 
 
 def test_the_background_does_not_tell_the_class():
-    """The mean colour outside the masks differs between classes no more than chance allows."""
+    """The mean color outside the masks differs between classes no more than chance allows."""
     samples = [render(0, "train", index, 32) for index in range(600)]
     outside = np.array([sample.image[sample.mask == 0].mean(0) for sample in samples])
     labels = np.array([sample.label for sample in samples])
@@ -105,10 +105,10 @@ def test_classes_are_balanced_and_images_are_rgb(made):
 @pytest.mark.parametrize(
     ("mean", "std"),
     [((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), (IMAGENET_MEAN, IMAGENET_STD)],
-    ids=["plain", "normalised as ImageNet"],
+    ids=["plain", "normalized as ImageNet"],
 )
 def test_pixels_alone_do_not_solve_it(made, mean, std):
-    """20 nearest neighbours by the cosine of raw pixels, votes weighted by exp(similarity / 0.07)."""
+    """20 nearest neighbors by the cosine of raw pixels, votes weighted by exp(similarity / 0.07)."""
 
     def rows(split):
         pixels = np.stack([np.asarray(split.image(index), np.float32) / 255.0 for index in range(len(split))])
@@ -118,8 +118,8 @@ def test_pixels_alone_do_not_solve_it(made, mean, std):
     similarity = rows(made.test) @ rows(made.train).T
     nearest = np.argsort(-similarity, axis=1)[:, :20]
     votes = np.zeros((len(made.test), 10))
-    for row, neighbours in enumerate(nearest):
-        np.add.at(votes[row], np.array(made.train.labels)[neighbours], np.exp(similarity[row, neighbours] / 0.07))
+    for row, neighbors in enumerate(nearest):
+        np.add.at(votes[row], np.array(made.train.labels)[neighbors], np.exp(similarity[row, neighbors] / 0.07))
     accuracy = (votes.argmax(1) == np.array(made.test.labels)).mean()
     # About 22 % here and 25 % with the whole set; 10 % is chance.
     assert 0.10 < accuracy < 0.40

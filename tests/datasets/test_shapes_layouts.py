@@ -15,9 +15,9 @@ from ssl_bench.errors import UserError
 
 
 def test_the_palette_is_the_official_one() -> None:
-    """The first entries as printed in VOC's and DAVIS's own files, and the void colour."""
+    """The first entries as printed in VOC's and DAVIS's own files, and the void color."""
     printed = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]
-    assert [tuple(map(int, colour)) for colour in PALETTE[:7]] == printed
+    assert [tuple(map(int, color)) for color in PALETTE[:7]] == printed
     assert tuple(map(int, PALETTE[255])) == (224, 224, 192)
 
 
@@ -31,9 +31,9 @@ def test_masks_survive_the_file_and_carry_the_palette(tmp_path: Path) -> None:
 
 
 def test_what_is_no_mask_is_named(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "color.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
-    for name, words in (("colour.png", "RGB"), ("broken.png", "cannot read"), ("none.png", "missing")):
+    for name, words in (("color.png", "RGB"), ("broken.png", "cannot read"), ("none.png", "missing")):
         with pytest.raises(UserError, match=words) as caught:
             read_mask(tmp_path / name)
         assert name in str(caught.value)

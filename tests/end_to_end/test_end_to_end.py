@@ -460,17 +460,19 @@ def same_seed(name_with: Any) -> Any:
 
 
 def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
-    from ssl_bench.cli.result import below_untrained
+    from ssl_bench.cli.result import below_the_start
     from tests.example_records import measured
 
     def row(before: float, after: float) -> dict[str, Any]:
-        return {"untrained": measured(before), "trained": measured(after)}
+        return {"before": measured(before), "trained": measured(after)}
 
-    assert "below the untrained network" in below_untrained({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 39)})
-    assert below_untrained({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 40)}) == ""
-    assert "below" in below_untrained({"knn (a)": row(30, 29), "davis (j)": row(40, 60)})
-    assert below_untrained({"knn (a)": {"untrained": measured(3)}}) == ""
-    assert below_untrained({}) == ""
+    both = {"knn (a)": row(30, 29), "linear-probe (b)": row(40, 39)}
+    assert "below the untrained network" in below_the_start(both, "untrained")
+    assert "random" not in below_the_start(both, "pretrained")
+    assert below_the_start({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 40)}, "untrained") == ""
+    assert "below" in below_the_start({"knn (a)": row(30, 29), "davis (j)": row(40, 60)}, "untrained")
+    assert below_the_start({"knn (a)": {"before": measured(3)}}, "untrained") == ""
+    assert below_the_start({}, "untrained") == ""
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def test_the_mass_is_that_of_the_authors_script() -> None:
 # pixels
 
 
-def test_pixels_belong_to_the_patch_that_holds_their_centre() -> None:
+def test_pixels_belong_to_the_patch_that_holds_their_center() -> None:
     patches = np.array([[True, False, False], [False, True, True]])
-    # 5 rows over 2 patches: centres 0.5 1.5 | 2.5 3.5 4.5 of 5, the middle one at 2.5 belongs to the second
+    # 5 rows over 2 patches: centers 0.5 1.5 | 2.5 3.5 4.5 of 5, the middle one at 2.5 belongs to the second
     expected = np.array([[1, 1, 0, 0, 0, 0, 0]] * 2 + [[0, 0, 1, 1, 1, 1, 1]] * 3, bool)
     assert np.array_equal(upsampled(patches, (5, 7)), expected)
     whole = torch.nn.functional.interpolate(torch.from_numpy(patches)[None, None].float(), scale_factor=4)[0, 0] > 0
@@ -127,7 +127,7 @@ def test_true_masks_of_each_kind() -> None:
 
 
 @pytest.mark.parametrize("size", [(40, 60), (41, 33), (7, 5)])
-def test_whole_image_and_centre_box_by_formula(size: tuple[int, int]) -> None:
+def test_whole_image_and_center_box_by_formula(size: tuple[int, int]) -> None:
     mask = np.random.default_rng(1).choice(np.array([0, 2, 255], np.uint8), size)
     found = box_jaccards(mask, [2])
     side = math.sqrt(0.5)
@@ -141,7 +141,7 @@ def test_whole_image_and_centre_box_by_formula(size: tuple[int, int]) -> None:
     assert found[0, 1] == pytest.approx(jaccard_slowly(box, mask, 2), abs=1e-12)
 
 
-def test_the_centre_box_has_half_the_area() -> None:
+def test_the_center_box_has_half_the_area() -> None:
     mask = np.ones((1000, 1500), np.uint8)
     assert box_jaccards(mask, [1])[0] == pytest.approx([1.0, 0.5], abs=1e-3)
 
@@ -160,7 +160,7 @@ def test_the_rules_by_hand() -> None:
     assert by_mask.average_head == pytest.approx((0.25 + 0.55 + 0.425) / 3, abs=1e-12)
     assert by_mask.mean_map == pytest.approx((0.3 + 0.5) / 2, abs=1e-12)
     assert by_mask.whole_image == pytest.approx(0.3, abs=1e-12)
-    assert by_mask.centre_box == pytest.approx(0.5, abs=1e-12)
+    assert by_mask.center_box == pytest.approx(0.5, abs=1e-12)
     assert score_set([first, second], "image").best_head == pytest.approx((0.6 + 0.7) / 2, abs=1e-12)
 
 

@@ -27,7 +27,7 @@ SIZE = (100, 100)
 
 
 def slow_outline(mask: Mask) -> list[tuple[int, int]]:
-    """Pixels unlike a neighbour to the right, below, or below right (seg2bmap of the Berkeley benchmark)."""
+    """Pixels unlike a neighbor to the right, below, or below right (seg2bmap of the Berkeley benchmark)."""
     height, width = mask.shape
     values = mask.tolist()
     return [

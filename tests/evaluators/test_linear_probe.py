@@ -25,11 +25,11 @@ from tests.toy import ToyBackbone, ToyDataset
 
 
 def clusters(count: int, dim: int, classes: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Vectors (count, dim) around a centre for each class, and labels."""
+    """Vectors (count, dim) around a center for each class, and labels."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
+    centers = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
     labels = torch.arange(count) % classes
-    return centres[labels] + noise * torch.randn(count, dim, generator=generator), labels
+    return centers[labels] + noise * torch.randn(count, dim, generator=generator), labels
 
 
 def train(
@@ -156,7 +156,7 @@ def test_a_rate_does_not_see_the_others_even_when_they_diverge() -> None:
 
 def test_when_every_rate_diverges_the_user_is_told() -> None:
     points = clusters(60, 4, 3, 0.5)
-    with pytest.raises(UserError, match="every one diverged; give smaller ones or standardise = true"):
+    with pytest.raises(UserError, match="every one diverged; give smaller ones or standardize = true"):
         evaluate((points[0] * 1e30, points[1]), points, learning_rates=(1e30,), epochs=3)
 
 
@@ -229,11 +229,11 @@ def test_a_diverged_rate_is_named() -> None:
     assert "; diverged: 1e+38" in found["top1_last"].details
 
 
-def test_standardised_features_do_not_depend_on_scale_or_shift() -> None:
+def test_standardized_features_do_not_depend_on_scale_or_shift() -> None:
     (vectors, labels), (asked, truth) = clusters(200, 6, 3, 2.0), clusters(60, 6, 3, 2.0, seed=1)
     scale = torch.tensor([4.0, 0.25, 1.0, 2.0, 8.0, 0.5])
-    one = evaluate((vectors, labels), (asked, truth), standardise=True, epochs=4)
-    other = evaluate((vectors * scale - 3, labels), (asked * scale - 3, truth), standardise=True, epochs=4)
+    one = evaluate((vectors, labels), (asked, truth), standardize=True, epochs=4)
+    other = evaluate((vectors * scale - 3, labels), (asked * scale - 3, truth), standardize=True, epochs=4)
     assert one["top1_last"].value == other["top1_last"].value
     assert "standardized features" in one["top1_last"].protocol.text
 

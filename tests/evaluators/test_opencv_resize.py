@@ -55,7 +55,7 @@ def test_the_same_size_is_the_same_image() -> None:
 
 
 def test_there_is_no_antialiasing() -> None:
-    """A quarter of the size skips pixels: stripes that a mean would turn grey stay what they are where it looks."""
+    """A quarter of the size skips pixels: stripes that a mean would turn gray stay what they are where it looks."""
     stripes = np.zeros((8, 64, 1), np.uint8)
     stripes[:, 1::4] = stripes[:, 2::4] = 255
     assert (resize_bilinear(stripes, 8, 16) == 255).all()

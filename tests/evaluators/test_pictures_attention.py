@@ -1,4 +1,4 @@
-"""Sheets of attention: what stands where, in which colours, at which size."""
+"""Sheets of attention: what stands where, in which colors, at which size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from matplotlib import colormaps
 from PIL import Image
 
 from ssl_bench.datasets.indexed_png import PALETTE
-from ssl_bench.evaluators.voc_jaccard.pictures import BEST, Judged, _colours, _columns, attention_sheet
+from ssl_bench.evaluators.voc_jaccard.pictures import BEST, Judged, _colors, _columns, attention_sheet
 
 
 def sheet(heads: int = 6, size: tuple[int, int] = (120, 90), **options: Any) -> np.ndarray:
-    """Of a grey image; head h attends most to its h-th patch of 3 x 4, evenly to the others."""
+    """Of a gray image; head h attends most to its h-th patch of 3 x 4, evenly to the others."""
     maps = np.ones((heads, 3, 4))
     for head in range(heads):
         maps[head].flat[head % 12] = 30.0
@@ -22,30 +22,30 @@ def sheet(heads: int = 6, size: tuple[int, int] = (120, 90), **options: Any) -> 
     return np.asarray(attention_sheet(Image.new("RGB", size, (100, 100, 100)), maps, 0.6, **values))
 
 
-def count(pixels: np.ndarray, colour: tuple[int, ...]) -> int:
-    return int((pixels == np.array(colour)).all(axis=2).sum())
+def count(pixels: np.ndarray, color: tuple[int, ...]) -> int:
+    return int((pixels == np.array(color)).all(axis=2).sum())
 
 
 def test_maps_are_in_inferno_patch_by_patch() -> None:
-    """Six heads and their mean: the highest patch of each map has inferno's last colour and 30 x 30 px."""
+    """Six heads and their mean: the highest patch of each map has inferno's last color and 30 x 30 px."""
     pixels = sheet()
     brightest, darkest = (tuple(colormaps["inferno"](value, bytes=True)[:3]) for value in (1.0, 0.0))
     assert count(pixels, brightest) == (6 + 6) * 900  # in the mean of the heads each of them has a patch
     assert count(pixels, darkest) == (6 * 11 + 6) * 900
 
 
-def test_masks_are_tinted_in_a_colour_of_each_head() -> None:
+def test_masks_are_tinted_in_a_color_of_each_head() -> None:
     """30 of 41: one patch is 73 % of the mass, so it is kept alone: in its head's tile and among the strongest heads.
 
-    Its outline, 1 px on each side that is not the image's, has the colour, the inside a tint.
+    Its outline, 1 px on each side that is not the image's, has the color, the inside a tint.
     """
     pixels = sheet()
-    colours = _colours(6)
-    assert len(set(colours)) == 6
+    colors = _colors(6)
+    assert len(set(colors)) == 6
     outlines = (59, 88, 88, 59, 88, 116)  # two, three or four sides of 30 px, corners once
-    for colour, outline in zip(colours, outlines, strict=True):
-        tint = tuple(np.round(0.6 * 100 + 0.4 * np.array(colour)).astype(int))
-        assert (count(pixels, colour), count(pixels, tint)) == (2 * outline, 2 * (900 - outline))
+    for color, outline in zip(colors, outlines, strict=True):
+        tint = tuple(np.round(0.6 * 100 + 0.4 * np.array(color)).astype(int))
+        assert (count(pixels, color), count(pixels, tint)) == (2 * outline, 2 * (900 - outline))
 
 
 def test_the_best_head_is_framed_and_the_truth_in_its_palette() -> None:
@@ -62,7 +62,7 @@ def test_the_best_head_is_framed_and_the_truth_in_its_palette() -> None:
 @pytest.mark.parametrize("heads", [1, 3, 4, 5, 6, 7, 12, 16, 24])
 def test_any_number_of_heads(heads: int) -> None:
     pixels = sheet(heads)
-    assert len(set(_colours(heads))) == heads
+    assert len(set(_colors(heads))) == heads
     assert 0.5 < pixels.shape[1] / pixels.shape[0] < 5
 
 

@@ -1,6 +1,6 @@
 """Label propagation against the released steps written densely, and its parts against cases worked by hand.
 
-The oracle repeats eval_video_segmentation.py of DINO step by step: all pairs of patches, a 0/1 mask of neighbours, the
+The oracle repeats eval_video_segmentation.py of DINO step by step: all pairs of patches, a 0/1 mask of neighbors, the
 smallest of the top values as threshold. It has no order among ties, so frames are random or checked outside of ties.
 """
 
@@ -23,11 +23,11 @@ def released_step(
     rows, columns, dim = target.shape
     near_row = (torch.arange(rows)[:, None] - torch.arange(rows)).abs() <= radius
     near_column = (torch.arange(columns)[:, None] - torch.arange(columns)).abs() <= radius
-    neighbours = (near_row[:, None, :, None] & near_column[None, :, None, :]).reshape(rows * columns, -1)
+    neighbors = (near_row[:, None, :, None] & near_column[None, :, None, :]).reshape(rows * columns, -1)
     flat = functional.normalize(target.reshape(-1, dim), dim=1)
     affinity = torch.cat(
         [
-            (torch.exp(flat @ functional.normalize(source.reshape(-1, dim), dim=1).T / temperature) * neighbours).T
+            (torch.exp(flat @ functional.normalize(source.reshape(-1, dim), dim=1).T / temperature) * neighbors).T
             for source in sources
         ]
     )  # (sources * patches, target patches)

@@ -161,9 +161,9 @@ def test_frames_without_a_patch_are_refused() -> None:
         frame_size(100, 90, 32, 16)
 
 
-def test_one_hot_takes_the_pixel_at_the_centre_of_a_patch() -> None:
+def test_one_hot_takes_the_pixel_at_the_center_of_a_patch() -> None:
     mask = np.zeros((4, 8), np.uint8)
-    mask[1, 5] = 3  # pixel (1, 5) is at the centre of no patch of 4 px, (2, 2) and (2, 6) are
+    mask[1, 5] = 3  # pixel (1, 5) is at the center of no patch of 4 px, (2, 2) and (2, 6) are
     assert one_hot(mask, 1, 2).tolist() == [[[1, 0, 0, 0], [1, 0, 0, 0]]]
     mask[2, 6] = 1
     assert one_hot(mask, 1, 2).tolist() == [[[1, 0, 0, 0], [0, 1, 0, 0]]]

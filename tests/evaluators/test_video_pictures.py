@@ -1,4 +1,4 @@
-"""Strip and animation of a sequence: colours, outlines, layout, and that the scores on them are the sequence's."""
+"""Strip and animation of a sequence: colors, outlines, layout, and that the scores on them are the sequence's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def masks(sequence: DavisSequence, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_objects_are_half_their_colour_and_outlined() -> None:
+def test_objects_are_half_their_color_and_outlined() -> None:
     """Object 1 is 128 0 0 in the palette, 255 0 0 here; void and background are left as they are."""
     image = Image.new("RGB", (20, 20), (100, 100, 100))
     mask = np.zeros((20, 20), np.uint8)

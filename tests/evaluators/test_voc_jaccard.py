@@ -161,7 +161,7 @@ def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
         other = measure(voc, tmp_path, **changed)
         assert other["best_head"].protocol != first["best_head"].protocol, changed
     baselines = measure(voc, tmp_path, size_px=40)
-    for name in ("whole_image", "centre_box"):  # no network takes part in them
+    for name in ("whole_image", "center_box"):  # no network takes part in them
         assert baselines[name].value == first[name].value
 
 

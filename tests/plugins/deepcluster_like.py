@@ -87,7 +87,7 @@ class DeepCluster(Method):
     def make_views(cls, config: DeepClusterSettings) -> MakeViews:
         """SimCLR's views without blur, crops (0.14, 1)."""
         jitter: dict[str, Any] = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
-        crop = Crop(config.crop_px or 224, (0.14, 1.0), **jitter, jitter_probability=0.8, grey_probability=0.2)
+        crop = Crop(config.crop_px or 224, (0.14, 1.0), **jitter, jitter_probability=0.8, gray_probability=0.2)
         return MultiCrop([(crop, CROPS)])
 
     def embed(self, batch: Batch) -> Tensor:

@@ -41,7 +41,7 @@ def judged(evaluator: str, protocol: str, on: dict[str, Any], **values: tuple[fl
 def jaccard(best: tuple[float, float], on: dict[str, Any] = VOC, protocol: str = "attention Jaccard v1") -> list[Any]:
     return judged(
         "voc-jaccard", protocol, on, best_head=best, best_single_head=(10.0, 20.0), average_head=(9.0, 15.0),
-        mean_map=(8.0, 14.0), whole_image=(18.0, 18.0), centre_box=(27.0, 27.0),
+        mean_map=(8.0, 14.0), whole_image=(18.0, 18.0), center_box=(27.0, 27.0),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_jaccard_beside_the_printed_figures() -> None:
         make_record("supervised", evaluations=tuple(jaccard((19.0, 25.0)))),
     )
     dino, supervised = lines(made)
-    assert [float(dino[f"{name}_mean"]) for name in ("best_head", "single_head", "whole_image", "centre_box")] == [
+    assert [float(dino[f"{name}_mean"]) for name in ("best_head", "single_head", "whole_image", "center_box")] == [
         31.5, 20.0, 18.0, 27.0,
     ]  # fmt: skip
     assert float(dino["best_head_untrained_mean"]) == 19.0
@@ -87,13 +87,13 @@ def test_a_run_without_such_an_evaluation_has_no_row() -> None:
 
 def test_masks_of_two_sets_stand_on_lines_of_their_own_in_one_order() -> None:
     made = table("voc_jaccard", make_record(evaluations=(*jaccard((19.0, 31.5)), *jaccard((38.0, 41.0), MASKS))))
-    found = [(row["best_head_mean"], "shapes-masks (synthetic)" in row["centre_box_protocol"]) for row in lines(made)]
+    found = [(row["best_head_mean"], "shapes-masks (synthetic)" in row["center_box_protocol"]) for row in lines(made)]
     assert found == [("41.0", True), ("31.5", False)]
     text = to_markdown(made)
     assert "38.0 → 41.0 [a]" in text
     assert "19.0 → 31.5 [b]" in text
     assert (
-        "[a] best head, best single head, whole image, centre box: attention Jaccard v1; evaluated on shapes-m" in text
+        "[a] best head, best single head, whole image, center box: attention Jaccard v1; evaluated on shapes-m" in text
     )
     assert "[c]" not in text
 

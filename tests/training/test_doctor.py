@@ -64,11 +64,11 @@ def test_effective_rank_of_cases_worked_by_hand() -> None:
 
 
 def test_uniform_is_the_entropy_and_the_loss_of_equal_probabilities() -> None:
-    value, hair = uniform(512)
+    value, tolerance = uniform(512)
     equal = torch.full((3, 512), 1 / 512)
     assert entropy(equal).item() == pytest.approx(value, abs=1e-5)
     assert nn.functional.cross_entropy(torch.zeros(3, 512), torch.tensor([1, 2, 3])).item() == pytest.approx(value)
-    assert hair == pytest.approx(0.01 * value)
+    assert tolerance == pytest.approx(0.01 * value)
 
 
 STUCK = Sign({"loss": uniform(8), "kl": (0.0, 0.1)}, "all alike", "--set method.x=1")
@@ -259,7 +259,7 @@ def test_features_that_become_alike_are_a_collapse_whatever_the_method(tmp_path:
 
 
 def test_distillation_signs_are_both_collapses_of_figure_7_and_no_healthy_teacher() -> None:
-    one, flat = distillation_signs(512, "centre", "sharpen")
+    one, flat = distillation_signs(512, "center", "sharpen")
     made = Doctor((one, flat), 0, 10**6, 10**6)
 
     def there(probabilities: Tensor, kl: float) -> set[str]:

@@ -132,7 +132,7 @@ def test_what_is_declared_frozen_must_be_there_and_untrained(tmp_path: Path) -> 
     method = start(tmp_path)[0]
     method.tokenizer[1].weight.requires_grad_(True)
     assert "'tokenizer' as frozen, and tokenizer.1.weight asks for a gradient" in wrong_frozen(method)
-    method.frozen = frozenset({"tokeniser"})
+    method.frozen = frozenset({"tokenizer"})
     assert "has no such submodule. Did you mean 'tokenizer'?" in wrong_frozen(method)
 
 

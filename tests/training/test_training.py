@@ -80,9 +80,9 @@ def test_no_label_reaches_a_method_that_does_not_ask(tmp_path: Path) -> None:
     method, views, _, plan = start(tmp_path)
     assert next(plan.batches(method, views)).labels is None
     method.needs_labels = True
-    labelled = next(plan.batches(method, views))
-    assert labelled.labels is not None
-    assert labelled.labels.tolist() == [plan.split.labels[i] for i in labelled.index.tolist()]
+    labeled = next(plan.batches(method, views))
+    assert labeled.labels is not None
+    assert labeled.labels.tolist() == [plan.split.labels[i] for i in labeled.index.tolist()]
 
 
 def test_stopped_and_resumed_is_bitwise_the_uninterrupted_run(tmp_path: Path) -> None:

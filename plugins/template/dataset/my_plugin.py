@@ -44,7 +44,7 @@ class MyPlugin(Dataset):
 
     Config = MyPluginSettings
     synthetic = True
-    # A set on disk also says `layout = "FOLDER/train/CLASS/IMAGE"` and recognises its folder: see ssl_bench.dataset.
+    # A set on disk also says `layout = "FOLDER/train/CLASS/IMAGE"` and recognizes its folder: see ssl_bench.dataset.
 
     def __init__(self, config: MyPluginSettings, path: Path | None) -> None:
         self.config, self.path, self.name, self.image_px = config, path, "my_plugin", 32

@@ -10,7 +10,7 @@ from ssl_bench.settings import Settings, setting
 class MyPluginSettings(Settings):
     """What can be changed, on the command line as --set evaluators.my_plugin.NAME=VALUE."""
 
-    normalise: bool = setting(True, "Whether features are scaled to length 1 first.")
+    normalize: bool = setting(True, "Whether features are scaled to length 1 first.")
 
 
 class MyPlugin(Evaluator):
@@ -22,7 +22,7 @@ class MyPlugin(Evaluator):
         """Top-1 accuracy; the features come extracted and are shared with the other evaluators."""
         train, test = evaluation.features("train"), evaluation.features("test")
         vectors, queries = train.vectors, test.vectors
-        if self.config.normalise:
+        if self.config.normalize:
             vectors, queries = functional.normalize(vectors, dim=1), functional.normalize(queries, dim=1)
         classes = range(len(evaluation.dataset.classes))
         means = torch.stack([vectors[train.labels == one].mean(dim=0) for one in classes])
@@ -36,8 +36,8 @@ class MyPlugin(Evaluator):
                 higher_is_better=True,
                 n=len(test.labels),
                 protocol=Protocol.of(
-                    "nearest class mean, l2, normalised {normalise}, {transform}",
-                    normalise=self.config.normalise,
+                    "nearest class mean, l2, normalized {normalize}, {transform}",
+                    normalize=self.config.normalize,
                     transform=train.transform,
                 ),
                 primary=True,

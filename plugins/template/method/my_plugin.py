@@ -54,7 +54,7 @@ class MyPlugin(Method):
     def make_views(cls, config: MyPluginSettings) -> MakeViews:
         """Two views of one kind (section 3), drawn from the `Random` that the loop hands over."""
         jitter: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-        view = Crop(config.crop_px or 224, (0.2, 1.0), **jitter, jitter_probability=0.8, grey_probability=0.2)
+        view = Crop(config.crop_px or 224, (0.2, 1.0), **jitter, jitter_probability=0.8, gray_probability=0.2)
         return MultiCrop([(view, 2)])
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -1,1 +1,1 @@
-"""The embedded synthetic data set: images, masks and clips."""
+"""The embedded synthetic dataset: images, masks and clips."""

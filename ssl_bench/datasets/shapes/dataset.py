@@ -1,4 +1,4 @@
-"""`shapes`: the embedded data set, ten classes of textured objects, made from a seed; `shapes_layouts` has its masks.
+"""`shapes`: the embedded dataset, ten classes of textured objects, made from a seed; `shapes_layouts` has its masks.
 
 Nothing is downloaded: images are drawn once (about 10 s) and kept as .npy files in a cache folder: the folder given
 (`--data shapes:FOLDER`), else the cache folder (see `ssl_bench.files`). `shapes_render` tells what they show.

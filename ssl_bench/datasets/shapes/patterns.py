@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 """float32 throughout; numpy's stubs widen a product with a Python float to float64, hence the wider name."""
 Pattern = tuple[Floats, NDArray[np.int32]]
-"""Tone in [0, 1] from ink to paper, and the number of the element in [0, COLOURS)."""
+"""Tone in [0, 1] from ink to paper, and the number of the element in [0, COLORS)."""
 
-COLOURS = 8
-"""Colours an object's elements take turns in: a power of two."""
+COLORS = 8
+"""Colors an object's elements take turns in: a power of two."""
 
 # Forms: about a signed distance to the outline, negative inside.
 
@@ -91,7 +91,7 @@ def edge(distance: Floats, w: float) -> Floats:
 
 
 def _cell(i: Floats, j: Floats) -> NDArray[np.int32]:
-    return (i.astype(np.int32) * 5 + j.astype(np.int32) * 3) & (COLOURS - 1)
+    return (i.astype(np.int32) * 5 + j.astype(np.int32) * 3) & (COLORS - 1)
 
 
 def _wave(t: Floats) -> Floats:
@@ -103,7 +103,7 @@ def _wave(t: Floats) -> Floats:
 def _stripes(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
     p = 0.40 * p
     t = y / p
-    return edge(_wave(t) * p, w), np.floor(t).astype(np.int32) & (COLOURS - 1)
+    return edge(_wave(t) * p, w), np.floor(t).astype(np.int32) & (COLORS - 1)
 
 
 def _chequers(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
@@ -125,12 +125,12 @@ def _dots(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pat
 def _rings(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
     p = 0.42 * p
     t = r / p
-    return edge(_wave(t) * p, w), np.floor(t).astype(np.int32) & (COLOURS - 1)
+    return edge(_wave(t) * p, w), np.floor(t).astype(np.int32) & (COLORS - 1)
 
 
 def _spokes(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
     t = a * (8.0 / math.pi / 2.0)
-    return edge(_wave(t) * 0.4, w), np.floor(t).astype(np.int32) & (COLOURS - 1)
+    return edge(_wave(t) * 0.4, w), np.floor(t).astype(np.int32) & (COLORS - 1)
 
 
 def _bricks(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
@@ -145,7 +145,7 @@ def _bricks(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> P
 def _zigzag(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
     p = 0.40 * p
     t = (y + 2.0 * p * np.abs(_wave(x / (2.4 * p)) * 2.0)) / p
-    return edge(_wave(t) * 0.6 * p, w), np.floor(t).astype(np.int32) & (COLOURS - 1)
+    return edge(_wave(t) * 0.6 * p, w), np.floor(t).astype(np.int32) & (COLORS - 1)
 
 
 def _scales(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
@@ -171,7 +171,7 @@ def _half(t: Floats) -> Floats:
 def _marble(x: Floats, y: Floats, r: Floats, a: Floats, p: float, w: float) -> Pattern:
     p = 0.8 * p
     s = np.sin(5.0 * x / p + 2.1 * np.sin(2.6 * y / p)) + np.sin(4.4 * y / p + 2.3 * np.sin(3.1 * x / p + 1.0))
-    return np.clip(0.5 + 0.45 * s, 0.0, 1.0), ((s + 2.0) * 2.0).astype(np.int32) & (COLOURS - 1)
+    return np.clip(0.5 + 0.45 * s, 0.0, 1.0), ((s + 2.0) * 2.0).astype(np.int32) & (COLORS - 1)
 
 
 TEXTURES = (_stripes, _chequers, _dots, _rings, _spokes, _bricks, _zigzag, _scales, _lattice, _marble)

@@ -6,11 +6,11 @@ which its form has a radius of about 1 and its texture is defined; pose, scale a
 
 What two pictures of a class share is a form, a texture and a typical hue: three cues, and a network can use each of
 them, alone or together. Every element of a texture (a stripe, a brick, a dot) takes one of eight light and eight dark
-colours of its object. Light ones scatter around the hue typical of the class by more than the step to the next class:
+colors of its object. Light ones scatter around the hue typical of the class by more than the step to the next class:
 one of them says little, the mean of all of them more. Dark ones, the tiles of the background and the bar are pale and
 have any hue.
 
-Light, place and size vary strongly: this is what colour jitter and random crops teach a network to ignore. The light
+Light, place and size vary strongly: this is what color jitter and random crops teach a network to ignore. The light
 falls on object and background alike, up to 3.7 times brighter in one picture than in another, and slopes across it.
 """
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_bench.datasets.shapes.patterns import COLOURS, FORMS, TEXTURES, Floats, edge
+from ssl_bench.datasets.shapes.patterns import COLORS, FORMS, TEXTURES, Floats, edge
 
 Bytes = NDArray[np.uint8]
 
@@ -57,10 +57,10 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Thing:
-    """An object: its class, its frame in the scene and its colours. `ink` and `paper` are (COLOURS, 3) in [0, 1]."""
+    """An object: its class, its frame in the scene and its colors. `ink` and `paper` are (COLORS, 3) in [0, 1]."""
 
     label: int
-    centre: tuple[float, float]
+    center: tuple[float, float]
     scale: float
     angle: float
     stretch: float
@@ -72,37 +72,37 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background of coloured tiles, things from back to front, an optional occluding bar, and light."""
+    """A background of colored tiles, things from back to front, an optional occluding bar, and light."""
 
     sites: Floats  # (rows, columns, 2)
-    tile_colours: Floats  # (tiles, 3)
+    tile_colors: Floats  # (tiles, 3)
     tile_slopes: Floats  # (tiles, 2), brightness per unit of length
     things: tuple[Thing, ...]
-    bar: tuple[float, float, float, Floats] | None  # angle, distance from the origin, half width, colour
+    bar: tuple[float, float, float, Floats] | None  # angle, distance from the origin, half width, color
     light: tuple[float, float, float]  # gain, and its slope along x and y
 
 
-def _colours(rng: np.random.Generator, n: int, low: float, high: float, hue: float | None = None) -> Floats:
-    """(n, 3) colours with a brightness in [low, high]: pale ones of any hue, or full ones spread around `hue`."""
+def _colors(rng: np.random.Generator, n: int, low: float, high: float, hue: float | None = None) -> Floats:
+    """(n, 3) colors with a brightness in [low, high]: pale ones of any hue, or full ones spread around `hue`."""
     chosen = rng.random((n, 1)) if hue is None else hue + rng.normal(0.0, HUE_SPREAD, (n, 1))
     channels = chosen + np.array([0.0, 1.0 / 3.0, 2.0 / 3.0])
     pure = np.clip(np.abs(np.mod(channels, 1.0) * 6.0 - 3.0) - 1.0, 0.0, 1.0)
     saturation = rng.uniform(*(PALE if hue is None else FULL), (n, 1))
-    colours: Floats = (rng.uniform(low, high, (n, 1)) * (1.0 - saturation + saturation * pure)).astype(np.float32)
-    return colours
+    colors: Floats = (rng.uniform(low, high, (n, 1)) * (1.0 - saturation + saturation * pure)).astype(np.float32)
+    return colors
 
 
 def _thing(rng: np.random.Generator, label: int, scale: tuple[float, float], reach: float) -> Thing:
     return Thing(
         label=label,
-        centre=tuple(rng.uniform(-reach, reach, 2)),
+        center=tuple(rng.uniform(-reach, reach, 2)),
         scale=rng.uniform(*scale),
         angle=rng.uniform(-0.4, 0.4),
         stretch=math.exp(rng.uniform(-0.15, 0.15)),
         period=math.exp(rng.uniform(-0.12, 0.12)),
         phase=tuple(rng.uniform(-3.0, 3.0, 2)),
-        ink=_colours(rng, COLOURS, 0.05, 0.45),
-        paper=_colours(rng, COLOURS, 0.75, 1.0, label / len(CLASSES)),
+        ink=_colors(rng, COLORS, 0.05, 0.45),
+        paper=_colors(rng, COLORS, 0.75, 1.0, label / len(CLASSES)),
     )
 
 
@@ -111,10 +111,10 @@ def _scene(rng: np.random.Generator, things: tuple[Thing, ...], width: float, ba
     grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1) - (columns / 2.0, rows / 2.0)
     angle = rng.uniform(0.0, math.pi)
     gain = math.exp(rng.uniform(math.log(0.35), math.log(1.3)))
-    occluder = (angle, rng.uniform(-0.9, 0.9), rng.uniform(0.04, 0.10), _colours(rng, 1, 0.2, 0.9)[0])
+    occluder = (angle, rng.uniform(-0.9, 0.9), rng.uniform(0.04, 0.10), _colors(rng, 1, 0.2, 0.9)[0])
     return Scene(
         sites=((grid + rng.uniform(0.0, 1.0, grid.shape)) * TILE).astype(np.float32),
-        tile_colours=_colours(rng, rows * columns, 0.05, 1.0),
+        tile_colors=_colors(rng, rows * columns, 0.05, 1.0),
         tile_slopes=rng.uniform(-1.0, 1.0, (rows * columns, 2)).astype(np.float32),
         things=things,
         bar=occluder if bar else None,
@@ -141,13 +141,13 @@ def draw(scene: Scene, height: int, width: int) -> tuple[Bytes, Bytes]:
     picture = _background(scene, x, y)
     covers: list[Floats] = []
     for thing in scene.things:
-        cover, colour = _paint(thing, x, y, step)
-        picture += cover[..., None] * (colour - picture)
+        cover, color = _paint(thing, x, y, step)
+        picture += cover[..., None] * (color - picture)
         covers = [below * (1.0 - cover) for below in covers] + [cover]
     if scene.bar is not None:
-        angle, offset, half, colour = scene.bar
+        angle, offset, half, color = scene.bar
         cover = edge(half - np.abs(math.cos(angle) * x + math.sin(angle) * y - offset), step)
-        picture += cover[..., None] * (colour - picture)
+        picture += cover[..., None] * (color - picture)
         covers = [below * (1.0 - cover) for below in covers]
     gain, along_x, along_y = scene.light
     picture *= (gain + along_x * x + along_y * y)[..., None]
@@ -176,23 +176,23 @@ def _background(scene: Scene, x: Floats, y: Floats) -> Floats:
             np.copyto(nearest, distance, where=closer)
     slope, site = scene.tile_slopes[owner], sites[owner]
     shade = 1.0 + (x - site[..., 0]) * slope[..., 0] + (y - site[..., 1]) * slope[..., 1]
-    picture: Floats = scene.tile_colours[owner] * shade[..., None]
+    picture: Floats = scene.tile_colors[owner] * shade[..., None]
     return picture
 
 
 def _paint(thing: Thing, x: Floats, y: Floats, step: float) -> tuple[Floats, Floats]:
-    """Coverage (h, w) in [0, 1] and colour (h, w, 3) of a thing on the grid of samples."""
+    """Coverage (h, w) in [0, 1] and color (h, w, 3) of a thing on the grid of samples."""
     cos, sin = np.float32(math.cos(thing.angle)), np.float32(math.sin(thing.angle))
-    dx, dy = x - np.float32(thing.centre[0]), y - np.float32(thing.centre[1])
+    dx, dy = x - np.float32(thing.center[0]), y - np.float32(thing.center[1])
     u = (cos * dx + sin * dy) / np.float32(thing.scale * thing.stretch)
     v = (cos * dy - sin * dx) * np.float32(thing.stretch / thing.scale)
     radius, angle, w = np.sqrt(u * u + v * v), np.arctan2(v, u), step / thing.scale
     cover = edge(-FORMS[thing.label](u, v, radius, angle), w)
     s, t = u + np.float32(thing.phase[0]), v + np.float32(thing.phase[1])
     tone, element = TEXTURES[thing.label](s, t, radius + np.float32(thing.phase[0]), angle, thing.period, w)
-    colour = thing.ink[element]
-    colour += tone[..., None] * (thing.paper[element] - colour)
-    return cover, colour
+    color = thing.ink[element]
+    color += tone[..., None] * (thing.paper[element] - color)
+    return cover, color
 
 
 def _pool(samples: Floats) -> Floats:
@@ -230,9 +230,9 @@ def clip_scenes(seed: int, index: int, aspect: float, frames: int) -> list[Scene
         moved = []
         for thing, start, way, bend, turn, growth in zip(things, starts, ways, bends, turns, growths, strict=True):
             place = start + way * time + bend * math.sin(2.0 * math.pi * time)
-            centre = tuple(_reflect(place, np.array((aspect, 1.0)) * 0.9))
+            center = tuple(_reflect(place, np.array((aspect, 1.0)) * 0.9))
             scale = thing.scale * math.exp(growth * math.sin(math.pi * time))
-            moved.append(replace(thing, centre=centre, angle=thing.angle + turn * time, scale=scale))
+            moved.append(replace(thing, center=center, angle=thing.angle + turn * time, scale=scale))
         scenes.append(replace(still, things=tuple(moved)))
     return scenes
 

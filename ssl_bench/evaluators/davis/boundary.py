@@ -32,7 +32,7 @@ def boundary(mask: Binary) -> Binary:
 
 
 def dilate(points: Binary, radius_px: int) -> Binary:
-    """(height, width): pixels at most `radius_px` from one of `points`, centre to centre."""
+    """(height, width): pixels at most `radius_px` from one of `points`, center to center."""
     height, width = points.shape
     stride = width + radius_px  # rows laid end to end, so far apart that no run reaches into the next
     start = radius_px * (stride + 1)

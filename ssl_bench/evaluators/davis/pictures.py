@@ -1,6 +1,6 @@
 """A sequence with its masks, to look at: a strip of frames beside target and prediction, and an animation.
 
-Objects have the colours of DAVIS's palette at twice their brightness, as DAVIS's own toolkit shows them, half
+Objects have the colors of DAVIS's palette at twice their brightness, as DAVIS's own toolkit shows them, half
 transparent over the frame, with an outline.
 """
 
@@ -22,7 +22,7 @@ from ssl_bench.evaluators.davis.scores import ObjectScores, mean_measures
 from ssl_bench.files import write_atomically
 
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 OPACITY = 0.5
 STRIP_TILE_PX = 400
 """Longer side of each picture of a strip; of an animation 320."""
@@ -30,7 +30,7 @@ GIF_TILE_PX = 320
 GIF_FRAMES = 30
 """At most; frames are left out evenly."""
 GIF_SECONDS = 4.0
-COLOURS = np.minimum(2 * PALETTE.astype(np.int16), 255)
+COLORS = np.minimum(2 * PALETTE.astype(np.int16), 255)
 LEGEND = 8
 """At most so many objects have a legend of their own; the others are in the mean alone."""
 
@@ -107,11 +107,11 @@ def overlay(image: Image.Image, mask: Mask) -> Image.Image:
     """`image` with the objects of `mask` (height, width) of the same size tinted and outlined; void is left out."""
     pixels = np.asarray(image).astype(np.float32)
     objects = np.where(mask == VOID, 0, mask)
-    colours = COLOURS[objects].astype(np.float32)
+    colors = COLORS[objects].astype(np.float32)
     opacity = np.where(objects > 0, OPACITY, 0.0)[..., None].astype(np.float32)
-    mixed = pixels * (1 - opacity) + colours * opacity
+    mixed = pixels * (1 - opacity) + colors * opacity
     inner = outline(objects)
-    mixed[inner] = colours[inner]
+    mixed[inner] = colors[inner]
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
@@ -136,7 +136,7 @@ def evenly(count: int, wanted: int) -> list[int]:
 def _heading(
     draw: ImageDraw.ImageDraw, gap: int, sequence: DavisSequence, scores: Sequence[ObjectScores], by: str, text_px: int
 ) -> None:
-    """The sequence with its scores and who made the masks, and under it each object's colour and score."""
+    """The sequence with its scores and who made the masks, and under it each object's color and score."""
     means = mean_measures(scores)
     words = ", ".join(f"{name} {100 * means[f'{name}-Mean']:.1f}" for name in ("J&F", "J", "F"))
     title, small = ImageFont.load_default(text_px), ImageFont.load_default(round(0.75 * text_px))
@@ -151,7 +151,7 @@ def _heading(
     draw.text((gap, top), words, FAINT, small)
     left = gap + side + draw.textlength(words, small)
     for number, one in enumerate(scores[:LEGEND], start=1):
-        draw.rectangle((left, top + 2, left + side, top + 2 + side), _colour(number), INK)
+        draw.rectangle((left, top + 2, left + side, top + 2 + side), _color(number), INK)
         label = f"{100 * one.measures()['J&F-Mean']:.1f}"
         draw.text((left + 1.3 * side, top), label, FAINT, small)
         left += 2.4 * side + draw.textlength(label, small)
@@ -172,8 +172,8 @@ def _reached(scores: Sequence[ObjectScores], index: int) -> float:
     return float(np.mean([(one.j[index - 1] + one.f[index - 1]) / 2 for one in scores]))
 
 
-def _colour(value: int) -> Colour:
-    red, green, blue = COLOURS[value]
+def _color(value: int) -> Color:
+    red, green, blue = COLORS[value]
     return int(red), int(green), int(blue)
 
 

@@ -5,8 +5,8 @@
     soft label of i                                  sum_j a_ij label_j / sum_j a_ij
 
 The steps are those of the authors' eval_video_segmentation.py. It computes all pairs of patches, then multiplies by a
-0/1 mask of neighbours; here a tile of the target meets only the patches within `radius` of the tile, so that time and
-memory follow the neighbourhood and not the square of the frame. What differs in the result: of equal affinities at
+0/1 mask of neighbors; here a tile of the target meets only the patches within `radius` of the tile, so that time and
+memory follow the neighborhood and not the square of the frame. What differs in the result: of equal affinities at
 rank `top_k` the script keeps all, we keep the first ones, by source, row and column.
 """
 
@@ -36,8 +36,8 @@ def propagate(
 ) -> Tensor:
     """Soft labels (rows, columns, channels) of a target frame: weighted means of labels of the sources.
 
-    `target` (rows, columns, dim) and each of `sources`, of the same shape, are l2-normalised patch features; `labels`
-    has one tensor (rows, columns, channels) a source. The neighbourhood is the square of side 2 radius + 1 around the
+    `target` (rows, columns, dim) and each of `sources`, of the same shape, are l2-normalized patch features; `labels`
+    has one tensor (rows, columns, channels) a source. The neighborhood is the square of side 2 radius + 1 around the
     patch; `radius` None is the whole frame.
     """
     rows, columns, dim = target.shape
@@ -64,7 +64,7 @@ def propagate(
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row of finite `values` (rows, n), in order, and their indices; of equal ones the first.
 
-    In two steps, because few groups of neighbouring columns can hold them: the k groups with the largest maxima.
+    In two steps, because few groups of neighboring columns can hold them: the k groups with the largest maxima.
     """
     count, n = values.shape
     groups = -(-n // GROUP)

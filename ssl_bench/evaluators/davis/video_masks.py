@@ -98,7 +98,7 @@ def propagate_masks(
 
 @torch.inference_mode()
 def patch_features(backbone: Backbone, frame: Image.Image, size: tuple[int, int]) -> Tensor:
-    """(rows, columns, dim): l2-normalised patch tokens of an RGB frame resized to `size` (height, width).
+    """(rows, columns, dim): l2-normalized patch tokens of an RGB frame resized to `size` (height, width).
 
     On the device and in the type of the backbone.
     """
@@ -114,9 +114,9 @@ def patch_features(backbone: Backbone, frame: Image.Image, size: tuple[int, int]
 
 
 def one_hot(mask: Mask, rows: int, columns: int) -> Tensor:
-    """(rows, columns, highest value + 1) float32: the mask at the patches' centres (nearest, as Pillow does it).
+    """(rows, columns, highest value + 1) float32: the mask at the patches' centers (nearest, as Pillow does it).
 
-    An object that no patch's centre meets is lost here, as in the released script.
+    An object that no patch's center meets is lost here, as in the released script.
     """
     small = np.array(Image.fromarray(mask).resize((columns, rows), Image.Resampling.NEAREST))
     return torch.nn.functional.one_hot(torch.from_numpy(small).long(), int(mask.max()) + 1).float()

@@ -4,7 +4,7 @@ DINO (Caron et al. 2021, appendix F.2, and the authors' eval_linear.py): SGD wit
 epochs of cosine decay per epoch to 0, rate times batch / 256, weights from N(0, 0.01), biases 0. DINOv2 (Oquab et al.
 2023, arXiv 2304.07193, section B.3) trains a grid of rates side by side; so do we, as columns of one weight matrix.
 
-What differs, and why: features are extracted once, so training sees centre crops without augmentation. The rate is
+What differs, and why: features are extracted once, so training sees center crops without augmentation. The rate is
 chosen on a tenth of the *training* set that is held out, where DINO reports its best epoch on the validation set.
 Classifiers are trained on the other nine tenths and not again on all. The test set is looked at once, at the end.
 
@@ -65,7 +65,7 @@ class LinearProbeConfig(Settings):
     cross_validate_below: int = setting(
         2000, "with fewer training images, rate and epoch are chosen by 5-fold cross-validation", unit="images", ge=0
     )
-    standardise: bool = setting(
+    standardize: bool = setting(
         False, "give each feature mean 0 and deviation 1 on the training part first; DINO does not"
     )
 
@@ -110,7 +110,7 @@ class LinearProbe(Evaluator):
         if probes.last is None or probes.selected is None:
             raise UserError(
                 f"'linear-probe.learning_rates' = {list(settings.rates)}: every one diverged; give smaller ones or "
-                "standardise = true"
+                "standardize = true"
             )
         note = self._note(probes, settings.rates, evaluation)
         queries, labels = ready(test, slice(None))
@@ -156,7 +156,7 @@ class LinearProbe(Evaluator):
         return note
 
     def _scale(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.config.standardise:
+        if not self.config.standardize:
             return torch.zeros(1), torch.ones(1)
         return vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
 
@@ -173,7 +173,7 @@ class LinearProbe(Evaluator):
             at_least=at_least,
             batch_size=config.batch_size,
             augmentation="no augmentation",
-            scale="standardized" if config.standardise else "raw",
+            scale="standardized" if config.standardize else "raw",
             trained_percent=float(f"{100 * trained_share:.3g}"),
             rates=tuple(settings.rates),
         )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ssl_bench.datasets.indexed_png import VOID, Mask
 
 BOX_AREA = 0.5
-"""Share of the image in the centre box, which has the image's own aspect."""
+"""Share of the image in the center box, which has the image's own aspect."""
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -60,7 +60,7 @@ def true_masks(
 def pixels_in_patches(mask: Mask, grid: tuple[int, int]) -> Counts:
     """(patches, 256): how many pixels of each value lie in each patch of `grid` (rows, columns) laid over the mask.
 
-    A pixel belongs to the patch that holds its centre: the nearest upsampling of a patch mask to the mask's size.
+    A pixel belongs to the patch that holds its center: the nearest upsampling of a patch mask to the mask's size.
     """
     rows, columns = (_patch_of_pixel(pixels, parts) for pixels, parts in zip(mask.shape, grid, strict=True))
     cells = (rows[:, None] * grid[1] + columns) * 256 + mask
@@ -69,7 +69,7 @@ def pixels_in_patches(mask: Mask, grid: tuple[int, int]) -> Counts:
 
 
 def upsampled(patches: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Values of patches (rows, columns) at `size` (height, width), each pixel as the patch that holds its centre."""
+    """Values of patches (rows, columns) at `size` (height, width), each pixel as the patch that holds its center."""
     rows, columns = (_patch_of_pixel(px, parts) for px, parts in zip(size, patches.shape, strict=True))
     return patches[rows[:, None], columns]
 
@@ -89,9 +89,9 @@ def jaccards(kept: NDArray[np.bool_], counts: Counts, values: list[int]) -> Floa
 
 
 def box_jaccards(mask: Mask, values: list[int]) -> Floats:
-    """(masks, 2): Jaccard of the whole image and of the centre box with each of `values`, pixels of void left out.
+    """(masks, 2): Jaccard of the whole image and of the center box with each of `values`, pixels of void left out.
 
-    The box has `BOX_AREA` of the image and its aspect: pixels whose centres are nearer to the image's centre than
+    The box has `BOX_AREA` of the image and its aspect: pixels whose centers are nearer to the image's center than
     sqrt(BOX_AREA) / 2 of height and width.
     """
     inside = [np.abs((np.arange(px) + 0.5) / px - 0.5) < math.sqrt(BOX_AREA) / 2 for px in mask.shape]
@@ -113,7 +113,7 @@ class ImageScores:
     mean_map: Floats
     """(masks,): the mask of the mean of the heads' maps."""
     boxes: Floats
-    """(masks, 2): whole image, centre box."""
+    """(masks, 2): whole image, center box."""
 
 
 def score_image(maps: Floats, mask: Mask, values: list[int], share: float) -> ImageScores:
@@ -137,7 +137,7 @@ class SetScores:
     """What a head drawn at random is expected to score."""
     mean_map: float
     whole_image: float
-    centre_box: float
+    center_box: float
 
 
 def score_set(images: list[ImageScores], best_of: Literal["mask", "image"]) -> SetScores:
@@ -155,7 +155,7 @@ def score_set(images: list[ImageScores], best_of: Literal["mask", "image"]) -> S
         average_head=float(by_head.mean()),
         mean_map=float(np.mean([scores.mean_map.mean() for scores in images])),
         whole_image=float(whole),
-        centre_box=float(box),
+        center_box=float(box),
     )
 
 

@@ -8,7 +8,7 @@ The authors published no script. What is known: the text; visualize_attention.py
 threshold; and a snippet in an answer of theirs (github.com/facebookresearch/dino, issue 54), which has the best head
 for each true mask and both means. Here all of it is a setting and stands in the protocol. What differs from the
 snippet: void pixels (255) count for nothing, and masks are compared at the image's own size, so that no true mask is
-resized. Baselines stand beside: a head drawn at random, the whole image, a centred box.
+resized. Baselines stand beside: a head drawn at random, the whole image, a centered box.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class VocJaccard(Evaluator):
         return _Opened(images, images.name, images.fingerprint, synthetic=False)
 
     def _maps(self, backbone: Backbone, voc: VocSet, total: int) -> Iterator[tuple[MaskedImage, Floats]]:
-        """Each image with its maps (heads, rows, columns); neighbours seen at one size share a forward pass."""
+        """Each image with its maps (heads, rows, columns); neighbors seen at one size share a forward pass."""
         waiting: list[MaskedImage] = []
         sizes: list[tuple[int, int]] = []
         for index in range(total + 1):
@@ -182,7 +182,7 @@ class VocJaccard(Evaluator):
                 ("average_head", found.average_head, "; what a head drawn at random is expected to score"),
                 ("mean_map", found.mean_map, "; the mean of the heads' maps"),
                 ("whole_image", found.whole_image, "; no network"),
-                ("centre_box", found.centre_box, "; no network"),
+                ("center_box", found.center_box, "; no network"),
             )
         ]
 

@@ -1,7 +1,7 @@
 """A sheet of attention: the image, the map of each head and their mean, and the masks that hold most of the mass.
 
 Maps are shown patch by patch in inferno, each from its own lowest to its own highest value as visualize_attention.py
-does (its captions say how high that is); masks lie over the image in a colour of each head's own.
+does (its captions say how high that is); masks lie over the image in a color of each head's own.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ssl_bench.evaluators.voc_jaccard.attention_masks import Floats, keep_mass, 
 
 INK, PAPER, BEST = (20, 20, 20), (255, 255, 255), (0, 130, 60)
 MEAN = (0, 160, 215)
-"""Colour of the mean map's mask."""
+"""Color of the mean map's mask."""
 SHAPE = 1.6
 """Width to height that a sheet comes near to."""
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
 
 
@@ -63,7 +63,7 @@ def attention_sheet(
     kept_of_mean = keep_mass(mean.reshape(1, -1), share).reshape(mean.shape)
     shares = np.where(kept, maps / maps.sum(axis=(1, 2), keepdims=True), 0.0)
     strongest = np.where(kept.any(axis=0), shares.argmax(axis=0), -1)
-    colours, percent = _colours(heads), f"{100 * share:g} %"
+    colors, percent = _colors(heads), f"{100 * share:g} %"
 
     known = [] if judged is None else [_Tile("ground truth", _with_truth(plain, judged.truth))]
     score = "" if judged is None else f", J {100 * judged.mean_map:.1f} %"
@@ -72,15 +72,15 @@ def attention_sheet(
         *known,
         _Tile("mean of the heads", _heat(mean, (height, width))),
         _Tile(f"mean, {percent} of it{score}", _tinted(plain, kept_of_mean - 1, [MEAN])),
-        _Tile("strongest head of each patch", _tinted(plain, strongest, colours)),
+        _Tile("strongest head of each patch", _tinted(plain, strongest, colors)),
     ]
     seen, masked = [], []
     best = None if judged is None else int(judged.heads.argmax())
-    for head, colour in enumerate(colours):
+    for head, color in enumerate(colors):
         peak = maps[head].max() / maps[head].mean()
         seen.append(_Tile(f"head {head + 1}, peak {peak:.1f} x mean", _heat(maps[head], (height, width))))
         score = "" if judged is None else f", J {100 * judged.heads[head]:.1f} %"
-        overlaid = _tinted(plain, kept[head] - 1, [colour])
+        overlaid = _tinted(plain, kept[head] - 1, [color])
         masked.append(_Tile(f"head {head + 1}, {percent}{score}", overlaid, best=head == best))
         if head == best:
             overview.append(_Tile(f"best head: {head + 1}{score}", overlaid, best=True))
@@ -90,25 +90,25 @@ def attention_sheet(
 def _heat(values: Floats, size: tuple[int, int]) -> Pixels:
     """One map in inferno at `size` (height, width), patch by patch."""
     low, high = float(values.min()), float(values.max())
-    coloured = colormaps["inferno"]((values - low) / ((high - low) or 1.0), bytes=True)[..., :3]
-    return np.asarray(Image.fromarray(np.ascontiguousarray(coloured)).resize(size[::-1], Image.Resampling.NEAREST))
+    colored = colormaps["inferno"]((values - low) / ((high - low) or 1.0), bytes=True)[..., :3]
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colored)).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def _tinted(plain: Pixels, owners: NDArray[np.int64], colours: Sequence[Colour]) -> Pixels:
-    """The image in dim grey, the patches of each owner tinted in its colour and outlined; -1 owns none."""
+def _tinted(plain: Pixels, owners: NDArray[np.int64], colors: Sequence[Color]) -> Pixels:
+    """The image in dim gray, the patches of each owner tinted in its color and outlined; -1 owns none."""
     owner = upsampled(owners, plain.shape[:2])
-    colour = np.array([*colours, INK])[owner]
-    picture = np.where((owner >= 0)[..., None], 0.6 * plain + 0.4 * colour, _dimmed(plain))
+    color = np.array([*colors, INK])[owner]
+    picture = np.where((owner >= 0)[..., None], 0.6 * plain + 0.4 * color, _dimmed(plain))
     padded = np.pad(owner, 1, mode="edge")
     around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     outline = (owner >= 0) & np.any([owner != other for other in around], axis=0)
-    picture[outline] = colour[outline]
+    picture[outline] = color[outline]
     return picture.round().astype(np.uint8)
 
 
 def _dimmed(plain: Pixels) -> Floats:
-    grey: Floats = 0.55 * plain.mean(axis=2, keepdims=True) + 0.45 * 255
-    return grey
+    gray: Floats = 0.55 * plain.mean(axis=2, keepdims=True) + 0.45 * 255
+    return gray
 
 
 def _with_truth(plain: Pixels, truth: Mask) -> Pixels:
@@ -116,13 +116,13 @@ def _with_truth(plain: Pixels, truth: Mask) -> Pixels:
     size = (plain.shape[1], plain.shape[0])
     mask = np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST))
     alpha = np.select([mask == 0, mask == VOID], [0.0, 0.9], 0.6)[..., None]
-    grey = np.where((mask == 0)[..., None], _dimmed(plain), plain)
-    mixed: Pixels = (grey * (1 - alpha) + PALETTE[mask] * alpha).round().astype(np.uint8)
+    gray = np.where((mask == 0)[..., None], _dimmed(plain), plain)
+    mixed: Pixels = (gray * (1 - alpha) + PALETTE[mask] * alpha).round().astype(np.uint8)
     return mixed
 
 
-def _colours(count: int) -> list[Colour]:
-    """matplotlib's tab10 without its grey, which would not stand out; hues around the circle for more heads."""
+def _colors(count: int) -> list[Color]:
+    """matplotlib's tab10 without its gray, which would not stand out; hues around the circle for more heads."""
     if count < 10:
         picked = [colormaps["tab10"](index)[:3] for index in (0, 1, 2, 3, 4, 5, 6, 8, 9)[:count]]
     else:

@@ -324,12 +324,12 @@ def test_views_are_table_6():
     (first, _), (second, _) = made.views
     assert [count for _, count in made.views] == [1, 1]
     assert (first.blur_probability, second.blur_probability) == (1.0, 0.1)
-    assert (first.solarise_probability, second.solarise_probability) == (0.0, 0.2)
+    assert (first.solarize_probability, second.solarize_probability) == (0.0, 0.2)
     for crop in (first, second):
         assert (crop.crop_px, crop.scale, crop.ratio) == (224, (0.08, 1.0), (3 / 4, 4 / 3))
         assert (crop.brightness, crop.contrast, crop.saturation, crop.hue) == (0.4, 0.4, 0.2, 0.1)
-        assert (crop.flip_probability, crop.jitter_probability, crop.grey_probability) == (0.5, 0.8, 0.2)
-        assert (crop.interpolation, crop.blur_sigma_px, crop.solarise_threshold) == ("bicubic", (0.1, 2.0), 128.0)
+        assert (crop.flip_probability, crop.jitter_probability, crop.gray_probability) == (0.5, 0.8, 0.2)
+        assert (crop.interpolation, crop.blur_sigma_px, crop.solarize_threshold) == ("bicubic", (0.1, 2.0), 128.0)
 
 
 def test_views_are_a_function_of_the_samples_random_numbers():

@@ -1,7 +1,7 @@
 """DINO: its loss against the equations written with loops, against lightly's, and what the contract promises.
 
-lightly's DINOLoss agrees with equation 3 and the authors' code in loss and centre; it moves the centre inside the
-loss, where ours moves in `update`, and keeps it with shape (1, 1, K). Its head normalises the last layer's rows
+lightly's DINOLoss agrees with equation 3 and the authors' code in loss and center; it moves the center inside the
+loss, where ours moves in `update`, and keeps it with shape (1, 1, K). Its head normalizes the last layer's rows
 before the product (torch's weight_norm), ours divides the scores: the same up to rounding. Before a batch norm, which
 takes it off again, lightly's leaves the linear layer's bias out; the authors' and ours have it.
 """
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ssl_bench.blocks.heads import NormalisedLinear
+from ssl_bench.blocks.heads import NormalizedLinear
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.blocks.sinkhorn import sinkhorn
 from ssl_bench.errors import UserError
@@ -120,7 +120,7 @@ def test_entropy_and_divergence_add_up_to_the_loss():
     assert cross_entropy(probabilities, student, 0.1).item() == pytest.approx(h + kl, abs=1e-6)
 
 
-def test_loss_gradient_and_centre_are_lightlys():
+def test_loss_gradient_and_center_are_lightlys():
     from lightly.loss import DINOLoss
 
     teacher, student = scores(views=6)
@@ -168,9 +168,9 @@ def test_sinkhorn_does_not_overflow():
 
 
 @pytest.mark.parametrize("learn_gain", [False, True])
-def test_normalised_rows_are_weight_normalisation(learn_gain):
+def test_normalized_rows_are_weight_normalization(learn_gain):
     torch.manual_seed(0)
-    ours = NormalisedLinear(4, 6, learn_gain=learn_gain).double()
+    ours = NormalizedLinear(4, 6, learn_gain=learn_gain).double()
     theirs = nn.utils.parametrizations.weight_norm(nn.Linear(4, 6, bias=False).double())
     with torch.no_grad():
         theirs.parametrizations.weight.original1.copy_(ours.rows)
@@ -275,7 +275,7 @@ def test_each_view_is_compared_with_the_others_only():
     assert out.loss.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
-def test_the_centre_moves_after_it_was_used():
+def test_the_center_moves_after_it_was_used():
     dino = method()
     first = dino.step(a_batch(), LATER)
     dino.update(first.carry, LATER)
@@ -478,7 +478,7 @@ def test_views_are_the_papers():
     filled = DINO.fill(DINOSettings(), Situation(224, 1000, 16, 64))
     made = DINO.make_views(filled)
     described = [
-        (crop.crop_px, crop.scale, crop.blur_probability, crop.solarise_probability, n) for crop, n in made.views
+        (crop.crop_px, crop.scale, crop.blur_probability, crop.solarize_probability, n) for crop, n in made.views
     ]
     assert described == [
         (224, (0.4, 1.0), 1.0, 0.0, 1),
@@ -487,7 +487,7 @@ def test_views_are_the_papers():
     ]
     for crop, _ in made.views:
         assert (crop.brightness, crop.contrast, crop.saturation, crop.hue) == (0.4, 0.4, 0.2, 0.1)
-        assert (crop.flip_probability, crop.jitter_probability, crop.grey_probability) == (0.5, 0.8, 0.2)
+        assert (crop.flip_probability, crop.jitter_probability, crop.gray_probability) == (0.5, 0.8, 0.2)
         assert (crop.interpolation, crop.blur_sigma_px) == ("bicubic", (0.1, 2.0))
 
 

@@ -198,5 +198,5 @@ def test_twenty_steps_follow_the_straight_line():
     expected, center = straight_down(*(network.backbone.network for network in networks), *tensors)
     losses = by_the_contract(method)
     check_same(method, losses, expected, center, tensors)
-    travelled = [(value - before[name]).abs().max().item() for name, value in method.teacher.named_parameters()]
-    assert min(travelled) > 1e-3  # every tensor of the teacher moved much farther than the tolerance
+    traveled = [(value - before[name]).abs().max().item() for name, value in method.teacher.named_parameters()]
+    assert min(traveled) > 1e-3  # every tensor of the teacher moved much farther than the tolerance

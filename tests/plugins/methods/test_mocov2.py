@@ -95,7 +95,7 @@ def test_loss_gradient_and_queue_are_lightlys():
         their_loss = theirs(queries, keys)
         torch.testing.assert_close(loss, their_loss, atol=1e-9, rtol=0)
         gradients = [torch.autograd.grad(value, queries)[0] for value in (loss, their_loss)]
-        across = [g - (g * queries).sum(-1, keepdim=True) * queries for g in gradients]  # theirs normalises once more
+        across = [g - (g * queries).sum(-1, keepdim=True) * queries for g in gradients]  # theirs normalizes once more
         torch.testing.assert_close(*across, atol=1e-9, rtol=0)
         ours.update({"keys": keys}, SOON)
 
@@ -167,9 +167,9 @@ def test_the_key_encoder_moves_as_equation_2_and_keeps_its_statistics():
             parameter.add_(0.5)
     old = {name: value.clone() for name, value in moco.key.state_dict().items()}
     moco.update({"keys": units(0, BATCH, DIM)}, SOON)
-    learnt = {name for name, _ in moco.key.named_parameters()}
+    learned = {name for name, _ in moco.key.named_parameters()}
     for name, value in moco.key.state_dict().items():
-        expected = 0.9 * old[name] + 0.1 * moco.query.state_dict()[name] if name in learnt else old[name]
+        expected = 0.9 * old[name] + 0.1 * moco.query.state_dict()[name] if name in learned else old[name]
         torch.testing.assert_close(value, expected, atol=1e-12, rtol=0)
 
 
@@ -310,8 +310,8 @@ def test_ten_steps_follow_the_authors_order(splits):
     for ours, slow, fast in zip(moco.key.parameters(), key.parameters(), query.parameters(), strict=True):
         torch.testing.assert_close(ours, slow * MOMENTUM + fast * (1 - MOMENTUM), atol=1e-4, rtol=0)  # one move ahead
     fresh = method(make_convnet, batch_norm_splits=splits)
-    travelled = [(a - b).abs().max().item() for a, b in zip(key.parameters(), fresh.key.parameters(), strict=True)]
-    assert min(travelled) > 1e-3
+    traveled = [(a - b).abs().max().item() for a, b in zip(key.parameters(), fresh.key.parameters(), strict=True)]
+    assert min(traveled) > 1e-3
 
 
 # --- settings and views
@@ -356,8 +356,8 @@ def test_views_are_the_authors():
     assert (count, rest) == (2, [])
     assert (crop.crop_px, crop.scale, crop.interpolation) == (224, (0.2, 1.0), "bilinear")
     assert (crop.brightness, crop.contrast, crop.saturation, crop.hue) == (0.4, 0.4, 0.4, 0.1)
-    assert (crop.jitter_probability, crop.grey_probability, crop.flip_probability) == (0.8, 0.2, 0.5)
-    assert (crop.blur_probability, crop.blur_sigma_px, crop.solarise_probability) == (0.5, (0.1, 2.0), 0.0)
+    assert (crop.jitter_probability, crop.gray_probability, crop.flip_probability) == (0.8, 0.2, 0.5)
+    assert (crop.blur_probability, crop.blur_sigma_px, crop.solarize_probability) == (0.5, (0.1, 2.0), 0.0)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
     made = [MoCoV2.make_views(filled())(image, random.Random(5)) for _ in range(2)]
     assert [tuple(view.shape) for view in made[0]] == [(3, 32, 32)] * 2

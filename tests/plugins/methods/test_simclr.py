@@ -267,13 +267,13 @@ def test_crop_and_blur_follow_the_image(image_px, sigma):
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_views_are_appendix_a(strength):
-    settings = SimCLRSettings(colour_strength=strength)
+    settings = SimCLRSettings(color_strength=strength)
     made = SimCLR.make_views(SimCLR.fill(settings, Situation(224, 1000, None, 64)))
     ((crop, count),) = made.views
     assert (count, crop.crop_px, crop.scale, crop.ratio) == (2, 224, (0.08, 1.0), (3 / 4, 4 / 3))
     assert (crop.brightness, crop.contrast, crop.saturation, crop.hue) == (*(0.8 * strength,) * 3, 0.2 * strength)
-    assert (crop.flip_probability, crop.jitter_probability, crop.grey_probability) == (0.5, 0.8, 0.2)
-    assert (crop.blur_probability, crop.blur_sigma_px, crop.solarise_probability) == (0.5, (0.1, 2.0), 0.0)
+    assert (crop.flip_probability, crop.jitter_probability, crop.gray_probability) == (0.5, 0.8, 0.2)
+    assert (crop.blur_probability, crop.blur_sigma_px, crop.solarize_probability) == (0.5, (0.1, 2.0), 0.0)
 
 
 def test_views_are_a_function_of_the_samples_random_numbers():

@@ -59,9 +59,9 @@ def test_loss_is_the_cross_entropy(smoothing):
         rows = plain.classifier(plain.backbone(given.views[0])).tolist()
     total, right = 0.0, 0
     for scores, label in zip(rows, given.labels.tolist(), strict=True):
-        normaliser = math.log(sum(math.exp(score) for score in scores))
+        normalizer = math.log(sum(math.exp(score) for score in scores))
         target = [smoothing / 3 + (1 - smoothing) * (k == label) for k in range(3)]
-        total -= sum(t * (score - normaliser) for t, score in zip(target, scores, strict=True))
+        total -= sum(t * (score - normalizer) for t, score in zip(target, scores, strict=True))
         right += scores.index(max(scores)) == label
     out = ours.step(given, LATER)
     assert out.loss.item() == pytest.approx(total / 6, abs=1e-6)
@@ -141,7 +141,7 @@ def test_too_few_classes_are_answered(asked, known):
 def test_the_view_is_a_random_crop_and_a_flip():
     ((crop, count),) = Supervised.make_views(SupervisedSettings(crop_px=224)).views
     assert (count, crop.crop_px, crop.scale, crop.flip_probability) == (1, 224, (0.08, 1.0), 0.5)
-    assert crop.jitter_probability == crop.grey_probability == crop.blur_probability == crop.solarise_probability == 0
+    assert crop.jitter_probability == crop.gray_probability == crop.blur_probability == crop.solarize_probability == 0
 
 
 # --- labels

@@ -1,6 +1,6 @@
 """SwAV: loss, codes, queue and prototypes against slow oracles, the authors' loop written straight down, and lightly.
 
-lightly's SwaVLoss and sinkhorn are the same, with and without a queue. Its SwaVPrototypes normalise in place before the
+lightly's SwaVLoss and sinkhorn are the same, with and without a queue. Its SwaVPrototypes normalize in place before the
 forward pass, as the authors do and as the straight line below does; its benchmark runs the projector view by view,
 where the authors' batch norm sees all views at once, and starts its queue by counting batches within an epoch.
 """
@@ -309,7 +309,7 @@ def by_the_contract(swav):
 
 
 def in_the_authors_order(backbone, projector, prototypes):
-    """main_swav.py: prototypes normalised in place before the forward pass, queue written between codes and loss."""
+    """main_swav.py: prototypes normalized in place before the forward pass, queue written between codes and loss."""
     named = [*backbone.parameters(), *projector.parameters(), prototypes]
     velocities = [torch.zeros_like(p) for p in named]
     losses, queue, used, without = [], None, 0, []
@@ -412,8 +412,8 @@ def test_views_are_the_authors():
     ]
     for crop, _ in made:
         assert (crop.brightness, crop.contrast, crop.saturation, crop.hue) == (0.8, 0.8, 0.8, 0.2)
-        assert (crop.jitter_probability, crop.grey_probability, crop.flip_probability) == (0.8, 0.2, 0.5)
-        assert (crop.blur_probability, crop.blur_sigma_px, crop.solarise_probability) == (0.5, (0.1, 2.0), 0.0)
+        assert (crop.jitter_probability, crop.gray_probability, crop.flip_probability) == (0.8, 0.2, 0.5)
+        assert (crop.blur_probability, crop.blur_sigma_px, crop.solarize_probability) == (0.5, (0.1, 2.0), 0.0)
         assert crop.interpolation == "bilinear"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
     twice = [SwAV.make_views(filled(local_views=2))(image, random.Random(5)) for _ in range(2)]

@@ -1,0 +1,52 @@
+"""Building a run's method and networks from its recipe: the one place that seeds and draws initial weights."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import torch
+
+from ssl_bench.backbone import Backbone
+from ssl_bench.method import MakeBackbone, Method
+from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.registry.failures import in_one_message
+from ssl_bench.weights.fit import start_from
+from ssl_bench.weights.initial import InitialState
+
+
+def seed_initial_weights(seed: int) -> None:
+    """Set torch's global random state for the initial weights of a run of this seed."""
+    torch.manual_seed(Random(f"weights-{seed}").getrandbits(63))
+
+
+def backbone_maker(
+    kind: type[Backbone], config: Any, image_px: int, arch: str, initial: InitialState | None
+) -> MakeBackbone:
+    """Builds backbones of one architecture: drawn from the global random state, then from `initial` where given.
+
+    They draw either way, so that what a method adds to them starts alike.
+    """
+
+    def make_backbone(*, drop_path: float = 0.0) -> Backbone:
+        backbone = kind(config, image_px=image_px, drop_path=drop_path)
+        if initial is not None:
+            start_from(backbone, initial, arch)
+        return backbone
+
+    return make_backbone
+
+
+def build_method(resolved: Resolved) -> Method:
+    """The recipe's method with backbones of its architecture; initial weights come from the global random state."""
+    recipe = resolved.recipe
+    make_backbone = backbone_maker(
+        resolved.backbone, resolved.backbone_config, resolved.dataset.image_px, recipe.arch, resolved.initial
+    )
+    with in_one_message(f"{recipe.method.name} cannot be built on {recipe.arch} with these settings"):
+        method = resolved.method(resolved.method_config, make_backbone)
+    if resolved.machine.activation_checkpointing:
+        for module in method.modules():
+            if isinstance(module, Backbone):
+                module.set_activation_checkpointing(True)
+    return method

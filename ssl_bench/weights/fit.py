@@ -1,0 +1,89 @@
+"""Whether weights belong to a network: loaded whole or refused, with all that differs and the nearest architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
+from ssl_bench.registry.blueprint import blueprint
+from ssl_bench.settings import Settings
+from ssl_bench.weights.initial import InitialState
+
+SHOWN = 4
+"""Names of tensors that a message lists of each kind."""
+
+
+def start_from(backbone: Backbone, initial: InitialState, arch: str) -> None:
+    """Load initial weights into a new backbone, all of them, and name them in `backbone.pretrained`."""
+    weights = require_fit(backbone, initial, arch)
+    backbone.load_state_dict(weights)
+    backbone.pretrained = ", ".join([initial.words, *_resampled(initial, weights)])
+
+
+def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[str, Tensor]:
+    """The weights as they load into `backbone`, which may be on the meta device.
+
+    Raises `UserError` for those of another architecture.
+    """
+    weights = backbone.fit_weights(initial.weights)
+    differences = differences_of(weights, backbone.state_dict())
+    if differences:
+        nearest = _nearest(weights, backbone.image_px)
+        advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
+        advice = f" They are those of {initial.arch}" if initial.arch else advice
+        raise UserError(f"the initial weights {initial.source} do not fit {arch}: {'; '.join(differences)}.{advice}")
+    return weights
+
+
+def _resampled(initial: InitialState, weights: Mapping[str, Tensor]) -> list[str]:
+    """Which tensors were fitted to another image size."""
+    return [
+        f"{name} resampled from {tuple(given.shape)} to {tuple(weights[name].shape)}"
+        for name, given in initial.weights.items()
+        if name in weights and weights[name].shape != given.shape
+    ]
+
+
+def differences_of(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `weights` from being a whole state dict `wanted`: missing, left over and of another shape."""
+    missing = [name for name in wanted if name not in weights]
+    left_over = [name for name in weights if name not in wanted]
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    found = (("missing", missing), ("left over", left_over), ("of another shape", shapes))
+    return [f"{len(names)} {kind} ({_some(names)})" for kind, names in found if names]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _nearest(weights: Mapping[str, Tensor], image_px: int) -> str:
+    """The registered architecture that shares most tensors, by name and shape, as it is typed; "" where none does."""
+    shared = {
+        name: sum(name in weights and weights[name].shape == tensor.shape for name, tensor in state.items())
+        / len(state)
+        for name, state in _architectures(image_px)
+    }
+    best = max(shared, key=lambda name: shared[name], default="")
+    return f"--arch {best}" if best and shared[best] > 0 else ""
+
+
+def _architectures(image_px: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Every registered backbone that needs no settings, as shapes alone."""
+    for name in registry.names("backbone"):
+        try:
+            kind = registry.backbone(name)
+            config: Settings = kind.Config()
+        except Exception:  # a network that needs a setting, a broken plugin of others
+            continue
+        network = blueprint(kind, config, image_px)
+        if network is not None:
+            yield name, network.state_dict()
