@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD, evaluation_transform
+from ssl_bench.protocol import NO_PROTOCOL, Protocol, Value
 
 Triple = tuple[float, float, float]
 
@@ -36,23 +37,22 @@ class Preprocessing(BaseModel):
             return self
         return self.model_copy(update={"crop_px": crop_px, "resize_px": round(self.resize_px * crop_px / self.crop_px)})
 
-    @property
-    def normalization(self) -> str:
-        """Mean and standard deviation in words; "" for ImageNet's, which all else uses."""
-        if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
-            return ""
-        return f"mean {_values(self.mean)}, std {_values(self.std)}"
+    def protocol(self, native: bool, positions: Protocol = NO_PROTOCOL) -> Protocol:
+        """E.g. "resize 256 bicubic, center crop 224"; `native`: images are squares of `crop_px` already.
 
-    def words(self, native: bool) -> str:
-        """E.g. "resize 256 bicubic, center crop 224, mean 0.5, std 0.5"; `native`: images are of that size already."""
-        if native:
-            text = f"native {self.crop_px} px"
-        elif self.squash:
-            text = f"resize to {self.resize_px} x {self.resize_px} {self.interpolation}"
-            text += f", center crop {self.crop_px}" * (self.resize_px != self.crop_px)
-        else:
-            text = f"resize {self.resize_px} {self.interpolation}, center crop {self.crop_px}"
-        return ", ".join(part for part in (text, self.normalization) if part)
+        Mean and deviation are shown where they are not ImageNet's.
+        """
+        fields: dict[str, Value | Protocol] = {"image_px": self.crop_px, "positions": positions}
+        text = "native {image_px} px"
+        if not native:
+            fields |= {"resize_px": self.resize_px, "interpolation": self.interpolation}
+            text = "resize {resize_px} {interpolation}, center crop {image_px}"
+            if self.squash:
+                text = "both sides resized to {resize_px} {interpolation}, center crop {image_px}"
+        if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            fields |= {"mean": self.mean, "std": self.std}
+            text += ", mean {mean}, std {std}"
+        return Protocol.of(text + "{positions}", **fields)
 
     def transform(self, native: bool) -> Callable[[Image.Image], Tensor]:
         """RGB image to (3, crop_px, crop_px); `native` images are not resized."""
@@ -78,7 +78,3 @@ def from_timm(config: Mapping[str, Any]) -> Preprocessing:
         std=tuple(config.get("std") or IMAGENET_STD),
         source="timm's configuration of the weights",
     )
-
-
-def _values(triple: Triple) -> str:
-    return f"{triple[0]:g}" if len(set(triple)) == 1 else "/".join(f"{value:g}" for value in triple)

@@ -22,7 +22,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-VERBS = ["run", "eval", "list", "show", "table", "attention", "davis_video", "score_davis", "check", "new_plugin"]
+VERBS = [
+    "run",
+    "eval",
+    "inspect",
+    "list",
+    "show",
+    "table",
+    "attention",
+    "davis_video",
+    "score_davis",
+    "check",
+    "new_plugin",
+]
 for verb in VERBS:
     import_module(f"ssl_bench.cli.{verb}").register(app)
 

@@ -49,6 +49,14 @@ def fitting(candidate: Candidate, most: int = 3) -> list[Fit]:
     return found or ([nearest] if nearest else [])
 
 
+def compare(candidate: Candidate, arch: str) -> Fit | None:
+    """One architecture as `--arch` names it; None where it cannot be built without settings of its own."""
+    plugin, colon, name = arch.partition(":")
+    kind = registry.backbone(plugin)
+    settings = {"name": name} if colon else settings_from(candidate, kind)
+    return next(_fit(candidate, plugin, kind, settings, own_px(candidate) or DEFAULT_PX), None)
+
+
 def settings_from(candidate: Candidate, kind: type[Backbone], *, sizes: bool = False) -> dict[str, Any]:
     """Settings of an architecture that the tensors decide: a residual network's stem; with `sizes` also those by which
     a network differs from the one its name stands for, e.g. {"dim": 64, "depth": 2, "patch_px": 8}."""

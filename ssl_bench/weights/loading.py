@@ -83,7 +83,9 @@ def load_network(
     given = {**settings_from(candidate, kind), **given}
     image_px = own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
-    config = kind.fill(kind.without_pretrained(config), image_px, {"positions": recognized.format.positions})
+    # with registers, DINOv2 resamples positions as timm does (interpolate_antialias, no offset), as transformers there
+    positions = "timm" if "register_tokens" in candidate.tensors else recognized.format.positions
+    config = kind.fill(kind.without_pretrained(config), image_px, {"positions": positions})
     shapes = blueprint(kind, config, image_px)
     if shapes is None:
         shapes = kind(config, image_px=image_px)  # says what is wrong

@@ -208,11 +208,13 @@ LAYOUTS = (
 """The first whose anchors are all there counts."""
 
 HEADS = re.compile(
-    r"(head|heads|fc|classifier|classification_head|projector|projection_head|projection|prototypes|predictor|"
+    r"(?!head\.norm\.)(head|heads|fc|classifier|classification_head|projector|projection_head|projection|prototypes|predictor|"
     r"pre_logits|head_dist|decoder\w*|mask_token|masked_embed|pooler|last_layer\w*|queue\w*|lm_head|local_cls_norm|"
     r"dino_head|ibot_head|projectors)(\..+)?"
 )
-"""Names of what comes after the features, or is used in pre-training alone: left out and named, never loaded."""
+"""Names of what comes after the features, or is used in pre-training alone: left out and named, never loaded.
+
+(timm's ConvNeXt has its last norm, which features pass, at head.norm.)"""
 COMPUTED = re.compile(
     r"(.*\.)?(relative_position_index|attn_mask|relative_coords_table|rope_embed\.periods|bias_mask|"
     r"num_batches_tracked|inv_freq)"

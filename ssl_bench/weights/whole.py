@@ -47,6 +47,19 @@ def wanted_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     return {name.removeprefix(prefix): name for name in names}
 
 
+def in_own_names(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by timm's names under the names of a backbone's state dict; those that it does not know keep theirs.
+
+    Counters of batch norm that a file lacks are added: they are not used in evaluation.
+    """
+    if any(name in state for name in tensors):
+        return dict(tensors)
+    wanted = wanted_names(state)
+    given = {wanted.get(name, name): tensor for name, tensor in _for_target(wanted, tensors).items()}
+    counters = {name: torch.zeros_like(one) for name, one in state.items() if name.endswith("num_batches_tracked")}
+    return {**counters, **given}
+
+
 def differences(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Differences:
     """Between a backbone's state dict (also on the meta device) and tensors by timm's names."""
     wanted = wanted_names(state)
