@@ -81,7 +81,9 @@ def name_of_several(path: Path) -> str:
 
 
 def _split_in(path: Path, given: Path) -> SplitName:
-    folders = path.relative_to(given).parts[:-1] if given.is_dir() else ()
+    folders: tuple[str, ...] = () if given.is_file() else (path.parent.name,)
+    if given.is_dir():
+        folders = path.relative_to(given).parts[:-1]
     for name in (path.stem, *reversed(folders)):
         for word in re.split(r"[-_.\s]+", name):
             split = split_of(word)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import webdataset
 from PIL import Image
 
 from ssl_bench import testing
@@ -67,7 +68,30 @@ def parquet(source: Path, target: Path, labels: Labels) -> str:
     return str(target)
 
 
-WRITERS: dict[str, Write] = {"folder": folder, "npz": npz, "parquet": parquet}
+def csv(source: Path, target: Path, labels: Labels) -> str:
+    lines = ["path,label,split" if labels else "path"]
+    for split, paths in listed(source).items():
+        for path in paths:
+            name = Path("images", split, path.parent.name, path.name)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(path.read_bytes())
+            lines += [f"{name},{path.parent.name},{split}"] if labels else [str(name)] * (split == "train")
+    (target / "set.csv").write_text("\n".join(lines) + "\n")
+    return str(target / "set.csv")
+
+
+def shards(source: Path, target: Path, labels: Labels) -> str:
+    for split, paths in listed(source).items():
+        if not labels and split != "train":
+            continue
+        with webdataset.ShardWriter(f"{target}/{split}-%03d.tar", maxcount=9, verbose=0) as writer:
+            for path in paths:
+                sample = {"__key__": f"{path.parent.name}-{path.stem}", "png": path.read_bytes()}
+                writer.write(sample | ({"cls": "ab".index(path.parent.name)} if labels else {}))
+    return f"webdataset:{target}/{{train,val}}-*.tar" if labels else f"{target}/train-{{000..002}}.tar"
+
+
+WRITERS: dict[str, Write] = {"folder": folder, "npz": npz, "parquet": parquet, "csv": csv, "webdataset": shards}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +130,7 @@ def test_the_same_batches(source: Path, tmp_path: Path, container: str, labels: 
         assert list(stored.train.labels or []) == list(reference.train.labels or [])
         assert list(stored.test.labels or []) == list(reference.test.labels or [])
         assert pictures(stored.test) == pictures(reference.test)
-    workers = int(container == "parquet" and labels)
+    workers = int(container == "webdataset" and labels)
     for one, other in zip(views_of(stored, workers), views_of(reference, 0), strict=True):
         assert torch.equal(one, other)
 

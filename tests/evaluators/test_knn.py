@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -15,12 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import ssl_bench.evaluators.knn.nearest as nearest_module
-import ssl_bench.evaluators.knn.torch_search as torch_search
 from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Features, Measurement
 from ssl_bench.evaluators.knn.evaluator import KNN, KNNConfig, classify
-from ssl_bench.evaluators.knn.nearest import FaissSearch, faiss_runs_on_gpu, nearest
-from ssl_bench.evaluators.knn.torch_search import Sketch, TorchSearch
+from ssl_bench.evaluators.knn.nearest import exact_search, largest_by_faiss, largest_by_torch, nearest
 from ssl_bench.settings import parse_settings
 from tests.toy import ToyBackbone, ToyDataset
 
@@ -275,7 +271,7 @@ KINDS = ("random", "crowded", "near-ties", "duplicates", "same", "sorted", "oppo
 def test_the_torch_search_is_brute_force(kind: str, rows: int, dim: int, k: int, seed: int, dtype: torch.dtype) -> None:
     queries, bank = hard_bank(kind, rows, dim, seed)
     k = min(k, rows)
-    found = TorchSearch(bank, dtype)(queries, k)
+    found = exact_search(queries, bank, k, dtype, largest_by_torch)
     assert torch.equal(found.indices, brute_force(queries, bank, k))
     exact = (queries.double()[:, None] * bank.double()[found.indices]).sum(dim=2)
     assert torch.allclose(found.similarities, exact, rtol=1e-12, atol=1e-13)
@@ -290,47 +286,71 @@ def test_faiss_and_torch_agree_to_the_bit(kind: str, rows: int, k: int, seed: in
     assert torch.equal(one.similarities, other.similarities)
 
 
+@pytest.mark.parametrize("kind", ["random", "crowded", "sorted"])
+@pytest.mark.parametrize("search", ["float32", "bfloat16", "faiss"])
+def test_blocks_and_groups_change_nothing(monkeypatch: pytest.MonkeyPatch, kind: str, search: str) -> None:
+    _, bank = hard_bank(kind, 3001, 16, 0)
+    queries = normalize(torch.randn(25, 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    arguments = {
+        "float32": (torch.float32, largest_by_torch),
+        "bfloat16": (torch.bfloat16, largest_by_torch),
+        "faiss": (torch.float32, largest_by_faiss),
+    }[search]
+    expected = brute_force(queries, bank, 2)
+    assert torch.equal(exact_search(queries, bank, 2, *arguments).indices, expected), "groups of rows"
+    for name, value in {"QUERIES": 7, "ROWS": 100, "PRODUCTS": 500, "SPARE": 0}.items():
+        monkeypatch.setattr(nearest_module, name, value)
+    assert torch.equal(exact_search(queries, bank, 2, *arguments).indices, expected)
+
+
+def test_maxima_of_groups_lose_nothing() -> None:
+    queries, rows = hard_bank("random", 5003, 8, 0)
+    for count in (1, 9, 40, 5003):  # 8, 8, 1 and 1 rows a group
+        values, columns = largest_by_torch(queries, rows, count)
+        assert torch.equal(values, (queries @ rows.T).topk(count).values), count
+        assert torch.allclose((queries @ rows.T).gather(1, columns), values), count
+
+
 @pytest.mark.parametrize("dtype", TYPES)
-def test_blocks_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    _, bank = hard_bank("crowded", 3000, 16, 0)
-    queries = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(1)), dim=1)
-    whole = TorchSearch(bank, dtype)(queries, 5)
-    monkeypatch.setattr(torch_search, "SCORE_BYTES", 1)  # blocks of 32 queries
-    monkeypatch.setattr(torch_search, "PIECE", 1)  # one query settled at a time
-    parts = TorchSearch(bank, dtype)(queries, 5)
-    assert torch.equal(whole.indices, parts.indices)
-    assert torch.equal(whole.similarities, parts.similarities)
-    assert torch.equal(whole.indices, brute_force(queries, bank, 5))
-
-
-def test_bfloat16_gives_way_to_float32_where_it_cannot_tell_neighbours_apart() -> None:
+def test_candidates_too_few_for_certainty_are_followed_by_more(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
     # Rows differ by far less than a query's bfloat16 rounding of their common part, once the mean is a far outlier's
     generator = torch.Generator().manual_seed(0)
     bank = torch.cat([normalize(1 + 1e-4 * torch.randn(2000, 32, generator=generator), dim=1), -torch.ones(2000, 32)])
     queries = normalize(torch.randn(8, 32, generator=generator) + 1, dim=1)
-    found = TorchSearch(bank, torch.bfloat16)(queries, 3)
-    assert "bfloat16 then float32 products" in found.searched_by
+    asked: list[tuple[torch.dtype, int]] = []
+
+    def counted(some: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        asked.append((some.dtype, count))
+        return largest_by_torch(some, rows, count)
+
+    found = exact_search(queries, bank, 3, dtype, counted)
     assert torch.equal(found.indices, brute_force(queries, bank, 3))
+    assert asked[0] == (dtype, 38)
+    if dtype == torch.bfloat16:
+        assert asked[1] == (torch.float32, 304), "bfloat16 cannot tell them apart"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_error_bound_holds(kind: str, dtype: torch.dtype) -> None:
     queries, bank = hard_bank(kind, 300, 64, 3)
-    sketch = Sketch(bank, dtype)
-    exact = queries.double() @ (bank.double() - sketch.mean.double()).T
-    computed = (queries.to(dtype).float() @ sketch.rows.float().T).double()
-    assert bool(((exact - computed).abs() <= sketch.error(queries)[:, None]).all())
+    center = bank.mean(dim=0)
+    radius = float((bank - center).norm(dim=1).max())
+    exact = queries.double() @ (bank.double() - center.double()).T
+    computed = (queries.to(dtype).float() @ (bank - center).to(dtype).float().T).double()
+    bound = nearest_module.error_bound(queries, center, radius, dtype)
+    assert bool(((exact - computed).abs() <= bound[:, None]).all())
 
 
-def test_the_error_bound_is_reached_when_all_that_is_rounded_off_the_bank_lines_up() -> None:
-    # 1 + 2^-8 lies half way between bfloat16 numbers and rounds to even, 1; the query of ones is exact and sums it up
+def test_the_error_bound_is_not_far_above_what_rounding_can_do() -> None:
+    # 1 + 2^-8 lies half way between bfloat16 numbers and rounds to even, 1; the query of the same is rounded too
     row = torch.full((1, 64), 1 + 2.0**-8)
-    bank, query = torch.cat([row, -row]), torch.ones(1, 64)
-    sketch = Sketch(bank, torch.bfloat16)
-    missing = float((query.double() @ (bank.double() - sketch.rows.double()).T).abs().max())
-    assert missing == 64 * 2.0**-8
-    assert missing <= float(sketch.error(query)) < 1.01 * missing
+    bank = torch.cat([row, -row])
+    missing = float((row.double() @ bank.double().T - row.bfloat16().double() @ bank.bfloat16().double().T).abs().max())
+    bound = float(nearest_module.error_bound(row, bank.mean(dim=0), float(row.norm()), torch.bfloat16))
+    assert missing <= bound < 1.05 * missing
 
 
 def test_a_looser_matrix_product_setting_is_put_back() -> None:
@@ -338,52 +358,27 @@ def test_a_looser_matrix_product_setting_is_put_back() -> None:
     try:
         torch.set_float32_matmul_precision("medium")
         queries, bank = hard_bank("near-ties", 200, 24, 0)
-        assert torch.equal(TorchSearch(bank, torch.float32)(queries, 9).indices, brute_force(queries, bank, 9))
+        assert torch.equal(nearest(queries, bank, 9, "torch").indices, brute_force(queries, bank, 9))
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def test_near_ties_that_faiss_cannot_settle_are_searched_again() -> None:
-    queries, bank = hard_bank("same", 200, 24, 0)
-    found = nearest(queries, bank, 5, "faiss")
-    assert "9 of 9 queries, with near-ties, by torch" in found.searched_by
-    assert torch.equal(found.indices, brute_force(queries, bank, 5))
-
-
-@pytest.mark.parametrize("winner", ["torch", "faiss"])
-def test_auto_takes_the_faster_search_on_large_problems(
-    monkeypatch: pytest.MonkeyPatch, winner: Literal["torch", "faiss"]
-) -> None:
+def test_auto_is_faiss_unless_bfloat16_pays_or_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, bank = hard_bank("random", 300, 8, 0)
-    lines: list[str] = []
-    assert nearest(queries, bank, 3, "auto", say=lines.append).searched_by.startswith("torch")
-    assert not lines, "too small for a trial"
-    monkeypatch.setattr(nearest_module, "TRIAL", (2, 30))
-    slow = {"torch": FaissSearch, "faiss": TorchSearch}[winner]
-    monkeypatch.setattr(nearest_module, "fastest", lambda search: 1.0 + isinstance(search.func, slow))
-    found = nearest(queries, bank, 3, "auto", say=lines.append)
-    assert found.searched_by.lower().startswith(winner)
-    assert lines == [
-        f"k-NN search by {winner}, after a trial of 2 queries in 30 images: "
-        + ("torch 1.00 s, faiss 2.00 s" if winner == "torch" else "torch 2.00 s, faiss 1.00 s")
-    ]
-
-
-def test_without_faiss_auto_is_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest_module, "faiss_is_installed", lambda: False)
-    monkeypatch.setattr(nearest_module, "TRIAL", (2, 30))
-    queries, bank = hard_bank("random", 300, 8, 0)
-    assert nearest(queries, bank, 3, "auto").searched_by.startswith("torch")
+    expected = brute_force(queries, bank, 3)
+    for pays, installed, by in [
+        (False, True, "FAISS (float32 "),
+        (True, True, f"torch {torch.__version__} (bfloat16 "),
+        (False, False, f"torch {torch.__version__} (float32 "),
+    ]:
+        monkeypatch.setattr(nearest_module, "bfloat16_pays", lambda pays=pays: pays)
+        monkeypatch.setattr(nearest_module, "faiss_is_installed", lambda installed=installed: installed)
+        found = nearest(queries, bank, 3, "auto")
+        assert found.searched_by.startswith(by)
+        assert torch.equal(found.indices, expected)
     with pytest.raises(UserError, match="pip install faiss-cpu"):
         nearest(queries, bank, 3, "faiss")
-
-
-def test_a_card_that_aborts_the_process_is_survived() -> None:
-    assert faiss_runs_on_gpu("pass")
-    assert not faiss_runs_on_gpu("import os; os.abort()")
-    assert not faiss_runs_on_gpu("raise SystemExit(1)")
-    assert "faiss" not in sys.modules or not hasattr(sys.modules["faiss"], "StandardGpuResources")
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ class KNN(Evaluator):
             evaluation.say(f"k-NN: {notes.removeprefix('; ')}")
 
         bank, queries = normalize(train.vectors, dim=1), normalize(test.vectors, dim=1)
-        # The bank, its rounded copy, the block of products and what the second look at candidates takes
+        # The bank, a block of products, and the candidates that are scored again
         device = device_with_room(evaluation.backbone, 3 * bank.nbytes + queries.nbytes + (1 << 30))
-        found = nearest(queries, bank, possible[-1], self.config.search, device, evaluation.say)
+        found = nearest(queries, bank, possible[-1], self.config.search, device)
         classes = len(evaluation.dataset.classes)
         tops = (1, TOP) if classes > TOP else (1,)
         ranked = classify(

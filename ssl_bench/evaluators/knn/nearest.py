@@ -1,103 +1,171 @@
-"""Exact nearest neighbours by inner product: FAISS or torch, whichever is faster here, with the same answer.
+"""Exact nearest neighbors by inner product: FAISS or torch propose candidates, float64 decides.
 
-"The same" is meant literally: both order neighbours by the inner product computed in float64, ties by index, and both
-prove that none was missed (`torch_search` has the argument). So a record need not say which of them was used to be
-comparable, and the choice may rest on a stopwatch.
+Neighbors are ordered by their inner product in float64, ties by index. Cheap products in float32 or bfloat16 only
+propose the best candidates. With q a query, b a row of the bank, m the bank's mean, u the unit roundoff of the cheap
+type and D the length of a row,
+
+    |<q, b - m> - cheap product|  <=  (2 u + gamma) |q| |b - m|,    gamma = D v / (1 - D v),  v = 2^-23
+
+(Cauchy-Schwarz; gamma bounds the rounding of a sum of D products: Higham 2002, Accuracy and Stability of Numerical
+Algorithms, section 3.1, with twice float32's roundoff for v). A query whose k-th neighbor is not clear of the worst
+candidate by that much is searched again with more candidates, at last with the whole bank: nothing is missed whatever
+the data. <q, m> is the same for all rows; without it the error is small where features crowd together.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import subprocess
-import sys
+import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ssl_bench.errors import UserError
-from ssl_bench.evaluators.knn.torch_search import Neighbours, Sketch, TorchSearch, best_of, fastest, inner_products
 
 Backend = Literal["auto", "faiss", "torch"]
+Largest = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""(queries, rows, count) -> the `count` largest products of each query with the rows, and which rows these are."""
 
-TRIAL = (256, 20_000)
-"""Queries and bank rows of the trial that decides between FAISS and torch: a few hundredths of a second each."""
+QUERIES, ROWS = 4096, 1 << 16
+"""Queries and rows of the bank that are compared at once."""
+PRODUCTS = 1 << 26
+"""Products that are in memory at once: 256 MiB in float32. Candidates: a quarter of them."""
 SPARE = 32
-"""Neighbours that FAISS is asked for beyond k, to see that the k-th is clear of what was left out."""
+"""Candidates beyond 2 k, so that the k-th neighbor is clear of what is left out."""
+
+
+class Neighbors(NamedTuple):
+    """The nearest rows of the bank, best first: `indices` (queries, k) int64, `similarities` (queries, k) float64."""
+
+    indices: Tensor
+    similarities: Tensor
+    searched_by: str
+    """Library and type of the products, e.g. "torch 2.14.1 (bfloat16 products, float64 scores)"."""
 
 
 def nearest(
-    queries: Tensor,
-    bank: Tensor,
-    k: int,
-    backend: Backend = "auto",
-    device: torch.device | str = "cpu",
-    say: Callable[[str], None] = lambda line: None,
-) -> Neighbours:
+    queries: Tensor, bank: Tensor, k: int, backend: Backend = "auto", device: torch.device | str = "cpu"
+) -> Neighbors:
     """The `k` rows of `bank` (n, dim) with the largest inner product with each of `queries` (m, dim); float32, finite.
 
-    Whatever the backend: ordered by the inner product computed in float64, ties by the smaller index. Tensors are
-    given and returned on the CPU; `device` is where the search runs. "auto" is torch, or FAISS where it is installed
-    and wins a trial on part of a search that is large enough to be worth one.
+    The answer is the same whatever the backend. Tensors are given and returned on the CPU; torch searches on `device`,
+    FAISS on the CPU. "auto" is FAISS if it is installed, or torch on a GPU and on a CPU with fast bfloat16 products.
 
     Raises `UserError` when FAISS is asked for and not installed, `ValueError` for other shapes, types or values.
     """
     _check(queries, bank, k)
-    device = torch.device(device)
-    if backend == "auto":
-        backend = _faster_backend(queries, bank, k, device, say)
-    if backend == "faiss":
-        return FaissSearch(bank, device)(queries, k)
-    return TorchSearch(bank.to(device))(queries.to(device), k)
+    on_cpu = torch.device(device).type == "cpu"
+    # A GPU may add bfloat16 products up in less than float32, which the bound does not cover
+    dtype = torch.bfloat16 if backend != "faiss" and on_cpu and bfloat16_pays() else torch.float32
+    if backend == "faiss" or (backend == "auto" and on_cpu and dtype == torch.float32 and faiss_is_installed()):
+        return exact_search(queries, bank, k, torch.float32, largest_by_faiss)
+    return exact_search(queries.to(device), bank.to(device), k, dtype, largest_by_torch)
 
 
-class FaissSearch:
-    """`FaissSearch(bank)(queries, k)`: IndexFlatIP proposes k and some more neighbours, float64 scores order them.
+def exact_search(queries: Tensor, bank: Tensor, k: int, dtype: torch.dtype, largest: Largest) -> Neighbors:
+    """`nearest`, candidates proposed by `largest` from products of type `dtype`, on the tensors' device."""
+    by = "FAISS" if largest is largest_by_faiss else f"torch {torch.__version__}"
+    words = f"{by} ({str(dtype).removeprefix('torch.')} products, float64 scores)"
+    center = bank.mean(dim=0)
+    radius = max(float((rows - center).norm(dim=1).max()) for rows in torch.split(bank, 1024))
+    indices = torch.empty(len(queries), k, dtype=torch.int64, device=bank.device)
+    similarities = torch.empty(len(queries), k, dtype=torch.float64, device=bank.device)
+    left, count = torch.arange(len(queries), device=bank.device), 2 * k + SPARE
+    while len(left):
+        count, unsure = min(count, len(bank)), []
+        candidates = count * -(-len(bank) // ROWS)
+        for block in torch.split(left, max(1, min(QUERIES, PRODUCTS // (4 * candidates)))):
+            some = queries[block]
+            columns, worst = _candidates(some, bank, center, count, dtype, largest)
+            indices[block], similarities[block] = _best(some, bank, columns, k)
+            if count < len(bank):
+                left_out = worst + torch.finfo(dtype).eps * worst.abs() + error_bound(some, center, radius, dtype)
+                kth = similarities[block, -1] - some.double() @ center.double()
+                unsure.append(block[kth <= left_out])
+        left, count, dtype = torch.cat([*unsure, left[:0]]), 8 * count, torch.float32
+    return Neighbors(indices.cpu(), similarities.cpu(), words)
 
-    Queries whose k-th neighbour is too close to what was left out are searched again in torch. Raises `UserError`
-    when FAISS is not installed. A card that FAISS does not support is left alone.
+
+def largest_by_torch(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`topk` of the products; of the maxima of groups of up to 8 rows first, which is faster than of all rows.
+
+    A group is rows j, j + width, ...: neighbors in a sorted bank fall into different ones.
     """
+    groups = max(1, min(8, len(rows) // (64 * count)))
+    width = len(rows) // groups
+    whole, found = groups * width, []
+    for some in torch.split(queries, max(1, PRODUCTS // len(rows))):
+        products = some @ rows.T
+        best = products[:, :whole].view(-1, groups, width).amax(dim=1).topk(count, sorted=False).indices
+        rest = torch.arange(whole, len(rows), device=rows.device).expand(len(some), -1)
+        columns = torch.cat([*(best + start for start in range(0, whole, width)), rest], dim=1)
+        top = products.gather(1, columns).topk(count)
+        found.append((top.values, columns.gather(1, top.indices)))
+    return torch.cat([values for values, _ in found]), torch.cat([columns for _, columns in found])
 
-    def __init__(self, bank: Tensor, device: torch.device | str = "cpu") -> None:
-        if not faiss_is_installed():
-            raise UserError(
-                "the k-NN search 'faiss' needs FAISS: pip install faiss-cpu; 'torch' gives the same numbers without it"
-            )
-        import faiss
 
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        self.bank, sketch = bank, Sketch(bank, torch.float32)
-        self.mean, self.error = sketch.mean, sketch.error
-        self.index: Any = faiss.IndexFlatIP(bank.shape[1])
-        self.index.add(sketch.rows.numpy())
-        device, place = torch.device(device), ""
-        if device.type == "cuda" and faiss_runs_on_gpu():
-            self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, self.index)
-            place = " on the GPU"
-        self.words = f"FAISS {faiss.__version__} IndexFlatIP{place} (float32 products, float64 scores)"
-
-    def __call__(self, queries: Tensor, k: int) -> Neighbours:
-        """`queries` (m, dim) float32 on the CPU, 1 <= k <= n."""
-        proposed = min(k + SPARE, len(self.bank))
-        products, columns = (
-            torch.from_numpy(array) for array in self.index.search(queries.contiguous().numpy(), proposed)
+def largest_by_faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """FAISS's exhaustive search. Raises `UserError` when FAISS is not installed."""
+    if not faiss_is_installed():
+        raise UserError(
+            "the k-NN search 'faiss' needs FAISS: pip install faiss-cpu; 'torch' gives the same numbers without it"
         )
-        row, column = torch.arange(len(queries)).repeat_interleave(proposed), columns.reshape(-1)
-        score = inner_products(queries, self.bank, row, column)
-        indices, similarities = best_of(row, column, score, len(queries), k)
-        if proposed == len(self.bank):
-            return Neighbours(indices, similarities, self.words)
-        last = products[:, -1].double()
-        left_out = last + 2.0**-23 * last.abs() + self.error(queries)  # nothing that was left out is above this
-        unsure = (similarities[:, -1] - queries.double() @ self.mean.double() <= left_out).nonzero()[:, 0]
-        if not len(unsure):
-            return Neighbours(indices, similarities, self.words)
-        again = TorchSearch(self.bank)(queries[unsure], k)
-        indices[unsure], similarities[unsure] = again.indices, again.similarities
-        words = f"{self.words}; {len(unsure)} of {len(queries)} queries, with near-ties, by {again.searched_by}"
-        return Neighbours(indices, similarities, words)
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    products, columns = faiss.knn(queries.numpy(), rows.numpy(), count, metric=faiss.METRIC_INNER_PRODUCT)
+    return torch.from_numpy(products), torch.from_numpy(columns)
+
+
+def _candidates(
+    queries: Tensor, bank: Tensor, center: Tensor, count: int, dtype: torch.dtype, largest: Largest
+) -> tuple[Tensor, Tensor]:
+    """The columns (m, count) with the largest cheap products, and the worst of these products, (m,) float64."""
+    if count == len(bank):
+        return torch.arange(count, device=bank.device).expand(len(queries), -1), queries.new_empty(0)
+    rounded, found, columns = queries.to(dtype), [], []
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # whatever the training run allowed: the bound relies on it
+    try:
+        start = 0
+        for rows in torch.split(bank, ROWS):
+            values, places = largest(rounded, (rows - center).to(dtype), min(count, len(rows)))
+            found.append(values)
+            columns.append(places + start)
+            start += len(rows)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    top = torch.cat(found, dim=1).topk(count)
+    return torch.cat(columns, dim=1).gather(1, top.indices), top.values[:, -1].double()
+
+
+def _best(queries: Tensor, bank: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Of the rows `columns` (m, count) the k with the largest products in float64, ties by the smaller column."""
+    columns = columns.sort(dim=1).values
+    row, column = torch.arange(len(queries), device=bank.device).repeat_interleave(columns.shape[1]), columns.flatten()
+    exact, scores = queries.double(), torch.empty(len(row), dtype=torch.float64, device=bank.device)
+    # Few at once, in the same memory, stay in the cache: three times as fast
+    left, right = (exact.new_empty(min(512, len(row)), bank.shape[1]) for _ in range(2))
+    for i, j, score in zip(torch.split(row, 512), torch.split(column, 512), torch.split(scores, 512), strict=True):
+        torch.index_select(exact, 0, i, out=left[: len(i)])
+        right[: len(i)].copy_(bank[j])
+        torch.sum(left[: len(i)].mul_(right[: len(i)]), dim=1, out=score)
+    scores = scores.view_as(columns)
+    top = scores.sort(dim=1, descending=True, stable=True)
+    return columns.gather(1, top.indices[:, :k]), top.values[:, :k]
+
+
+def error_bound(queries: Tensor, center: Tensor, radius: float, dtype: torch.dtype) -> Tensor:
+    """(m,) float64: the bound of the module's docstring for the largest |b - m|, `radius`, and float64's rounding."""
+    dim, unit = len(center), torch.finfo(dtype).eps / 2 + 2.0**-23  # rounded to `dtype`, the mean subtracted before
+    gamma = dim * 2.0**-23 / (1 - dim * 2.0**-23)
+    double = dim * 2.0**-51 * (radius + float(center.norm()))
+    # 1.01 covers terms of second order and the rounding of the norms, the last term products flushed to zero
+    bound: Tensor = queries.double().norm(dim=1) * (1.01 * (2 * unit + gamma) * radius + double) + 1e-30 * dim
+    return bound
 
 
 def faiss_is_installed() -> bool:
@@ -106,32 +174,17 @@ def faiss_is_installed() -> bool:
 
 
 @functools.cache
-def faiss_runs_on_gpu(
-    program: str = "import faiss, numpy; index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), 8);"
-    "rows = numpy.eye(8, dtype='float32'); index.add(rows);"
-    "assert (index.search(rows, 1)[1][:, 0] == range(8)).all()",
-) -> bool:
-    """Whether GPU FAISS is installed and works: tried in another process, because an unsupported card aborts it."""
-    try:
-        return subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def _faster_backend(
-    queries: Tensor, bank: Tensor, k: int, device: torch.device, say: Callable[[str], None]
-) -> Literal["faiss", "torch"]:
-    worth_a_trial = len(queries) * len(bank) >= 40 * TRIAL[0] * TRIAL[1]
-    if device.type != "cpu" or not worth_a_trial or not faiss_is_installed():
-        return "torch"
-    few, part = queries[: TRIAL[0]], bank[: TRIAL[1]]
-    searches: dict[Literal["faiss", "torch"], TorchSearch | FaissSearch]
-    searches = {"torch": TorchSearch(part), "faiss": FaissSearch(part)}
-    seconds = {name: fastest(functools.partial(search, few, k)) for name, search in searches.items()}
-    winner = min(searches, key=lambda name: seconds[name])
-    timings = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
-    say(f"k-NN search by {winner}, after a trial of {len(few)} queries in {len(part)} images: {timings}")
-    return winner
+def bfloat16_pays() -> bool:
+    """Whether bfloat16 products are faster than float32's on this CPU: only with AVX512-BF16, AMX or the like."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right, times = torch.ones(128, 384, dtype=dtype), torch.ones(384, 512, dtype=dtype), []
+        for _ in range(3):
+            begun = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - begun)
+        seconds[dtype] = min(times)  # the others were disturbed
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 
 def _check(queries: Tensor, bank: Tensor, k: int) -> None:
