@@ -89,12 +89,49 @@ def _spread_out(count: int) -> list[int]:
     return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]
 
 
+def _training(record: RunRecord) -> list[tuple[str, str]]:
+    """What training cost and how it ended; nothing for weights from elsewhere."""
+    from ssl_bench.tables.paths import singular
+
+    training = record.training
+    if training is None:
+        return []
+    return [
+        (
+            "training",
+            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
+            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
+            f"peak memory {training.peak_memory_mb:,.0f} MiB"
+            + (f", resumed {training.resumed} times" if training.resumed else ""),
+        ),
+        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
+    ]
+
+
+def _origin(record: RunRecord) -> list[tuple[str, str]]:
+    """Where weights from elsewhere are from; nothing for a run."""
+    origin = record.weights
+    if origin is None:
+        return []
+    left_out = ", ".join(f"{name} ({count})" for name, count in origin.left_out.items())
+    return [
+        ("weights", f"from elsewhere: {origin.file}, sha256 {origin.sha256[:12]}, {origin.container}"),
+        ("format", f"{origin.format} ({origin.source})" if origin.source else origin.format),
+        (
+            "loaded",
+            f"{origin.network}: all {origin.tensors_used} tensors" + (f"; left out: {left_out}" if left_out else ""),
+        ),
+        ("changed", "; ".join(origin.notes)),
+        ("seen as", origin.preprocessing_source),
+    ]
+
+
 def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -> list[str]:
     """The record in lines for a reader; `curves` are the lines on what was measured during training."""
     from ssl_bench.tables.paths import flatten, plain_text, singular
     from ssl_bench.tables.table import data_title
 
-    network, data, machine, training = record.backbone, record.data, record.machine, record.training
+    network, data, machine = record.backbone, record.data, record.machine
     tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
     speed = network.inference_images_per_second
     inference = f", images/s {network.inference_note}" if network.inference_note else ""
@@ -103,7 +140,11 @@ def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -
         inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
     reason = f": {record.preset_reason}" if record.preset_reason else ""
     facts = [
-        ("method", f"{record.method} ({record.method_plugin}), preset {record.preset}{reason}"),
+        (
+            "method",
+            f"{record.method} ({record.method_plugin}){f', preset {record.preset}' * bool(record.preset)}{reason}",
+        ),
+        *_origin(record),
         (
             "network",
             f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}"
@@ -115,14 +156,7 @@ def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -
             f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}"
             + "".join(f"; {note}" for note in data.notes),
         ),
-        (
-            "training",
-            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
-            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
-            f"peak memory {training.peak_memory_mb:,.0f} MiB"
-            + (f", resumed {training.resumed} times" if training.resumed else ""),
-        ),
-        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
+        *_training(record),
         (
             "machine",
             singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
+from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
@@ -195,7 +196,10 @@ class RunRecord(RecordPart):
     backbone: BackboneRecord
     data: DataRecord
     machine: MachineRecord
-    training: TrainingRecord
+    training: TrainingRecord | None
+    """None for weights that were trained elsewhere."""
+    weights: WeightsOrigin | None = None
+    """Where the weights come from that were trained elsewhere; None for a run."""
     evaluations: tuple[EvaluationRecord, ...]
     curves: CurvesRecord | None = None
     """None for a run without `training.eval_every`."""
@@ -205,6 +209,11 @@ class RunRecord(RecordPart):
     command: str
     started_utc: str
     finished_utc: str
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done here; 0 for weights that were trained elsewhere."""
+        return 0 if self.training is None else self.training.steps
 
     @model_validator(mode="before")
     @classmethod
@@ -218,6 +227,9 @@ class RunRecord(RecordPart):
     @classmethod
     def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
         """Also gives its settings today's names."""
+        if "weights" in recipe:
+            WeightsRecipe.model_validate(recipe)
+            return recipe
         parsed = Recipe.model_validate(recipe)
         evaluators = zip(recipe["evaluators"], parsed.evaluators, strict=True)
         return recipe | {

@@ -80,7 +80,11 @@ def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
 
 def describe_data(resolved: Resolved) -> DataRecord:
     """The training data as a record holds it."""
-    data = resolved.dataset
+    return describe_dataset(resolved.dataset)
+
+
+def describe_dataset(data: Dataset) -> DataRecord:
+    """Data as a record holds them."""
     kind = next((p for p in registry.plugins("dataset") if p.target.endswith(f":{type(data).__name__}")), None)
     return DataRecord(
         name=data.name,

@@ -100,7 +100,7 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
     """
-    if record.training.steps == 0:
+    if record.training is not None and record.training.steps == 0:
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
     found: dict[Conditions, float] = {}
     for evaluation in sorted(record.evaluations, key=lambda e: (e.made_utc, e.model_dump_json())):

@@ -130,7 +130,7 @@ def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], li
 
 def _precisions(groups: list[Group]) -> list[str]:
     """That a comparison mixes precisions: with "auto" a measurement on the run's machine decided, not the user."""
-    trained = [run.record for own in groups for run in own.runs if run.record.training.steps]
+    trained = [run.record for own in groups for run in own.runs if run.record.steps]
     met = sorted({record.machine.precision for record in trained})
     if len(met) < 2:
         return []

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Any
+
+from torch import Tensor
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import arch_text
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_settings
@@ -35,18 +41,21 @@ class Fit:
         return " ".join((f"--arch {self.arch}", *(f"--set backbone.{k}={v}" for k, v in self.settings.items())))
 
 
-def fitting(candidate: Candidate, most: int = 3) -> list[Fit]:
+def fitting(candidate: Candidate, most: int = 2) -> list[Fit]:
     """At most `most` architectures that the tensors fill wholly; the nearest where there is none."""
-    found: list[Fit] = []
     nearest: Fit | None = None
-    for fit in _compared(candidate):
-        if not fit.differences:
-            found.append(fit)
-            if len(found) == most:
-                break
-        elif nearest is None or len(fit.differences) < len(nearest.differences):
-            nearest = fit
-    return found or ([nearest] if nearest else [])
+    for stage in _stages(candidate):
+        found: list[Fit] = []
+        for fit in stage:
+            if not fit.differences:
+                found.append(fit)
+                if len(found) == most:
+                    return found
+            elif nearest is None or len(fit.differences) < len(nearest.differences):
+                nearest = fit
+        if found:
+            return found
+    return [nearest] if nearest else []
 
 
 def compare(candidate: Candidate, arch: str) -> Fit | None:
@@ -54,7 +63,7 @@ def compare(candidate: Candidate, arch: str) -> Fit | None:
     plugin, colon, name = arch.partition(":")
     kind = registry.backbone(plugin)
     settings = {"name": name} if colon else settings_from(candidate, kind)
-    return next(_fit(candidate, plugin, kind, settings, own_px(candidate) or DEFAULT_PX), None)
+    return next(_fit(candidate, plugin, settings, own_px(candidate) or DEFAULT_PX), None)
 
 
 def settings_from(candidate: Candidate, kind: type[Backbone], *, sizes: bool = False) -> dict[str, Any]:
@@ -73,35 +82,51 @@ def settings_from(candidate: Candidate, kind: type[Backbone], *, sizes: bool = F
     return found
 
 
-def _compared(candidate: Candidate) -> Iterator[Fit]:
-    """Networks as their names stand for first, then those of many networks, then any with sizes of its own."""
-    image_px = own_px(candidate) or DEFAULT_PX
+def _stages(candidate: Candidate) -> Iterator[Iterator[Fit]]:
+    """Networks as their names stand for, then those of many networks, then any with sizes of its own.
+
+    A later stage is slower, and asked only where the earlier have none that fits.
+    """
+    image_px, kinds = own_px(candidate) or DEFAULT_PX, _kinds()
     shapes = {name: tuple(tensor.shape) for name, tensor in candidate.tensors.items()}
-    kinds = _kinds()
-    single = {name: kind for name, kind in kinds.items() if "name" not in kind.Config.model_fields}
-    for plugin, kind in single.items():
-        yield from _fit(candidate, plugin, kind, settings_from(candidate, kind), image_px)
-    for plugin, kind in kinds.items():
-        if plugin not in single:
-            for name in kind.names_like(candidate.layout.family, shapes):
-                yield from _fit(candidate, plugin, kind, {"name": name}, image_px)
-    for plugin, kind in single.items():
-        sized = settings_from(candidate, kind, sizes=True)
-        if sized != settings_from(candidate, kind):
-            yield from _fit(candidate, plugin, kind, sized, image_px)
+    wanted = {"vit": "vit", "resnet": "convnet"}.get(candidate.layout.family)
+    many = {plugin: kind for plugin, kind in kinds.items() if "name" in kind.Config.model_fields}
+    single = {
+        plugin: kind
+        for plugin, kind in kinds.items()
+        if plugin not in many and wanted in (None, getattr(kind, "kind", None) or wanted)
+    }
+    by_name = (_fit(candidate, plugin, settings_from(candidate, kind), image_px) for plugin, kind in single.items())
+    among_many = (
+        _fit(candidate, plugin, {"name": name}, image_px)
+        for plugin, kind in many.items()
+        for name in kind.names_like(candidate.layout.family, shapes)
+    )
+    sized = (
+        _fit(candidate, plugin, settings_from(candidate, kind, sizes=True), image_px) for plugin, kind in single.items()
+    )
+    stages = [by_name, among_many, sized] if wanted else [among_many, by_name]
+    for stage in stages:
+        yield chain.from_iterable(stage)
 
 
-def _fit(
-    candidate: Candidate, plugin: str, kind: type[Backbone], settings: dict[str, Any], image_px: int
-) -> Iterator[Fit]:
-    try:
-        config = parse_settings(kind.Config, settings, "backbone", plugin)
-    except ValueError:
-        return
-    network = blueprint(kind, config, image_px)
-    if network is not None:
+def _fit(candidate: Candidate, plugin: str, settings: dict[str, Any], image_px: int) -> Iterator[Fit]:
+    state = _shapes(plugin, json.dumps(settings, sort_keys=True), image_px)
+    if state is not None:
         shown = {key: value for key, value in settings.items() if key != "name" and value != "imagenet"}
-        yield Fit(arch_text(plugin, settings), shown, differences(network.state_dict(), candidate.tensors))
+        yield Fit(arch_text(plugin, settings), shown, differences(state, candidate.tensors))
+
+
+@lru_cache(maxsize=256)
+def _shapes(plugin: str, settings: str, image_px: int) -> Mapping[str, Tensor] | None:
+    """State dict on the meta device; None for what cannot be built."""
+    kind = registry.backbone(plugin)
+    try:
+        config = parse_settings(kind.Config, json.loads(settings), "backbone", plugin)
+    except UserError:
+        return None
+    network = blueprint(kind, config, image_px)
+    return None if network is None else network.state_dict()
 
 
 def _kinds() -> dict[str, type[Backbone]]:

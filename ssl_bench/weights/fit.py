@@ -34,7 +34,7 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
     weights = backbone.fit_weights(in_own_names(state, initial.weights))
     differences = differences_of(weights, state)
     if differences:
-        nearest = _nearest(weights, backbone.image_px)
+        nearest = _nearest(initial.weights, backbone.image_px)
         advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
         advice = f" They are those of {initial.arch}" if initial.arch else advice
         raise UserError(f"the initial weights {initial.source} do not fit {arch}: {'; '.join(differences)}.{advice}")
@@ -76,13 +76,14 @@ def _some(names: Sequence[str]) -> str:
 
 def _nearest(weights: Mapping[str, Tensor], image_px: int) -> str:
     """The registered architecture that shares most tensors, by name and shape, as it is typed; "" where none does."""
-    shared = {
-        name: sum(name in weights and weights[name].shape == tensor.shape for name, tensor in state.items())
-        / len(state)
-        for name, state in _architectures(image_px)
-    }
+    shared = {name: _share(state, in_own_names(state, weights)) for name, state in _architectures(image_px)}
     best = max(shared, key=lambda name: shared[name], default="")
     return f"--arch {best}" if best and shared[best] > 0 else ""
+
+
+def _share(state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
+    """Which part of a network's tensors are among the weights, by name and shape."""
+    return sum(name in weights and weights[name].shape == tensor.shape for name, tensor in state.items()) / len(state)
 
 
 def _architectures(image_px: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:

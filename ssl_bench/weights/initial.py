@@ -104,7 +104,7 @@ def _of_run(folder: Path) -> InitialState:
     record = read_record(folder / "record.json")
     if record.status != "finished":
         raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
-    if not record.training.steps:
+    if not record.steps:
         raise UserError(f"the run {record.run_id} trained nothing, so that it kept no weights: choose another run")
     weights = kept_weights(folder)
     network = next((one.network for one in record.evaluations if one.network), None) or ""

@@ -26,7 +26,10 @@ Case = tuple[str, str, Callable[[nn.Module, nn.Module], Content]]
 
 def dino(good: nn.Module, other: nn.Module) -> Content:
     return {
-        "student": {**tensors(other, "module.backbone."), **heads("module.head.", "mlp.0.weight", "last_layer.weight_v")},
+        "student": {
+            **tensors(other, "module.backbone."),
+            **heads("module.head.", "mlp.0.weight", "last_layer.weight_v"),
+        },
         "teacher": {**tensors(good, "backbone."), **heads("head.", "mlp.0.weight", "last_layer.weight_v")},
         "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
         "epoch": 800,
@@ -94,7 +97,10 @@ def mmselfsup(good: nn.Module, other: nn.Module) -> Content:
 
 
 def mae(good: nn.Module, other: nn.Module) -> Content:
-    names = {**tensors(good), **heads("", "mask_token", "decoder_pos_embed", "decoder_pred.weight", "decoder_norm.bias")}
+    names = {
+        **tensors(good),
+        **heads("", "mask_token", "decoder_pos_embed", "decoder_pred.weight", "decoder_norm.bias"),
+    }
     return {"model": names, "epoch": 799, "args": argparse.Namespace(mask_ratio=0.75)}
 
 
@@ -202,7 +208,7 @@ def test_another_network_of_the_file_is_read_by_its_key(tmp_path: Path) -> None:
 
 def test_two_networks_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     torch.save({**tensors(vit(0), "left."), **tensors(vit(1), "right.")}, tmp_path / "two.pth")
-    with pytest.raises(UserError, match="holds 2 networks .* choose one, e.g. --key left"):
+    with pytest.raises(UserError, match=r"holds 2 networks .* choose one, e.g. --key left"):
         load_network(open_weights(tmp_path / "two.pth"), arch="deit_s16", settings=VIT)
 
 
@@ -213,7 +219,7 @@ def test_moco_v3_has_twice_the_heads_and_the_shapes_do_not_say_so(tmp_path: Path
     network = DeitS16(ViTSettings(heads=12, **small), image_px=32).eval()
     torch.save(moco_v3(network, network), tmp_path / "vit-s.pth.tar")
     recognized = open_weights(tmp_path / "vit-s.pth.tar")
-    with pytest.raises(UserError, match="12 heads, and deit_s16 has 6: .* keys as MoCo v3 saves them"):
+    with pytest.raises(UserError, match=r"12 heads, and deit_s16 has 6: .* keys as MoCo v3 saves them"):
         load_network(recognized, arch="deit_s16", settings=small)
     loaded = load_network(recognized, arch="deit_s16", settings={**small, "heads": 12})
     images = torch.randn(1, 3, 32, 32)

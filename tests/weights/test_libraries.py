@@ -149,7 +149,9 @@ def test_our_own_runs_are_a_format_too(tmp_path: Path) -> None:
 
 def test_half_precision_is_read_as_fp32_and_said(tmp_path: Path) -> None:
     network = resnet()
-    torch.save({n: t.half() if t.is_floating_point() else t for n, t in network.state_dict().items()}, tmp_path / "h.pt")
+    torch.save(
+        {n: t.half() if t.is_floating_point() else t for n, t in network.state_dict().items()}, tmp_path / "h.pt"
+    )
     loaded = load_network(open_weights(tmp_path / "h.pt"), arch="resnet18", settings={**RESNET})
     assert "tensors stored as float16, computed in fp32" in loaded.notes[0]
     assert next(loaded.backbone.parameters()).dtype == torch.float32

@@ -85,7 +85,10 @@ def test_half_downloads(tmp_path: Path) -> None:
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     names = tensors(vit())
     half = len(names) // 2
-    parts = {"model-00001-of-00002.safetensors": list(names)[:half], "model-00002-of-00002.safetensors": list(names)[half:]}
+    parts = {
+        "model-00001-of-00002.safetensors": list(names)[:half],
+        "model-00002-of-00002.safetensors": list(names)[half:],
+    }
     for file, own in parts.items():
         save_file({name: names[name] for name in own}, tmp_path / file)
     index = {"weight_map": {name: file for file, own in parts.items() for name in own}}
@@ -115,7 +118,7 @@ def damaged(names: dict[str, Tensor], kind: str, victim: str) -> dict[str, Tenso
     elif kind == "integers":
         changed[victim] = one.to(torch.int8)
     elif kind == "shorter":
-        changed[victim] = one[: max(1, len(one) // 2)]
+        changed[victim] = one[..., : one.shape[-1] // 2]
     elif kind == "longer":
         changed[victim] = torch.cat([one, one])
     elif kind == "twice":
@@ -134,7 +137,10 @@ VICTIMS = [
 
 @pytest.mark.parametrize("victim", VICTIMS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_damaged_file_gives_a_network(kind: str, victim: str, tmp_path: Path) -> None:
+def test_no_damaged_file_gives_a_network(
+    kind: str, victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_bench.weights.loading.fitting", lambda candidate, most: [])  # takes a second
     network, _, name = victim.partition(":")
     names = tensors(vit() if network == "vit" else resnet())
     square = names[name].ndim > 1 and names[name].shape == names[name].transpose(0, -1).shape
