@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -62,13 +62,14 @@ class Dataset(ABC):
     """What a user should know of how the data were read, e.g. files that were passed over: shown, and recorded."""
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether the folder or file has this layout; looks at names only."""
-        return False
+        earlier_name: Callable[[Path], bool] | None = getattr(cls, "recognises", None)
+        return False if earlier_name is None else earlier_name(path)
 
     @property
     def pretraining(self) -> Split:
-        """What methods train on: `train`, unless the set has images for this alone (STL-10's unlabelled ones)."""
+        """What methods train on: `train`, unless the set has images for this alone (STL-10's unlabeled ones)."""
         return self.train
 
     @property

@@ -86,7 +86,7 @@ class Evaluator(ABC):
         self.config = config
 
     def data(self, dataset: Dataset) -> DataRead:
-        """What is read: the run's own data set, unless an evaluator with a set of its own overrides this.
+        """What is read: the run's own dataset, unless an evaluator with a set of its own overrides this.
 
         Called before training, so raise `UserError` here for a folder that is not as expected.
         """

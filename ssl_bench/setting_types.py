@@ -14,7 +14,7 @@ Pair = tuple[float, float]
 def absolute_path(text: str) -> str:
     """A path as the user typed it (`~`, relative), made absolute so that it means the same from any working directory.
 
-    Links are kept: the data set is called what the user called it. Raises `ValueError` for a path that a record, which
+    Links are kept: the dataset is called what the user called it. Raises `ValueError` for a path that a record, which
     is UTF-8, cannot hold.
     """
     path = str(Path(os.path.expanduser(text)).absolute())
@@ -75,4 +75,4 @@ DecayRates = Annotated[Pair, AfterValidator(_decay_rates)]
 GivenPath = Annotated[str, AfterValidator(absolute_path)]
 """A file or folder that the user named; kept as an absolute path."""
 GivenList = Annotated[str, AfterValidator(_list_path)]
-"""The name of a list that comes with a data set, or a list file that the user named, kept as an absolute path."""
+"""The name of a list that comes with a dataset, or a list file that the user named, kept as an absolute path."""

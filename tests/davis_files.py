@@ -31,7 +31,7 @@ def write_masks(folder: Path, masks: Sequence[Mask]) -> None:
 
 
 def write_davis(root: Path, clips: Mapping[str, Sequence[Mask]], listed: str | None = None) -> Path:
-    """`root`/DAVIS with grey frames of the masks' size, and ImageSets/2017/val.txt; returns it."""
+    """`root`/DAVIS with gray frames of the masks' size, and ImageSets/2017/val.txt; returns it."""
     for name, masks in clips.items():
         write_masks(root / "DAVIS/Annotations/480p" / name, masks)
         folder = root / "DAVIS/JPEGImages/480p" / name

@@ -14,7 +14,7 @@ from ssl_bench.records.record import (
     TrainingRecord,
 )
 
-KNN = "20-NN, cosine, T 0.07, exact, l2-normalised; resize 36, centre crop 32, bicubic"
+KNN = "20-NN, cosine, T 0.07, exact, l2-normalized; resize 36, center crop 32, bicubic"
 LINEAR = "linear probe, last block CLS, SGD 100 epochs, lr on 10 % of train, last epoch"
 
 

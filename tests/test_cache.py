@@ -70,7 +70,7 @@ def test_a_run_starts_without_a_home(tmp_path: Path) -> None:
     )
     small = ["--set", "data.train_images=16", "--set", "data.test_images=10", "--set", "data.image_px=16"]
     network = ["--arch", "resnet18", "--set", "backbone.width=0.125", "--batch-size", "8", "--epochs", "1"]
-    knn = ["--with", "knn", "--set", "evaluators.knn.neighbours=[1]", "--set", "evaluators.knn.reported=1"]
+    knn = ["--with", "knn", "--set", "evaluators.knn.neighbors=[1]", "--set", "evaluators.knn.reported=1"]
     places = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, "run", "simclr", *network, *small, *knn, "--results", str(tmp_path / "results")],

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl_bench.cli.record_view import view_of
 from ssl_bench.cli.result import show_result
-from ssl_bench.cli.show import describe_record
+from ssl_bench.cli.show import plain_lines
 from ssl_bench.measurement import Measurement, accuracy, wilson_interval, within_noise
 from tests.example_records import evaluation, make_record
 
@@ -64,5 +65,5 @@ def test_a_run_shows_n_interval_and_noise(capsys: pytest.CaptureFixture[str]) ->
     assert lines[start].endswith("53.3        57.4      +4.1   test %, n 244")
     assert " ".join(lines[start + 1].split()) == "95 % interval 47.0-59.4 51.1-63.4 the difference is within noise"
     assert " ".join(lines[start + 3].split()) == "95 % interval 47.0-59.4 72.3-82.6"
-    shown = "\n".join(describe_record(record, Path("record.json")))
+    shown = "\n".join(plain_lines(view_of(record, Path("record.json"), [])))
     assert "95 % interval  untrained 47.0-59.4, trained 51.1-63.4" in " ".join(shown.split(" " * 3))

@@ -1,8 +1,9 @@
-"""A small method, backbone and data set for tests of the core: everything the contract has, nothing slow."""
+"""A small method, backbone and dataset for tests of the core: everything the contract has, nothing slow."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.ema import move_towards
+from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.dataset import Dataset
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.settings import Settings, setting
+from ssl_bench.training.loop import Plan
 
 
 class ToyBackbone(Backbone):
@@ -38,7 +41,7 @@ class ToyBackbone(Backbone):
 
 
 class ToyMethod(Method):
-    """Two views, a momentum teacher and a centre: DINO's moving parts in ten lines."""
+    """Two views, a momentum teacher and a center: DINO's moving parts in ten lines."""
 
     class Config(Settings):
         noise: float = setting(0.1, "standard deviation of the views' noise", ge=0)
@@ -49,7 +52,7 @@ class ToyMethod(Method):
         self.config = config
         self.student = make_backbone()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("centre", torch.zeros(6))
+        self.register_buffer("center", torch.zeros(6))
 
     @classmethod
     def make_views(cls, config: Any) -> Any:
@@ -63,13 +66,13 @@ class ToyMethod(Method):
         student = self.student(batch.views[0])
         with torch.no_grad():
             teacher = self.teacher(batch.views[1])
-        loss = ((student - (teacher - self.centre)) ** 2).mean()
+        loss = ((student - (teacher - self.center)) ** 2).mean()
         if progress.step == self.config.explode_at:
             loss = loss * float("nan")
         return StepOutput(loss, {"spread": teacher.std()}, {"mean": teacher.mean(0, keepdim=True)})
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        self.centre.lerp_(carry["mean"].mean(0), 0.1)
+        self.center.lerp_(carry["mean"].mean(0), 0.1)
         move_towards(self.teacher, self.student, 0.9)
 
     def networks(self) -> dict[str, Backbone]:
@@ -93,7 +96,7 @@ class ToySplit:
 
 
 class ToyDataset(Dataset):
-    """Three classes of coloured noise."""
+    """Three classes of colored noise."""
 
     Config = Settings
     synthetic = True
@@ -106,6 +109,23 @@ class ToyDataset(Dataset):
     @property
     def fingerprint(self) -> str:
         return "toy"
+
+
+def make_plan(split: Any, folder: Path, optimizer: OptimizerSettings | None = None, **changes: Any) -> Plan:
+    """A plan for a few steps on the CPU, without workers or timed checkpoints."""
+    plan = Plan(
+        split=split,
+        batch_size=4,
+        epochs=1,
+        seed=0,
+        optimizer=optimizer or OptimizerSettings(),
+        device=torch.device("cpu"),
+        autocast_dtype=None,
+        workers=0,
+        run_dir=folder,
+        checkpoint_seconds=1e9,
+    )
+    return dataclasses.replace(plan, **changes)
 
 
 def write_image_folder(

@@ -121,10 +121,17 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators if part.name == METRIC[0]])
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(
-            dataset.pretraining, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed, settings,
-            device, torch.bfloat16 if ours.machine.precision == "bf16" else None,
-            machine.choose_workers(None, dataset.image_px), Path(folder), float("inf"),
-        )  # fmt: skip
+            split=dataset.pretraining,
+            batch_size=recipe.training.batch_size,
+            epochs=recipe.training.epochs,
+            seed=recipe.training.seed,
+            optimizer=settings,
+            device=device,
+            autocast_dtype=torch.bfloat16 if ours.machine.precision == "bf16" else None,
+            workers=machine.choose_workers(None, dataset.image_px),
+            run_dir=Path(folder),
+            checkpoint_seconds=float("inf"),
+        )
         optimizer = build_optimizer(settings, method.parameter_groups())
         make_views = method.make_views(resolved.method_config)
         state = train(method, make_views, optimizer, plan, TrainingState(), report)

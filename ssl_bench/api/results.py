@@ -159,7 +159,7 @@ def _measurements(record: RunRecord, evaluation: EvaluationRecord) -> Iterator[t
         yield (
             evaluation.evaluator, one.metric, one.value, one.unit, one.n, low, high, one.primary, one.higher_is_better,
             subject, evaluation.network, evaluation.step, evaluation.data, evaluation.synthetic, evaluation.image_px,
-            evaluation.data_fingerprint, one.protocol, one.details,
+            evaluation.data_fingerprint, str(one.protocol), one.details,
         )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def _points(folder: Path, record: RunRecord) -> Iterator[tuple[Any, ...]]:
         for step, epoch, value in zip(one.steps, one.epochs, one.values, strict=True):
             yield (
                 one.network, one.evaluator, one.metric, epoch, step, value, one.unit, one.n, one.primary,
-                one.higher_is_better, one.protocol,
+                one.higher_is_better, str(one.protocol),
             )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ class WarningsOnly:
     """A run's display that prints nothing; its warnings are Python warnings."""
 
     def line(self, label: str, text: str) -> None:
-        """One labelled line of the preflight."""
+        """One labeled line of the preflight."""
         if label == "warning":
             warnings.warn(text, stacklevel=2)
 

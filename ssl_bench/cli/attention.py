@@ -91,7 +91,7 @@ def _files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _network(run: str, results: Path, untrained: bool) -> tuple[Backbone, str]:
     """The network, and what a picture says of it. Raises `UserError` for one without attention."""
-    from ssl_bench.evaluation.evaluate import why_missing
+    from ssl_bench.registry.capabilities import why_missing
     from ssl_bench.runs import machine
     from ssl_bench.runs.folder import find_run
     from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(help="method, backbone, evaluator or dataset, where a name is in two of them")
         ] = None,
         data: Annotated[
-            Path | None, typer.Option(metavar="PATH", help="the folder of a data set that is read from disk")
+            Path | None, typer.Option(metavar="PATH", help="the folder of a dataset that is read from disk")
         ] = None,
         set_: Annotated[
             list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a setting of the plugin's Config")
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
         if found == "dataset" and plugin.layout and data is None:
             raise UserError(f"{name} is read from a folder: add --data PATH. Expected {plugin.layout}")
         if data is not None and found != "dataset":
-            raise UserError(f"--data is for data sets; {name} is a {found} and is checked on pictures made here")
+            raise UserError(f"--data is for datasets; {name} is a {found} and is checked on pictures made here")
         from ssl_bench.settings import parse_settings
 
         if settings or any(field.is_required() for field in plugin.Config.model_fields.values()):

@@ -49,7 +49,7 @@ def evaluate(
         typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="another data set, seen at the run's image size")
+        str | None, typer.Option(metavar="NAME|PATH", help="another dataset, seen at the run's image size")
     ] = None,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,

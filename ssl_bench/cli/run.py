@@ -1,4 +1,4 @@
-"""`sslbench run`: train, evaluate and record one method on one architecture and one data set."""
+"""`sslbench run`: train, evaluate and record one method on one architecture and one dataset."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(
     ] = None,
     arch: Annotated[str | None, typer.Option(help="a backbone (sslbench list), or timm:NAME for any of timm")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="a data set by name or folder [default: shapes]")
+        str | None, typer.Option(metavar="NAME|PATH", help="a dataset by name or folder [default: shapes]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set [default: the preset's]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per step [default: the preset's]")] = None,

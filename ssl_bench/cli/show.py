@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,18 +13,15 @@ import typer
 
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import RESULTS
-from ssl_bench.cli.result import interval_text
-from ssl_bench.cli.width import print_folded
-from ssl_bench.errors import UserError
+from ssl_bench.cli.terminal import terminal
 from ssl_bench.hints import resume_command
 
-HANG = 13
-"""Where the text of a fact begins."""
-POINTS = 8
-"""Values of a curve that are shown."""
-
 if TYPE_CHECKING:
-    from ssl_bench.records.record import EvaluationRecord, RunRecord
+    from rich.console import Console
+
+    from ssl_bench.cli.record_view import Number, RecordView
+    from ssl_bench.protocol import Protocol
+    from ssl_bench.records.record import RunRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -55,180 +54,121 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print_json(record.model_dump(mode="json"))
         else:
-            print_folded(describe_record(record, path, _curves(record, folder, problems)), HANG)
+            _print(record, path, problems)
         for problem in problems:
             print(f"warning: left out: {problem}", file=sys.stderr)
         if problems:
             raise typer.Exit(1)
 
 
-def _curves(record: RunRecord, folder: Path, problems: list[str]) -> list[str]:
-    """One line for the main metric of every network over training; a line in `problems` for a file not to be used."""
-    from ssl_bench.records.curves import read_curves
+def _print(record: RunRecord, path: Path, problems: list[str]) -> None:
+    from ssl_bench.cli.record_view import view_of
 
-    if record.curves is None:
-        return []
-    try:
-        curves = read_curves(folder, record.curves.sha256)
-    except UserError as error:
-        problems.append(str(error))
-        return []
-    lines = []
-    for one in curves.series:
-        if one.primary:
-            points = "  ".join(f"{one.epochs[i]}: {one.values[i]:.1f}" for i in _spread_out(len(one.values)))
-            best = f"best {one.values[one.best]:.1f} after epoch {one.epochs[one.best]}"
-            lines.append(f"  {one.network:<11}{one.evaluator} {one.metric}, {one.unit} by epoch  {points}  ({best})")
+    view, console = view_of(record, path, problems), terminal()
+    if console is None:
+        print("\n".join(plain_lines(view)))
+    else:
+        draw(console, view)
+
+
+def plain_lines(view: RecordView) -> list[str]:
+    """The record in lines, for a file or a pipe."""
+    lines = [f"{view.name}  {view.outcome}", ""]
+    lines += [f"  {name:<11}{text}" for name, text in view.facts]
+    lines += ["", *_number_lines(view), ""]
+    lines += ["during training", *(f"  {name:<11}{text}" for name, text in view.curves), ""] if view.curves else []
+    lines += ["pictures", *(f"  {picture}" for picture in view.pictures), ""] if view.pictures else []
+    lines += ["recipe", *(f"  {name} = {value}" for name, value in view.recipe)]
+    return [*lines, "", f"record  {view.path}"]
+
+
+def _number_lines(view: RecordView) -> list[str]:
+    """One line a metric, before and after training side by side, the protocol under it; main numbers with a star."""
+    if not view.numbers:
+        return ["  nothing was measured"]
+    width = max(len(f"{one.evaluator} {one.last.metric}") for one in view.numbers)
+    lines = [f"  {'':<{width + 2}}{view.start:>10}{'trained':>10}"]
+    for one, following in _with_following(view.numbers):
+        star = "*" if one.last.primary else " "
+        before, after = one.values
+        name = f"{one.evaluator} {one.last.metric}"
+        lines.append(f"  {star} {name:<{width}}{before:>10}{after:>10}  {one.last.unit} of {one.last.n:,}, {one.data}")
+        if any(one.intervals):
+            ends = zip((view.start, "trained"), one.intervals, strict=True)
+            shown = ", ".join(f"{subject} {interval}" for subject, interval in ends if interval)
+            lines.append(f"    {'95 % interval':<{width}}  {shown}")
+        if following is None or following.last.protocol != one.last.protocol:
+            lines.append(f"      {one.last.protocol.text}")  # once below all numbers that share it
     return lines
 
 
-def _spread_out(count: int) -> list[int]:
-    """At most `POINTS` indices below `count`, evenly spread, the first and the last among them."""
-    if count <= POINTS:
-        return list(range(count))
-    return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]
+def _with_following(numbers: Sequence[Number]) -> Iterable[tuple[Number, Number | None]]:
+    return zip(numbers, [*numbers[1:], None], strict=True)
 
 
-def _training(record: RunRecord) -> list[tuple[str, str]]:
-    """What training cost and how it ended; nothing for weights from elsewhere."""
-    from ssl_bench.tables.paths import singular
+def draw(console: Console, view: RecordView) -> None:
+    """The record on a terminal: long texts fold beside their name, numbers stand in a table by evaluator and data."""
+    from rich.table import Table
+    from rich.text import Text
 
-    training = record.training
-    if training is None:
-        return []
-    return [
-        (
-            "training",
-            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
-            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
-            f"peak memory {training.peak_memory_mb:,.0f} MiB"
-            + (f", resumed {training.resumed} times" if training.resumed else ""),
-        ),
-        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
-    ]
+    def pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
+        drawn = Table.grid(padding=(0, 2, 0, 0))
+        drawn.add_column(no_wrap=True, style="dim")
+        drawn.add_column(overflow="fold")
+        for name, text in rows:
+            drawn.add_row(Text(f"  {name}"), Text(text))
+        console.print(Text(title, style="bold cyan") if title else "")
+        console.print(drawn)
 
-
-def _origin(record: RunRecord) -> list[tuple[str, str]]:
-    """Where weights from elsewhere are from; nothing for a run."""
-    origin = record.weights
-    if origin is None:
-        return []
-    left_out = ", ".join(f"{name} ({count})" for name, count in origin.left_out.items())
-    return [
-        ("weights", f"from elsewhere: {origin.file}, sha256 {origin.sha256[:12]}, {origin.container}"),
-        ("format", f"{origin.format} ({origin.source})" if origin.source else origin.format),
-        (
-            "loaded",
-            f"{origin.network}: all {origin.tensors_used} tensors" + (f"; left out: {left_out}" if left_out else ""),
-        ),
-        ("changed", "; ".join(origin.notes)),
-        ("seen as", origin.preprocessing_source),
-    ]
+    finished = view.outcome == "finished"
+    console.print(Text.assemble((view.name, "bold"), "  ", (view.outcome, "green" if finished else "bold red")))
+    pairs("", view.facts)
+    console.print()
+    if not view.numbers:
+        console.print("  nothing was measured")
+    for group in _groups(view.numbers):
+        _draw_numbers(console, view.start, group)
+    if view.curves:
+        pairs("during training", view.curves)
+        console.print()
+    folders = Counter(picture.parent for picture in view.pictures)
+    if folders:
+        pairs("pictures", ((f"{count}", str(folder)) for folder, count in folders.items()))
+        console.print()
+    pairs("recipe", view.recipe)
+    console.print(Text(f"\nrecord  {view.path}"))
 
 
-def describe_record(record: RunRecord, path: Path, curves: Sequence[str] = ()) -> list[str]:
-    """The record in lines for a reader; `curves` are the lines on what was measured during training."""
-    from ssl_bench.tables.paths import flatten, plain_text, singular
-    from ssl_bench.tables.table import data_title
-
-    network, data, machine = record.backbone, record.data, record.machine
-    tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
-    speed = network.inference_images_per_second
-    inference = f", images/s {network.inference_note}" if network.inference_note else ""
-    if speed is not None:
-        checked = "" if network.inference_cpu_share is not None else " (measured without a look at other load)"
-        inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
-    reason = f": {record.preset_reason}" if record.preset_reason else ""
-    facts = [
-        (
-            "method",
-            f"{record.method} ({record.method_plugin}){f', preset {record.preset}' * bool(record.preset)}{reason}",
-        ),
-        *_origin(record),
-        (
-            "network",
-            f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}"
-            + (f", started from {network.pretrained}" if network.pretrained else ""),
-        ),
-        (
-            "data",
-            f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
-            f"images, {data.classes} classes, {data.image_px} px, fingerprint {data.fingerprint[:8]}"
-            + "".join(f"; {note}" for note in data.notes),
-        ),
-        *_training(record),
-        (
-            "machine",
-            singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
-            + (f" ({machine.precision_reason})" if machine.precision_reason else "")
-            + f", {machine.platform}",
-        ),
-        ("note", "; ".join(record.notes)),
-        ("when", f"{record.started_utc} to {record.finished_utc}"),
-        ("code", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
-        ("commit", record.git_commit or ""),
-        ("command", record.command),
-        ("digest", record.digest),
-    ]
-    outcome = record.status + (f": {record.status_reason}" if record.status_reason else "")
-    lines = [f"{record.run_id}  {outcome}", ""]
-    lines += [f"  {name:<11}{text}" for name, text in facts if text]
-    lines += ["", *_measured(record.evaluations, network.start), ""]
-    lines += ["during training", *curves, ""] if curves else []
-    pictures = [picture for evaluation in record.evaluations for picture in evaluation.pictures]
-    lines += ["pictures", *(f"  {path.parent / picture}" for picture in pictures), ""] if pictures else []
-    lines += ["recipe"]
-    lines += [f"  {name} = {plain_text(value) or 'none'}" for name, value in _recipe(record, flatten(record.recipe))]
-    return [*lines, "", f"record  {path}"]
+def _groups(numbers: Sequence[Number]) -> Iterable[list[Number]]:
+    """Numbers that follow each other and are of one evaluator on one dataset."""
+    for _, group in groupby(numbers, key=lambda one: (one.evaluator, one.data)):
+        yield list(group)
 
 
-def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds of any length, e.g. "0:09:00"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+def _draw_numbers(console: Console, start: str, numbers: Sequence[Number]) -> None:
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
 
-
-def _recipe(record: RunRecord, flat: dict[str, object]) -> Iterable[tuple[str, object]]:
-    """Every value under the name that --set takes."""
-    for part in record.recipe.get("evaluators") or ():
-        settings = part.get("settings") or {}
-        flat |= {f"evaluators.{part['name']}.{name}": value for name, value in settings.items()}
-    flat.pop("evaluators", None)
-    return ((name.replace(".settings.", ".", 1), value) for name, value in flat.items())
-
-
-def _measured(evaluations: Iterable[EvaluationRecord], start: str) -> list[str]:
-    """One line a metric, before and after training side by side, with the protocol under it; main numbers with a star.
-
-    `start` is what the network is called before its first step.
-    """
-    from ssl_bench.tables.table import data_title
-
-    found: dict[tuple[str, str, str, str], dict[str, float]] = {}
-    about: dict[tuple[str, str, str, str], tuple[str, str, int]] = {}
-    intervals: dict[tuple[str, str, str, str], dict[str, str]] = {}
-    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.made_utc):
-        subject = start if evaluation.before_training else "trained"
-        for m in evaluation.measurements:
-            on = data_title(evaluation.data, evaluation.synthetic)
-            key = (evaluation.evaluator, m.metric, m.protocol.text, on)
-            found.setdefault(key, {})[subject] = m.value
-            about[key] = ("*" if m.primary else " ", m.unit, m.n)
-            if m.interval is not None:
-                intervals.setdefault(key, {})[subject] = interval_text(m)
-    if not found:
-        return ["  nothing was measured"]
-    width = max(len(f"{evaluator} {metric}") for evaluator, metric, _, _ in found)
-    lines = [f"  {'':<{width + 2}}{start:>10}{'trained':>10}"]
-    protocol = ""
-    for key, values in found.items():
-        if protocol not in ("", key[2]):
-            lines.append(f"      {protocol}")  # once below all numbers that follow it
-        protocol = key[2]
-        star, unit, n = about[key]
-        texts = [f"{values[subject]:.2f}" if subject in values else "" for subject in (start, "trained")]
-        lines.append(f"  {star} {f'{key[0]} {key[1]}':<{width}}{texts[0]:>10}{texts[1]:>10}  {unit} of {n:,}, {key[3]}")
-        if key in intervals:
-            ends = ", ".join(f"{subject} {interval}" for subject, interval in intervals[key].items())
-            lines.append(f"    {'95 % interval':<{width}}  {ends}")
-    return [*lines, f"      {protocol}"]
+    title = Text.assemble((numbers[0].evaluator, "bold cyan"), f" on {numbers[0].data}")
+    console.print(title)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    intervals = any(any(one.intervals) for one in numbers)
+    drawn.add_column("  metric", no_wrap=True)
+    for name in (start, "95 %", "trained", "95 %") if intervals else (start, "trained"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("n", justify="right")
+    for one in numbers:
+        cells = [text for pair in zip(one.values, one.intervals, strict=True) for text in pair[: 1 + intervals]]
+        name = f"{'*' if one.last.primary else ' '} {one.last.metric} {one.last.unit}"
+        style = "bold" if one.last.primary else ""
+        drawn.add_row(Text(name, style=style), *(Text(cell, style=style) for cell in cells), f"{one.last.n:,}")
+    console.print(drawn)
+    protocols: dict[Protocol, list[str]] = {}
+    for one in numbers:
+        protocols.setdefault(one.last.protocol, []).append(one.last.metric)
+    for protocol, metrics in protocols.items():
+        named = f"{', '.join(metrics)}: " if len(protocols) > 1 else ""
+        console.print(Padding(Text(f"{named}{protocol.text}", style="dim"), (0, 0, 0, 2)))
+    console.print()

@@ -1,1 +1,1 @@
-"""Data sets, one file each, and how what a user names behind --data becomes one of them."""
+"""Datasets, one file each, and how what a user names behind --data becomes one of them."""

@@ -78,7 +78,7 @@ def _open_all(chosen: Sequence[tuple[Split, int]], workers: int | None) -> list[
             split.image(index)
         except UserError as error:
             return str(error)
-        except Exception as error:  # an outsider's data set
+        except Exception as error:  # an outsider's dataset
             return f"image {index}: {type(error).__name__}: {error}"
         return None
 

@@ -70,7 +70,7 @@ class CIFAR10(Dataset):
         return Source
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether the path is the unpacked folder or holds it."""
         return _root(path, cls.folder) is not None
 

@@ -1,4 +1,4 @@
-"""A digest of what files hold, cheap enough to be taken whenever a data set is opened."""
+"""A digest of what files hold, cheap enough to be taken whenever a dataset is opened."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class CsvTable(Dataset):
         split_column: str | None = setting(None, "column of the splits; null finds it")
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether it is a file with this ending."""
         return path.name.lower().endswith(ENDINGS) and path.is_file()
 

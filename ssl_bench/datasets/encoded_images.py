@@ -17,7 +17,7 @@ from ssl_bench.errors import UserError
 PLACE = np.dtype([("file", "<u4"), ("offset", "<i8"), ("length", "<i8"), ("number", "<i8")])
 """Where an image lies: number of its file, first byte, bytes; and its number in the container that a user knows."""
 HEADER_BYTES = 1 << 16
-"""An image's size stands in its first bytes, but for photos with a large preview or colour profile before it."""
+"""An image's size stands in its first bytes, but for photos with a large preview or color profile before it."""
 
 
 @dataclass(frozen=True)

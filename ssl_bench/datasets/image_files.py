@@ -27,7 +27,7 @@ HEADERS = 5_000
 
 
 class FilesConfig(Settings):
-    """Settings of every data set that is made of image files."""
+    """Settings of every dataset that is made of image files."""
 
     image_px: int | None = setting(
         None, "side of the square image that networks get; null looks at the images", unit="px", ge=8, le=2048
@@ -177,7 +177,7 @@ def subset(names: Sequence[str], class_name: str, fraction: float, seed: int) ->
 
 
 def fingerprint(classes: Sequence[str], train_digest: str, test_digest: str) -> str:
-    """sha256 of a data set's class names and of both splits."""
+    """sha256 of a dataset's class names and of both splits."""
     return hashlib.sha256(json.dumps([*classes, train_digest, test_digest]).encode()).hexdigest()
 
 

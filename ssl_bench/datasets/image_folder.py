@@ -27,7 +27,7 @@ class ImageFolder(Dataset):
     """Your own images: FOLDER/train/CLASS/IMAGE, and the same below val/ or test/.
 
     Classes are the folders of train/, sorted; folders within a class belong to it. Tested on val/ where it is there,
-    else on test/: val/ carries labels in the data sets where test/ does not (ImageNet, Kaggle).
+    else on test/: val/ carries labels in the datasets where test/ does not (ImageNet, Kaggle).
     """
 
     layout = "an image folder: FOLDER/{train,val}/CLASS/IMAGE"
@@ -43,7 +43,7 @@ class ImageFolder(Dataset):
     """Which folder `test` is: "val" or "test"."""
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether there is a train/ and a val/ or a test/."""
         return (path / "train").is_dir() and any((path / part).is_dir() for part in ("val", "test"))
 

@@ -52,7 +52,7 @@ class ImageNet(Dataset):
         """Settings of ImageNet."""
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether there is a train/ and a flat val/ with ImageNet's file names, at Kaggle's place or at the top."""
         return _images_folder(path) is not None
 

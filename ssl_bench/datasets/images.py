@@ -16,7 +16,7 @@ PARTS = ("train", "val", "test")
 """Folders of a labeled layout."""
 
 
-class UnlabelledImages(Dataset):
+class UnlabeledImages(Dataset):
     """Your own images without labels: every image below FOLDER, flat or in any nesting of folders, sorted by name.
 
     Nothing can be scored on them: a run evaluates on the sets given with --eval-data.
@@ -32,7 +32,7 @@ class UnlabelledImages(Dataset):
     classes = ()
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether there is an image anywhere below the folder."""
         return path.is_dir() and holds_images(path)
 

@@ -1,4 +1,4 @@
-"""Masks as indexed PNG, as VOC 2012 and DAVIS 2017 store them: a pixel's value is its class or object, not a colour."""
+"""Masks as indexed PNG, as VOC 2012 and DAVIS 2017 store them: a pixel's value is its class or object, not a color."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Mask = NDArray[np.uint8]
 
 
 def _palette() -> NDArray[np.uint8]:
-    """Colour k takes bits 0, 3, 6, .. of k for red, 1, 4, 7, .. for green, 2, 5, .. for blue, each from the top down.
+    """Color k takes bits 0, 3, 6, .. of k for red, 1, 4, 7, .. for green, 2, 5, .. for blue, each from the top down.
 
-    VOCcode/VOClabelcolormap.m of the VOC 2012 development kit; DAVIS uses the same colours.
+    VOCcode/VOClabelcolormap.m of the VOC 2012 development kit; DAVIS uses the same colors.
     """
-    colours = np.zeros((256, 3), np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
     for value in range(256):
         for bit in range(8):
-            colours[value, bit % 3] |= (value >> bit & 1) << 7 - bit // 3
-    return colours
+            colors[value, bit % 3] |= (value >> bit & 1) << 7 - bit // 3
+    return colors
 
 
 PALETTE = _palette()
@@ -47,7 +47,7 @@ def write_mask(path: Path, mask: Mask) -> None:
 
 
 def read_mask(path: Path) -> Mask:
-    """The values of an indexed or grey PNG. Raises `UserError` naming the file for anything else."""
+    """The values of an indexed or gray PNG. Raises `UserError` naming the file for anything else."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.mode.startswith("I"):
@@ -58,7 +58,7 @@ def read_mask(path: Path) -> Mask:
             if image.mode not in ("P", "L", "1"):
                 raise UserError(
                     f"{shown(path)} is {image.mode}, not an indexed PNG: a mask holds the number of the class or "
-                    "object in each pixel, not its colour. Save it with a palette (PIL mode P)."
+                    "object in each pixel, not its color. Save it with a palette (PIL mode P)."
                 )
             return np.array(image, dtype=np.uint8)
     except UserError:

@@ -38,7 +38,7 @@ class Npz(Dataset):
         """Settings of an .npz file."""
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether it is a file with this ending."""
         return path.suffix.lower() == ".npz" and path.is_file()
 
@@ -151,7 +151,7 @@ def _labels(archive: zipfile.ZipFile, name: str, count: int, path: Path, notes: 
     if labels.ndim == 2 and labels.shape[1] > 1:
         notes.append(
             f"{name} has {labels.shape[1]} values an image (multi-label or one-hot); accuracy needs one class an "
-            "image, so the images are read as unlabelled"
+            "image, so the images are read as unlabeled"
         )
         return None
     if labels.size != count or labels.ndim > 2:

@@ -1,9 +1,9 @@
-"""What the user wrote behind --data, a name or a path, to an open data set; or to the words that help.
+"""What the user wrote behind --data, a name or a path, to an open dataset; or to the words that help.
 
 - `shapes`: a registered name. It wins over a folder of that name, which is written `./shapes`.
-- `~/birds`, `birds.npz`: a folder or file; each registered data set is asked whether it recognises it.
-- `birds-{000..012}.tar`: a pattern of files, for the data sets that read several.
-- `cifar10:~/data`: a path, read as the data set of that name.
+- `~/birds`, `birds.npz`: a folder or file; each registered dataset is asked whether it recognizes it.
+- `birds-{000..012}.tar`: a pattern of files, for the datasets that read several.
+- `cifar10:~/data`: a path, read as the dataset of that name.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ssl_bench.setting_types import absolute_path
 from ssl_bench.settings import parse_settings
 
 GENERAL = "image-folder"
-"""The data set that most layouts fit: taken when no other one recognises a folder."""
-UNLABELLED = "images"
-"""The data set that takes any folder of images, without labels: taken when none with labels recognises it."""
+"""The dataset that most layouts fit: taken when no other one recognizes a folder."""
+UNLABELED = "images"
+"""The dataset that takes any folder of images, without labels: taken when none with labels recognizes it."""
 HELP = "sslbench run --help"
 
 Known = Mapping[str, Callable[[], type[Dataset]]]
@@ -41,7 +41,7 @@ _MEANT = {
 
 @dataclass(frozen=True)
 class Found:
-    """A data set that was found and not yet opened."""
+    """A dataset that was found and not yet opened."""
 
     plugin: str
     kind: type[Dataset]
@@ -49,12 +49,12 @@ class Found:
 
 
 def find_dataset(text: str, known: Known) -> Found:
-    """The data set that `text` (a name, a folder or file, or NAME:PATH) means; reads names only.
+    """The dataset that `text` (a name, a folder or file, or NAME:PATH) means; reads names only.
 
     Raises `UserError` saying what was found instead.
     """
     if not text.strip():
-        raise UserError(f"no data set was given. Give a name ({', '.join(sorted(known))}) or a folder ({HELP})")
+        raise UserError(f"no dataset was given. Give a name ({', '.join(sorted(known))}) or a folder ({HELP})")
     if text in known:
         return _named(text, known)
     name, colon, rest = text.partition(":")
@@ -66,7 +66,7 @@ def find_dataset(text: str, known: Known) -> Found:
     path = _place(text, known, any(sign in text for sign in PATTERN_SIGNS))
     broken: list[str] = []
     fitting = {name: kind for name, kind in _loaded(known, broken) if _fits(kind, path)}
-    for general in (UNLABELLED, GENERAL):
+    for general in (UNLABELED, GENERAL):
         if len(fitting) > 1:
             fitting.pop(general, None)
     if len(fitting) > 1:
@@ -76,8 +76,8 @@ def find_dataset(text: str, known: Known) -> Found:
     if not fitting:
         words = explain(path, known) if path.is_dir() else explain_file(path, text, known)
         raise UserError("\n".join([words, *(f"Not asked: {reason}" for reason in broken)]))
-    if list(fitting) == [UNLABELLED] and (almost := _almost_labeled(path, known)):
-        raise UserError(f"{almost} To train on its images without labels: {UNLABELLED}:{text}")
+    if list(fitting) == [UNLABELED] and (almost := _almost_labeled(path, known)):
+        raise UserError(f"{almost} To train on its images without labels: {UNLABELED}:{text}")
     (name, kind) = next(iter(fitting.items()))
     return Found(name, kind, path)
 
@@ -88,11 +88,11 @@ def open_dataset(text: str, known: Known, settings: Mapping[str, object] | None 
 
 
 def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Dataset:
-    """Open a data set with `settings` (the recipe's section "data"). Raises `UserError`.
+    """Open a dataset with `settings` (the recipe's section "data"). Raises `UserError`.
 
     It gets an absolute path, which means the same wherever the recipe is read again.
     """
-    config = parse_settings(found.kind.Config, settings or {}, "data", f"the data set {found.plugin}")
+    config = parse_settings(found.kind.Config, settings or {}, "data", f"the dataset {found.plugin}")
     try:
         path = None if found.path is None else Path(absolute_path(str(found.path)))
     except ValueError as error:
@@ -101,7 +101,7 @@ def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Da
 
 
 def explain(path: Path, known: Known) -> str:
-    """Why a folder is no data set that anything knows, and what to do about it."""
+    """Why a folder is no dataset that anything knows, and what to do about it."""
     here = shown(path).rstrip("/")
     if not any(path.iterdir()):
         return f"{here}/ is empty. {_expected(path)}"
@@ -128,7 +128,7 @@ def _almost_labeled(path: Path, known: Known) -> str:
     wrong = [f"{name}/ to {part}/" for part, name in parts.items() if name not in (part, "test", None)]
     if parts["train"] and parts["val"] and wrong:
         return f"{here}/ has {parts['train']}/ and {parts['val']}/. Rename {' and '.join(wrong)}. {expected}"
-    inner = next((path / name for name in folders[:20] if _recognised(path / name, known)), None)
+    inner = next((path / name for name in folders[:20] if _recognized(path / name, known)), None)
     if inner is not None:
         return f"{here}/ has no train/. Did you mean {shown(inner)}? {expected}"
     if any((path / place / "JPEGImages").is_dir() for place in ["", *folders[:20]]):
@@ -137,7 +137,7 @@ def _almost_labeled(path: Path, known: Known) -> str:
 
 
 def explain_file(path: Path, text: str, known: Known) -> str:
-    """Why a file, or a pattern of files, is no data set that anything knows, and what to do about it."""
+    """Why a file, or a pattern of files, is no dataset that anything knows, and what to do about it."""
     if not path.is_file():  # a pattern
         try:
             _place(text, known, may_be_missing=False)
@@ -147,7 +147,7 @@ def explain_file(path: Path, text: str, known: Known) -> str:
     if name.endswith(PACKED):
         return f"{shown(path)} is a file, not a folder. Unpack it and give the folder."
     if name.endswith(EXTENSIONS):
-        return f"{shown(path)} is one image. Give the folder that the data set lies in."
+        return f"{shown(path)} is one image. Give the folder that the dataset lies in."
     files = [f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout.startswith("FILE")]
     return f"{shown(path)} is a file of a kind that is not read. Give a folder of images{', or' if files else '.'}" + (
         "".join(files)
@@ -173,7 +173,7 @@ def _place(text: str, known: Known, may_be_missing: bool) -> Path:
     if os.path.lexists(path):
         raise UserError(f"{shown(path)} is a link to {os.readlink(path)}, which is not there. Fix the link.")
     if os.sep not in text and not text.startswith((".", "~")):
-        raise unknown_name("data set", text, known, f"or a folder or file; there is none of that name here; {HELP}")
+        raise unknown_name("dataset", text, known, f"or a folder or file; there is none of that name here; {HELP}")
     above = path.absolute().parent
     while not _exists(above):
         path, above = above, above.parent
@@ -209,17 +209,17 @@ def _loaded(known: Known, broken: list[str]) -> Iterator[tuple[str, type[Dataset
 
 def _fits(kind: type[Dataset], path: Path) -> bool:
     try:
-        return kind.recognises(path)
+        return kind.recognizes(path)
     except PermissionError as error:
         raise UserError(f"cannot look into {shown(error.filename or path)}: no permission (chmod u+rx).") from error
     except Exception:  # an outsider's plugin that stumbles over this folder does not know it
         return False
 
 
-def _recognised(path: Path, known: Known) -> bool:
-    """Whether a data set with labels knows the folder."""
-    return any(_fits(kind, path) for name, kind in _loaded(known, []) if name != UNLABELLED)
+def _recognized(path: Path, known: Known) -> bool:
+    """Whether a dataset with labels knows the folder."""
+    return any(_fits(kind, path) for name, kind in _loaded(known, []) if name != UNLABELED)
 
 
 def _is_read_as_file(path: Path, known: Known) -> bool:
-    return path.is_file() and _recognised(path, known)
+    return path.is_file() and _recognized(path, known)

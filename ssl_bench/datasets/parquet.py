@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face stores data sets: FILE.parquet, or a folder with data/train-00000-of-00002.parquet, ...
+"""Parquet as Hugging Face stores datasets: FILE.parquet, or a folder with data/train-00000-of-00002.parquet, ...
 
 A table has a column of encoded images, as `{bytes, path}` or as bytes, and mostly one of labels, whose class names
 stand in the schema's metadata. The images' bytes are copied into the cache once: a table can only be read in large
@@ -33,7 +33,7 @@ ROWS_AT_ONCE = 64
 
 
 class Parquet(Dataset):
-    """Parquet tables of encoded images and labels, as Hugging Face data sets are stored; needs the extra `parquet`."""
+    """Parquet tables of encoded images and labels, as Hugging Face datasets are stored; needs the extra `parquet`."""
 
     layout = "FILE.parquet, or a folder with train-*.parquet, validation-*.parquet, ...: columns image and label"
 
@@ -44,7 +44,7 @@ class Parquet(Dataset):
         label_column: str | None = setting(None, "column of the labels; null finds it, and `none` is no column's name")
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether it is a file with this ending or a folder that holds some, in data/ or one folder per split too."""
         return is_set_of(path, ENDING) if path.is_dir() else path.name.lower().endswith(ENDING) and path.is_file()
 

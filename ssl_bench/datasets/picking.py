@@ -1,4 +1,4 @@
-"""From what a container (an array file, a table, shards) lists to the images of a data set: which, and in what order.
+"""From what a container (an array file, a table, shards) lists to the images of a dataset: which, and in what order.
 
 The order is that of an image folder, so that the same images give the same batches however they are stored: by class,
 then by name. Classes count as numbers where all labels are whole numbers, else as text; where a container has no names,
@@ -34,13 +34,13 @@ SPLIT_NAMES = "train, val (or validation), test"
 
 
 class ContainerConfig(FilesConfig):
-    """Settings of every data set that is read from a container."""
+    """Settings of every dataset that is read from a container."""
 
     test_split: Literal["auto", "val", "test"] = setting(
         "auto", "part that the evaluation tests on; auto takes test where it is there and has labels, else val"
     )
     held_out: float = setting(
-        0.1, "share of each class held out to test on where labelled data name no splits; 0 trains on all", ge=0, lt=1
+        0.1, "share of each class held out to test on where labeled data name no splits; 0 trains on all", ge=0, lt=1
     )
 
 
@@ -71,7 +71,7 @@ class Picked:
 
 @dataclass(frozen=True)
 class Picks:
-    """Both splits of a data set, and what a user should know of how they were found."""
+    """Both splits of a dataset, and what a user should know of how they were found."""
 
     classes: tuple[str, ...]
     train: Picked
@@ -124,7 +124,7 @@ def pick(
     """The training and the test images among the `parts` of the container `where`.
 
     With `class_names`, labels are indices into them. Raises `UserError` when nothing is there to train on, for a class
-    that only the test part has, and for labelled data of one class.
+    that only the test part has, and for labeled data of one class.
     """
     parts = {name: part for name, part in parts.items() if part.count}
     if not parts:
@@ -137,7 +137,7 @@ def pick(
         unused = [name for name in parts if name != train_name]
         if unused:
             notes.append(f"{' and '.join(unused)} not used: {train_name or 'the images'} to train on have no labels")
-        return Picks((), _unlabelled(train_name, train, config), None, tuple(notes))
+        return Picks((), _unlabeled(train_name, train, config), None, tuple(notes))
 
     classes, values = _classes(train.labels, class_names)
     if len(classes) < 2:
@@ -172,13 +172,13 @@ def pick(
             )
     if test is None:
         way = ", or hold some out with --set data.held_out=0.1" if train_name == "" else ""
-        notes.append(f"there is no labelled val or test part to score on: name another set with --eval-data{way}")
+        notes.append(f"there is no labeled val or test part to score on: name another set with --eval-data{way}")
     if config.train_fraction < 1:
         rows = _share(rows, train, labels, classes, config.train_fraction, config.subset_seed)
     return Picks(classes, _ordered(train_name, train, rows, labels[rows]), test, tuple(notes))
 
 
-def _unlabelled(name: SplitName, part: Listed, config: ContainerConfig) -> Picked:
+def _unlabeled(name: SplitName, part: Listed, config: ContainerConfig) -> Picked:
     rows = np.arange(part.count)
     if config.train_fraction < 1:
         rows = np.asarray(subset(_names(part, rows), "", config.train_fraction, config.subset_seed))
@@ -215,13 +215,13 @@ def _refuse_unknown(labels: NDArray[Any], values: NDArray[Any], where: str, part
 
 
 def _test_part(parts: Mapping[SplitName, Listed], config: ContainerConfig, where: str) -> SplitName | None:
-    labelled: list[SplitName] = [name for name in ("test", "val") if name in parts and parts[name].labels is not None]
+    labeled: list[SplitName] = [name for name in ("test", "val") if name in parts and parts[name].labels is not None]
     if config.test_split == "auto":
-        return labelled[0] if labelled else None
-    if config.test_split in labelled:
+        return labeled[0] if labeled else None
+    if config.test_split in labeled:
         return config.test_split
     state = "has no labels" if config.test_split in parts else "is not there"
-    instead = f" Give data.test_split={labelled[0]}." if labelled else ""
+    instead = f" Give data.test_split={labeled[0]}." if labeled else ""
     raise UserError(f"{where}: the part {config.test_split} to test on {state}.{instead}")
 
 

@@ -3,9 +3,9 @@
 What the formats hold beyond RGB is turned into RGB like this, the same on every machine:
 
 - EXIF orientation is applied. (torchvision's ImageFolder ignores it; few ImageNet files carry one.)
-- Transparency is laid over white: what a cut-out looks like on a page. (Dropping alpha would show the colours hidden
+- Transparency is laid over white: what a cut-out looks like on a page. (Dropping alpha would show the colors hidden
   under it.)
-- 16-bit grey is divided by 257, so that 65535 becomes 255. 32-bit grey is divided by the smallest of 255, 65535 and its
+- 16-bit gray is divided by 257, so that 65535 becomes 255. 32-bit gray is divided by the smallest of 255, 65535 and its
   own maximum that holds every value, floats by 1 too; with negative values its own range is stretched. Nothing is
   clipped.
 - An animation or a multi-page file is its first picture. CMYK goes through Pillow's plain conversion, without profiles.

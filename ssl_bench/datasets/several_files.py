@@ -1,4 +1,4 @@
-"""A data set that lies in several containers: which split each of them belongs to, and what the set is called."""
+"""A dataset that lies in several containers: which split each of them belongs to, and what the set is called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError
 
 FOLDERS_BELOW = 2
-"""How deep files are looked for: NAME/CONFIGURATION/SPLIT/FILE is as Hugging Face converts data sets."""
+"""How deep files are looked for: NAME/CONFIGURATION/SPLIT/FILE is as Hugging Face converts datasets."""
 
 
 def by_split(paths: Sequence[Path], given: Path) -> dict[SplitName, list[Path]]:

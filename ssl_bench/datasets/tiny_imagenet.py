@@ -37,7 +37,7 @@ class TinyImageNet(Dataset):
         """Settings of Tiny-ImageNet."""
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether val/ holds images/ and val_annotations.txt."""
         return (
             (path / "train").is_dir()
@@ -50,7 +50,7 @@ class TinyImageNet(Dataset):
 
     def __init__(self, config: Config, path: Path | None) -> None:
         """List both splits. Raises `UserError` unless val/ holds exactly the images that its list names."""
-        if path is None or not self.recognises(path):
+        if path is None or not self.recognizes(path):
             where = "" if path is None else f"; {shown(path)}/ is not one"
             raise UserError(f"tiny-imagenet needs its unpacked folder (--data PATH){where}. Expected {self.layout}")
         self.config, self.path = config, path

@@ -38,13 +38,13 @@ class WebDataset(Dataset):
         """Settings of shards."""
 
         held_out: float = setting(
-            0.0, "share of each class held out to test on where labelled shards name no splits; 0 trains on all",
+            0.0, "share of each class held out to test on where labeled shards name no splits; 0 trains on all",
             ge=0, lt=1,
         )  # fmt: skip
         label_key: str | None = setting(None, "name of the label in .json files; null finds it")
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether it is a folder of .tar files, a pattern of some, or one that is not just a packed folder."""
         if path.is_dir():
             return is_set_of(path, ENDING)

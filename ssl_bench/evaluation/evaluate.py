@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from ssl_bench.evaluation.features import FeatureStore
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.evaluator import Evaluation, Evaluator
 from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.registry.preflight import require_capabilities
+from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.settings import parse_settings
 
 
@@ -33,21 +33,9 @@ def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[
 
 
 def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:
-    """Raises `UserError` before training when an evaluator needs what the architecture does not have."""
+    """Raises `UserError` where an evaluator needs what the network does not have."""
     for name, evaluator in evaluators:
-        require_capabilities(evaluator, "evaluator", name)
-        missing = evaluator.requires - backbone.supports
-        if missing:
-            raise UserError(
-                f"the evaluator {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have"
-                f"{why_missing(backbone, missing)}. Leave it out with --with, or choose a ViT such as deit_s16."
-            )
-
-
-def why_missing(backbone: Backbone, missing: Iterable[str]) -> str:
-    """The reasons that the architecture gives, e.g. ": swin_tiny has no CLS token"; empty where it gives none."""
-    reasons = dict.fromkeys(reason for name, reason in sorted(backbone.why_not.items()) if name in missing)
-    return f": {'; '.join(reasons)}" if reasons else ""
+        require_offered(evaluator, "evaluator", name, arch, backbone)
 
 
 def evaluate_network(

@@ -79,6 +79,7 @@ def resolve(request: Request) -> Resolved:
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
+    from ssl_bench.recipes.requirements import require_capable
     from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
     from ssl_bench.registry.failures import in_one_message
 
@@ -105,6 +106,11 @@ def resolve(request: Request) -> Resolved:
     if colon:
         own_values |= {"backbone.name": _network_name(arch, network, backbone)}
     _check_sections(own_values, evaluator_names)
+    backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
+    require_capable(
+        (method_name, method), (arch, backbone, backbone_config),
+        {name: section_of(own_values, f"evaluators.{name}") for name in evaluator_names},
+    )  # fmt: skip
 
     initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
@@ -113,7 +119,6 @@ def resolve(request: Request) -> Resolved:
     preset_name, reason = _choose_preset(
         method_name, method, file.preset if request.preset is None else request.preset, len(dataset.pretraining)
     )
-    backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
     backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
     require_start_fits(initial, backbone, backbone_config, dataset.image_px, arch_text(arch, dict(backbone_config)))
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
@@ -248,7 +253,7 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
 
 
 def dataset_loaders() -> dict[str, Any]:
-    """Every registered data set by name, loaded when asked for (`opening.Known`)."""
+    """Every registered dataset by name, loaded when asked for (`opening.Known`)."""
     return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 

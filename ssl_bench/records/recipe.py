@@ -78,7 +78,7 @@ class DataPart(Part):
     fingerprint: str
     image_px: int
     plugin: str = ""
-    """Registered name of the data set that read it; "" in recipes of earlier versions."""
+    """Registered name of the dataset that read it; "" in recipes of earlier versions."""
     train_images: int | None = None
     test_images: int | None = None
     """Counts, so that a run whose data changed can say how."""

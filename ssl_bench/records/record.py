@@ -46,7 +46,7 @@ class EvaluationRecord(RecordPart):
     """Optimizer steps done; None in records of schema 1 and 2."""
     settings: dict[str, Any]
     data: str
-    """Name of the data set the evaluator read."""
+    """Name of the dataset the evaluator read."""
     data_fingerprint: str
     synthetic: bool
     image_px: int
@@ -175,7 +175,7 @@ class CurvesRecord(RecordPart):
 
 
 class RunRecord(RecordPart):
-    """Everything a table or a sceptic needs to know of one run."""
+    """Everything a table or a skeptic needs to know of one run."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -195,6 +195,8 @@ class RunRecord(RecordPart):
     method_plugin: str
     backbone: BackboneRecord
     data: DataRecord
+    eval_data: tuple[DataRecord, ...] = ()
+    """What was evaluated on where that was not the training data; empty in records of schema 1 to 3."""
     machine: MachineRecord
     training: TrainingRecord | None
     """None for weights that were trained elsewhere."""

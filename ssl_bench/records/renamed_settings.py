@@ -20,6 +20,7 @@ RENAMED_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "method.mocov2": _GRAY,
     "method.simclr": _GRAY | _COLOR,
     "method.swav": _GRAY | _COLOR,
+    "evaluators.knn": {"neighbours": "neighbors"},
     "evaluators.linear-probe": {"standardise": "standardize"},
 }
 """Earlier name -> today's name, by plugin: a third-party plugin's settings keep the names it gives them."""

@@ -1,4 +1,4 @@
-"""What a plugin's source says, read as text: nothing is imported, neither the module nor a package around it."""
+"""Descriptions from a plugin's source text: neither the module nor its package is imported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe(target: str) -> tuple[str, str]:
 
 
 def why_unreadable(module_name: str) -> str:
-    """That a module is not installed or its source is no Python; "" for what looks well, extension modules included."""
+    """Why a module cannot be read: it is not installed or its source is not Python; "" if nothing seems wrong."""
     spec = _find_spec(module_name)
     if spec is None:
         return f"the module {module_name} is not installed"
@@ -38,7 +38,7 @@ def why_unreadable(module_name: str) -> str:
     try:
         ast.parse(path.read_text(encoding="utf-8") if path else "")
     except SyntaxError as error:
-        return f"{path}, line {error.lineno}, is no Python: {error.msg}"
+        return f"{path}, line {error.lineno}, is not Python: {error.msg}"
     except (OSError, ValueError) as error:
         return f"{path} cannot be read: {error}"
     return ""
@@ -49,7 +49,7 @@ def _path(spec: importlib.machinery.ModuleSpec | None) -> Path | None:
 
 
 def _find_spec(module_name: str) -> importlib.machinery.ModuleSpec | None:
-    """A module's place, found as the import system would."""
+    """A module's spec, found as the import system finds it, without importing a parent package."""
     search: list[str] | None = None
     parts = module_name.split(".")
     for depth in range(len(parts)):
@@ -58,7 +58,7 @@ def _find_spec(module_name: str) -> importlib.machinery.ModuleSpec | None:
         for finder in sys.meta_path:
             try:
                 spec = finder.find_spec(name, search)
-            except Exception:  # an editable-install finder of an outsider
+            except Exception:  # the finder of a third-party editable install
                 spec = None
             if spec is not None:
                 break

@@ -1,7 +1,7 @@
 """Names to plugins: entry points, found without importing anything, loaded one at a time when asked for.
 
 The group name carries the API's major version (`ssl_bench.methods.v1`), so that a plugin written for another major
-is never loaded. What an outsider registers spoils nothing but itself: names of sslbench's own plugins stay theirs.
+is never loaded. A broken third-party plugin affects only itself, and cannot take the name of an official one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ API_VERSION = 1
 Kind = Literal["method", "backbone", "evaluator", "dataset"]
 KINDS: tuple[Kind, ...] = ("method", "backbone", "evaluator", "dataset")
 HOME = "sslbench"
-"""The distribution of this package and of its own plugins."""
+"""The distribution of this package and of the official plugins."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """What the metadata of an installed distribution says of one plugin; nothing has been imported for it."""
+    """One plugin as the metadata of an installed distribution describe it; nothing is imported."""
 
     kind: Kind
     name: str
@@ -44,7 +44,7 @@ class Plugin:
     distribution: str
     version: str
     misfit: str = ""
-    """Why its entry point alone rules it out, e.g. another major version of the API."""
+    """Why its entry point cannot be used, e.g. another major version of the API; "" if it can."""
 
     @property
     def origin(self) -> str:
@@ -52,12 +52,14 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
     def load(self, seconds: float | None = None) -> Any:
-        """Import the module and return the class. Raises `BrokenPlugin` whatever goes wrong in there, and for an
-        import that takes longer than `seconds`."""
+        """Import the module and return the class.
+
+        Raises `BrokenPlugin` for any error in its code and for an import that takes longer than `seconds`.
+        """
         before = f"the {self.kind} {self.name!r} of {self.origin} cannot be loaded from {self.target}"
         from ssl_bench.registry.preflight import why_no_plugin
 
-        contract = _contract(self.kind)  # with torch, whose time is not the outsider's
+        contract = _contract(self.kind)  # imports torch before the clock starts
         with foreign_code(before, f"Fix or uninstall {self.distribution}; everything else works.", seconds):
             loaded = EntryPoint(self.name, self.target, group_of(self.kind)).load()
         broken = why_no_plugin(loaded, contract)
@@ -85,10 +87,10 @@ def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
     for distribution in distributions():
         try:
             name, version, entries = distribution.name, distribution.version, list(distribution.entry_points)
-        except Exception:  # metadata that cannot be read; pip says what to do about them
+        except Exception:  # unreadable metadata, which pip reports
             continue
         key = re.sub(r"[-_.]+", "-", name or "").lower()
-        if not key or key in seen:  # an older copy of one distribution further down sys.path
+        if not key or key in seen:  # an older copy of the distribution, further down sys.path
             continue
         seen.add(key)
         for entry in entries:
@@ -100,7 +102,7 @@ def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
 
 
 def _kind_of_group(group: str) -> tuple[Kind | None, str]:
-    """(kind, why it is not this API's) of an entry-point group; None for a group that is not ours."""
+    """(kind, why it does not fit this API) of an entry-point group; the kind is None for groups of others."""
     matched = re.fullmatch(r"ssl_bench\.(method|backbone|evaluator|dataset)(s?)\.v(\d+)", group)
     if matched is None:
         return None, ""
@@ -118,7 +120,7 @@ def refresh() -> None:
 
 
 def blame(error: BaseException) -> str:
-    """Whose code raised it, in words for the user; "" where no outsider's plugin was at work."""
+    """Which third-party plugin raised it, in words for the user; "" if none did."""
     frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
     for plugin in (one for kind in KINDS for one in plugins(kind) if one.distribution != HOME):
         module = plugin.target.partition(":")[0]
@@ -137,18 +139,18 @@ def blame(error: BaseException) -> str:
 
 
 def names(kind: Kind) -> list[str]:
-    """All names of a kind that can be meant, sorted; imports nothing."""
+    """All usable names of a kind, sorted; imports nothing."""
     return sorted(name for name, registered in _plugins()[kind].items() if any(not one.misfit for one in registered))
 
 
 def plugins(kind: Kind) -> Iterator[Plugin]:
-    """Every registration of a kind, two of one name and misfits included, sorted by name; imports nothing."""
+    """Every registration of a kind, duplicates and misfits included, sorted by name; imports nothing."""
     for name in sorted(_plugins()[kind]):
         yield from sorted(_plugins()[kind][name], key=lambda plugin: plugin.distribution.lower())
 
 
 def fault(plugin: Plugin) -> str:
-    """Why a plugin cannot be used, as far as metadata and source text tell it without an import; "" if they do not."""
+    """Why a plugin cannot be used, as far as metadata and source text show; "" if they show nothing."""
     if plugin.misfit:
         return plugin.misfit
     others = [one for one in _plugins()[plugin.kind][plugin.name] if one != plugin and not one.misfit]
@@ -163,8 +165,11 @@ def fault(plugin: Plugin) -> str:
 
 
 def find(kind: Kind, name: str) -> Plugin:
-    """The plugin called `name`; sslbench's own keeps its name. Raises `UserError` for an unknown name, one of another
-    version of the API, or one that two outsiders claim."""
+    """The plugin called `name`; an official one comes before a third-party one of the same name.
+
+    Raises `UserError` for an unknown name, a plugin for another version of the API, or two third-party plugins of one
+    name.
+    """
     everything = _plugins()[kind].get(name, [])
     registered = [one for one in everything if not one.misfit]
     registered = [one for one in registered if one.distribution == HOME] or registered
@@ -199,7 +204,7 @@ def evaluator(name: str) -> type[Evaluator]:
 
 
 def dataset(name: str) -> type[Dataset]:
-    """The dataset class called `name`. What hangs is given up: every data set is asked for a folder it may know."""
+    """The dataset class called `name`. An import that hangs is ended, since opening a folder asks every dataset."""
     loaded: type[Dataset] = find("dataset", name).load(IMPORT_SECONDS)
     return loaded
 

@@ -13,7 +13,7 @@ DEBUG = "SSLBENCH_DEBUG=1 shows where"
 
 @contextmanager
 def in_one_message(what: str) -> Iterator[None]:
-    """Turn whatever a plugin or a library raises inside into a `UserError` that begins with `what`."""
+    """Turn any exception of a plugin or a library inside into a `UserError` that begins with `what`."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""Loading a third-party plugin in a process of its own, which it may end, hang or fill with threads."""
+"""Loading a third-party plugin in a separate process, which it may end, hang or fill with threads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ssl_bench.registry.entry_points import Plugin
 from ssl_bench.registry.third_party import IMPORT_SECONDS
 
 GRACE_SECONDS = 30.0
-"""What hangs where no signal reaches it is ended from outside so much later; starting Python and torch is included."""
+"""Added to the limit before the process is killed; includes the time to start Python and torch."""
 LOADS = "it loads\n"
 
 
 def why_broken(plugin: Plugin, seconds: float = IMPORT_SECONDS) -> str:
-    """Load a plugin in a process of its own; returns why it cannot be used, or "" when it can."""
+    """Load a plugin in a separate process; returns why it cannot be used, or "" if it can."""
     words = [plugin.kind, plugin.name, plugin.target, plugin.distribution, plugin.version, str(seconds)]
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", f"from {__name__} import _try; _try()", *words],
@@ -40,12 +40,12 @@ def why_broken(plugin: Plugin, seconds: float = IMPORT_SECONDS) -> str:
 
 
 def _try() -> None:
-    """What the process of `why_broken` does."""
+    """Runs in the process of `why_broken`."""
     kind, name, target, distribution, version, seconds = sys.argv[1:]
     said = LOADS
     try:
         Plugin(kind, name, target, distribution, version).load(float(seconds))  # type: ignore[arg-type]
     except UserError as error:
         said = str(error)
-    os.write(1, said.encode())  # whatever the import made of sys.stdout
-    os._exit(0)  # threads that the import started must not keep the process
+    os.write(1, said.encode())  # not print: the import may have replaced sys.stdout
+    os._exit(0)  # not sys.exit: threads of the import would keep the process alive

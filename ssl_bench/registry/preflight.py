@@ -1,4 +1,4 @@
-"""What a plugin breaks of its contract, said before long work: of the class as it is, and of its first step."""
+"""Breaches of the contract that are found before long work: in a plugin's class, and in its first step."""
 
 from __future__ import annotations
 
@@ -17,30 +17,49 @@ from ssl_bench.settings import Settings
 if TYPE_CHECKING:
     from ssl_bench.method import Method, StepOutput
 
-CALLS = {
-    "fill": "cls, config, situation",
-    "make_views": "cls, config",
-    "batch_views": "cls, config, views, rng",
-    "prepare": "self, batches",
-    "step": "self, batch, progress",
-    "before_optimizer": "self, progress",
-    "update": "self, carry, progress",
-    "signs": "self, batch_size",
-    "parameter_groups": "self",
-    "networks": "self",
+CALLS: Mapping[str, Mapping[str, str]] = {
+    "Method": {
+        "fill": "cls, config, situation",
+        "make_views": "cls, config",
+        "batch_views": "cls, config, views, rng",
+        "prepare": "self, batches",
+        "step": "self, batch, progress",
+        "before_optimizer": "self, progress",
+        "update": "self, carry, progress",
+        "signs": "self, batch_size",
+        "parameter_groups": "self",
+        "networks": "self",
+    },
+    "Backbone": {
+        "patch_px_for": "cls, config, image_px",
+        "kind_for": "cls, config, image_px",
+        "fill": "cls, config, image_px, defaults",
+        "without_pretrained": "cls, config",
+        "fit_weights": "self, weights",
+        "token_count": "self, height, width",
+        "forward": "self, images",
+        "probe_features": "self, images",
+        "tokens": "self, images",
+        "patch_tokens": "self, images",
+        "attention": "self, images",
+        "feature_maps": "self, images",
+        "set_activation_checkpointing": "self, enabled",
+    },
+    "Evaluator": {"data": "self, dataset", "evaluate": "self, evaluation"},
+    "Dataset": {"recognizes": "cls, path", "recognises": "cls, path"},
 }
-"""The parameters with which a method's functions are called, all by position."""
+"""The arguments of each contract's functions, all passed by position."""
 CAPABILITIES: tuple[str, ...] = get_args(Capability)
 NETWORK_NAME = re.compile(r"[A-Za-z0-9_-]+")
 REPLACED = (
     "has evaluation_backbone(), which networks() replaced: write "
     'def networks(self): return {"backbone": ...} with what evaluation_backbone() returned first, and delete it'
 )
-"""What a plugin written for the first version of the contract is told."""
+"""The message for a plugin written for the first version of the contract."""
 
 
 def why_no_plugin(loaded: object, contract: type) -> str:
-    """What keeps `loaded` from being a plugin of `contract`, and how to fix it; "" where nothing does."""
+    """Why `loaded` is not a plugin of `contract`, and how to fix it; "" if it is one."""
     kind = contract.__name__
     if not isinstance(loaded, type) or not issubclass(loaded, contract):
         return f"is not a {kind}: it is {loaded!r} and must be a subclass of {contract.__module__}.{kind}"
@@ -52,7 +71,8 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         )
     if not issubclass(config, Settings):
         return (
-            f"has a Config that is no settings model: make {config.__name__} a subclass of ssl_bench.settings.Settings"
+            f"has a Config that is not a settings model: make {config.__name__} a subclass of "
+            "ssl_bench.settings.Settings"
         )
     if kind == "Method" and hasattr(loaded, "evaluation_backbone"):
         return REPLACED
@@ -60,24 +80,24 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
             meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
             return f"has no {name}(): write it. {meaning}"
-    if kind == "Method" and (wrong := wrong_hook(loaded)):
+    if wrong := wrong_hook(loaded, kind):
         return wrong
     return wrong_capabilities(loaded)
 
 
-def wrong_hook(method: type) -> str:
-    """The first of a method's functions that the loop cannot call, and how to write it; "" for none."""
-    for name, call in CALLS.items():
-        hook = inspect.getattr_static(method, name, None)
+def wrong_hook(plugin: type, contract: str) -> str:
+    """The first function of a plugin of `contract` that the core cannot call, and how to write it; "" for none."""
+    for name, call in CALLS[contract].items():
+        hook = inspect.getattr_static(plugin, name, None)
         write = f"write {'@classmethod ' if call.startswith('cls') else ''}def {name}({call})"
         if isinstance(hook, property):
             return f"has {name} as a property: {write}"
         if not isinstance(hook, classmethod | staticmethod) and not callable(hook):
             continue
         plain = inspect.isfunction(hook)
-        given = call.split(", ")[0 if plain else 1 :]  # all others are called without what stands first
+        given = call.split(", ")[0 if plain else 1 :]  # others are bound: called without self or cls
         try:
-            signature = inspect.signature(getattr(method, name))
+            signature = inspect.signature(getattr(plugin, name))
         except (TypeError, ValueError):  # of a function that is not written in Python
             continue
         try:
@@ -90,13 +110,13 @@ def wrong_hook(method: type) -> str:
 
 
 def require_frozen(method: Method, name: str) -> None:
-    """Raises `UserError` unless the parts that a method declares frozen are there and untrained."""
+    """Raises `UserError` unless the parts that a method declares frozen exist and are not trained."""
     if wrong := wrong_frozen(method):
         raise UserError(f"the method {name!r} {wrong}")
 
 
 def wrong_frozen(method: Method) -> str:
-    """What is wrong with a method's `frozen`; "" where nothing is."""
+    """What is wrong with a method's `frozen`; "" if nothing is."""
     parts = dict(method.named_modules())
     listed = {id(p) for group in method.parameter_groups() for p in group.parameters}
     for part in sorted(method.frozen):
@@ -106,7 +126,7 @@ def wrong_frozen(method: Method) -> str:
         for weight, parameter in parts[part].named_parameters():
             if parameter.requires_grad:
                 return (
-                    f"names {part!r} as frozen, and {part}.{weight} asks for a gradient: call "
+                    f"names {part!r} as frozen, and {part}.{weight} requires a gradient: call "
                     f"self.{part}.requires_grad_(False) in __init__, or take it out of `frozen`"
                 )
             if id(parameter) in listed:
@@ -115,31 +135,31 @@ def wrong_frozen(method: Method) -> str:
 
 
 def wrong_capabilities(loaded: object) -> str:
-    """What is wrong with the capabilities that a method or an evaluator requires; "" where nothing is.
+    """What is wrong with the capabilities that a method or an evaluator requires; "" if nothing is.
 
-    A misspelled one would be refused on every network, or leave every check skipped.
+    With a misspelled one, every network would be refused or every check skipped.
     """
     required: Any = getattr(loaded, "requires", frozenset())
-    if isinstance(required, property):  # decided by the settings, so only known of an instance
+    if isinstance(required, property):  # depends on the settings, so only an instance knows
         return ""
     if not isinstance(required, frozenset | set) or not all(isinstance(name, str) for name in required):
         return f"requires {required!r:.60}: write requires = frozenset({{...}}) with names of {', '.join(CAPABILITIES)}"
     for name in sorted(required - set(CAPABILITIES)):
         return (
-            f"requires {name!r}, which is no capability of a backbone.{did_you_mean(name, CAPABILITIES)} "
+            f"requires {name!r}, which is not a capability of a backbone.{did_you_mean(name, CAPABILITIES)} "
             f"Known: {', '.join(CAPABILITIES)}"
         )
     return ""
 
 
 def require_capabilities(plugin: object, kind: str, name: str) -> None:
-    """Raises `UserError` for a method or an evaluator, built, that requires what no backbone can have."""
+    """Raises `UserError` for a method or an evaluator instance that requires what no backbone can have."""
     if wrong := wrong_capabilities(plugin):
         raise UserError(f"the {kind} {name!r} {wrong}")
 
 
 def require_filled(config: object, kind: type, method: str) -> None:
-    """Raises `UserError` unless `fill` gave the method's settings."""
+    """Raises `UserError` unless `fill` returned the method's settings."""
     if not isinstance(config, kind):
         raise UserError(
             f"the method {method!r}: fill() gives {config!r}. Return the settings, e.g. config.model_copy(update=...)"
@@ -147,7 +167,7 @@ def require_filled(config: object, kind: type, method: str) -> None:
 
 
 def require_parts(make_views: object, networks: object, method: str) -> None:
-    """Raises `UserError` unless a method gave a function that makes views and its networks by name."""
+    """Raises `UserError` unless `make_views()` returned a function and `networks()` networks by name."""
     if not callable(make_views):
         raise UserError(
             f"the method {method!r}: make_views() gives {make_views!r}. Return a function of (image, Random), e.g. "
@@ -158,7 +178,7 @@ def require_parts(make_views: object, networks: object, method: str) -> None:
 
 
 def wrong_networks(networks: object) -> str:
-    """What is wrong with what `networks()` gave; "" where nothing is."""
+    """What is wrong with the return value of `networks()`; "" if nothing is."""
     example = 'Return e.g. {"teacher": self.teacher, "student": self.student}, the evaluated one first'
     if not isinstance(networks, Mapping) or not networks:
         return f"networks() gives {networks!r:.60}. {example}"
@@ -171,7 +191,7 @@ def wrong_networks(networks: object) -> str:
 
 
 def require_step_output(output: StepOutput, method: str) -> None:
-    """Raises `UserError` for what `step` may not return: it is asked on one batch before anything is trained."""
+    """Raises `UserError` for an output that `step` may not return; checked on one batch before training."""
     from ssl_bench.method import StepOutput as Expected
 
     wrong = f"the method {method!r}: step() gives"
@@ -183,7 +203,7 @@ def require_step_output(output: StepOutput, method: str) -> None:
     if not bool(torch.isfinite(loss)):
         raise UserError(
             f"{wrong} the loss {loss.item()} before anything is trained. Look for a logarithm or a division by 0, and "
-            "for images that are all of one colour"
+            "for images of a single color"
         )
     if not loss.requires_grad:
         raise UserError(f"{wrong} a loss without a gradient. Compute it outside of torch.no_grad(), without detach()")

@@ -1,7 +1,7 @@
-"""Code of other people: whatever it does while it is imported spoils nothing but itself.
+"""Guarding the import of third-party code, so that a broken plugin affects only itself.
 
-In this process what it raises, `sys.exit` included, becomes a `BrokenPlugin`, what it prints goes to stderr, and a time
-limit ends what hangs. Where that is not enough, a process of its own tries it (`own_process`).
+Whatever it raises, `sys.exit` included, becomes a `BrokenPlugin`; what it prints goes to stderr; a time limit ends an
+import that hangs. Where that is not enough, a separate process loads it (`own_process`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class BrokenPlugin(UserError):
 
 
 class _TooSlow(BaseException):
-    """Not an `Exception`: an outsider's `except Exception` must not swallow it."""
+    """Not an `Exception`: an `except Exception` in third-party code must not swallow it."""
 
 
 @contextmanager
 def foreign_code(before: str, after: str = "", seconds: float | None = None) -> Iterator[None]:
-    """Run an outsider's code inside. Raises `BrokenPlugin`, its message `before: what was raised. after`.
+    """Run third-party code inside. Raises `BrokenPlugin` with the message `before: what was raised. after`.
 
-    Longer than `seconds` counts as an error as well, where the system has alarms and this is the main thread. Ctrl-C
-    stays Ctrl-C.
+    Taking longer than `seconds` is an error as well, on systems with alarms and in the main thread. Ctrl-C still raises
+    `KeyboardInterrupt`.
     """
     try:
         with redirect_stdout(sys.stderr), _time_limit(seconds):
@@ -47,7 +47,7 @@ def foreign_code(before: str, after: str = "", seconds: float | None = None) -> 
 
 @contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Raises `_TooSlow` with the place where the code is when the time is over."""
+    """Raises `_TooSlow`, with the line that is being executed, when the time is over."""
     if seconds is None or not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return

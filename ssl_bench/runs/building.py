@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
 from ssl_bench.method import MakeBackbone, Method
 from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.registry.failures import in_one_message
-from ssl_bench.weights.fit import start_from
+from ssl_bench.weights.fit import differences_of, start_from
 from ssl_bench.weights.initial import InitialState
 
 
@@ -50,3 +52,22 @@ def build_method(resolved: Resolved) -> Method:
             if isinstance(module, Backbone):
                 module.set_activation_checkpointing(True)
     return method
+
+
+def require_rebuildable(method: Method, resolved: Resolved) -> None:
+    """Raises `UserError` where the evaluated network is not of the run's architecture.
+
+    Its kept weights are loaded into that architecture again, e.g. by `sslbench eval`. Other networks of the method may
+    be of any width.
+    """
+    network = blueprint(resolved.backbone, resolved.backbone_config, resolved.dataset.image_px)
+    if network is None:
+        return
+    name, evaluated = next(iter(method.networks().items()))
+    differences = differences_of(evaluated.state_dict(), network.state_dict())
+    if differences:
+        raise UserError(
+            f"the method {resolved.recipe.method.name!r} evaluates its network {name!r}, which is not "
+            f"{resolved.recipe.arch} as make_backbone() builds it: {'; '.join(differences)}. Name a network that "
+            "make_backbone() built first in networks()"
+        )

@@ -39,10 +39,10 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
 
 
 def images_in_words(data: Dataset) -> str:
-    """E.g. "600 train, 200 test, 10 classes" or "5,000 unlabelled images"."""
+    """E.g. "600 train, 200 test, 10 classes" or "5,000 unlabeled images"."""
     own = "" if data.pretraining is data.train else f"{len(data.pretraining):,} to train on, "
     if not data.labeled:
-        return f"{own}{len(data.train):,} unlabelled images"
+        return f"{own}{len(data.train):,} unlabeled images"
     assert data.test is not None, "labeled data have a test split"
     return f"{own}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes"
 

@@ -48,7 +48,7 @@ class TerminalDisplay:
         self._print(text)
 
     def line(self, label: str, text: str) -> None:
-        """One labelled line of the preflight."""
+        """One labeled line of the preflight."""
         self._print(f"  {label:9} {text}")
 
     def say(self, text: str) -> None:

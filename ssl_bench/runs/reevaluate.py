@@ -126,7 +126,7 @@ def _open(recipe: Recipe, data: str | None, given: Mapping[str, Any]) -> Dataset
             dataset.image_px = recipe.data.image_px  # the evaluation resizes to it
         except AttributeError:
             raise UserError(
-                f"the data set {found.plugin} gives images of {dataset.image_px} px and the run's network was built "
+                f"the dataset {found.plugin} gives images of {dataset.image_px} px and the run's network was built "
                 f"for {recipe.data.image_px} px: choose other data, or a run on images of {dataset.image_px} px"
             ) from None
     return dataset

@@ -27,9 +27,10 @@ from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
-from ssl_bench.registry.preflight import require_capabilities, require_frozen, require_parts, require_step_output
+from ssl_bench.registry.capabilities import require_offered
+from ssl_bench.registry.preflight import require_frozen, require_parts, require_step_output
 from ssl_bench.runs import machine
-from ssl_bench.runs.building import build_method, seed_initial_weights
+from ssl_bench.runs.building import build_method, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
@@ -49,7 +50,7 @@ class Display(Protocol):
     """Where the run tells the user what happens; the command line has one, tests another."""
 
     def line(self, label: str, text: str) -> None:
-        """One labelled line of the preflight."""
+        """One labeled line of the preflight."""
 
     def say(self, text: str) -> None:
         """What is being done at this moment."""
@@ -245,21 +246,40 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     make_views = method.make_views(resolved.method_config)
     require_parts(make_views, method.networks(), recipe.method.name)
     require_frozen(method, recipe.method.name)
+    require_rebuildable(method, resolved)
     network = evaluated_network(method)
     refuse_unsupported(network, recipe.arch, evaluators)
-    _require(method, network, recipe.method.name, recipe.arch)
+    require_offered(method, "method", recipe.method.name, recipe.arch, network)
     require_images_fit(network, dataset.image_px, recipe.arch, resolved)
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     plan = Plan(
-        dataset.pretraining, recipe.training.batch_size, recipe.training.epochs, recipe.training.seed,
-        optimizer_settings, device, None, workers, start.run_dir, resolved.machine.checkpoint_minutes * 60,
-    )  # fmt: skip
+        split=dataset.pretraining,
+        batch_size=recipe.training.batch_size,
+        epochs=recipe.training.epochs,
+        seed=recipe.training.seed,
+        optimizer=optimizer_settings,
+        device=device,
+        autocast_dtype=None,
+        workers=workers,
+        run_dir=start.run_dir,
+        checkpoint_seconds=resolved.machine.checkpoint_minutes * 60,
+    )
     backbone_record = describe_backbone(resolved, network)
     announce(display.line, resolved, backbone_record, network)
     if plan.total_steps:
         check_free_space(method, optimizer, start.run_dir)
-    return _Session(resolved, start, display, evaluators, method, make_views, optimizer, plan, backbone_record)
+    return _Session(
+        resolved=resolved,
+        start=start,
+        display=display,
+        evaluators=evaluators,
+        method=method,
+        make_views=make_views,
+        optimizer=optimizer,
+        plan=plan,
+        backbone_record=backbone_record,
+    )
 
 
 def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:
@@ -293,10 +313,3 @@ def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, dis
     state = restore(method, optimizer, checkpoint)
     display.line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
     return state
-
-
-def _require(method: Method, backbone: Backbone, name: str, arch: str) -> None:
-    require_capabilities(method, "method", name)
-    missing = method.requires - backbone.supports
-    if missing:
-        raise UserError(f"the method {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have")

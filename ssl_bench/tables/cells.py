@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_bench.protocol import Protocol
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Column, Source, parse_source
 from ssl_bench.tables.grouping import Group
 from ssl_bench.tables.paths import fill_in, look_up
-from ssl_bench.tables.table import ANY_CONDITIONS, Cell, Conditions, EvaluationData, Statistic
+from ssl_bench.tables.table import ANY_CONDITIONS, Cell, Conditions, Statistic, TableData
 
 ByConditions = dict[Conditions, list[float]]
 """Conditions -> the value of each run that has one."""
-Line = tuple[EvaluationData | None, tuple[Cell, ...]]
-"""What it was evaluated on, None for the training data, and its cells."""
+Line = tuple[TableData | None, tuple[Cell, ...]]
+"""What it was evaluated on, None for the data of the block, and its cells."""
 
 
 def statistic(values: Sequence[float]) -> Statistic:
@@ -31,13 +31,15 @@ def statistic(values: Sequence[float]) -> Statistic:
     return Statistic(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
 
 
-def lines_of(columns: Sequence[Column], group: Group) -> list[Line]:
+def lines_of(columns: Sequence[Column], group: Group, block: TableData, *, elsewhere: bool = True) -> list[Line]:
     """The cells of a group: one line, and a further one for all further conditions its numbers were measured under.
 
-    Numbers of different data never share a line.
+    Numbers of different data never share a line. Those on other data than the block's count where a column says
+    "any", and never without `elsewhere`.
     """
-    values = [_values(column, column.path, group) for column in columns]
-    baselines = [_values(column, column.baseline, group) if column.baseline else {} for column in columns]
+    view = _View(block, elsewhere)
+    values = [_values(column, column.path, group, view) for column in columns]
+    baselines = [_values(column, column.baseline, group, view) if column.baseline else {} for column in columns]
     conditions = _conditions(columns, values, baselines)
     places = {
         one.evaluated_on for column, found in zip(columns, conditions, strict=True) if column.source for one in found
@@ -60,7 +62,19 @@ def lines_of(columns: Sequence[Column], group: Group) -> list[Line]:
     return lines
 
 
-def _place_order(place: EvaluationData | None) -> tuple[str, str]:
+class _View(NamedTuple):
+    """Which evaluations a block shows."""
+
+    block: TableData
+    elsewhere: bool
+
+    def place(self, evaluation: EvaluationRecord) -> TableData | None:
+        """What an evaluation is on, None for the data of the block."""
+        same = evaluation.data_fingerprint == self.block.fingerprint
+        return None if same else TableData.measured_on(evaluation)
+
+
+def _place_order(place: TableData | None) -> tuple[str, str]:
     return (place.title, place.fingerprint) if place else ("", "")
 
 
@@ -79,12 +93,12 @@ def _conditions(
     return [sorted(counts[name], key=lambda one: (-counts[name][one], one.text)) for name in names]
 
 
-def _values(column: Column, path: str, group: Group) -> ByConditions:
+def _values(column: Column, path: str, group: Group, view: _View) -> ByConditions:
     found: ByConditions = {}
     source = parse_source(path)
     for run in group.runs if column.any_status else group.with_status("finished"):
         if source is not None:
-            measured = _measured(run.record, column, source)
+            measured = _measured(run.record, column, source, view)
         else:
             value = look_up(run.plain, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -95,7 +109,7 @@ def _values(column: Column, path: str, group: Group) -> ByConditions:
     return found
 
 
-def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditions, float]:
+def _measured(record: RunRecord, column: Column, source: Source, view: _View) -> dict[Conditions, float]:
     """Conditions -> value over one run's evaluations; of two under the same conditions, the later.
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
@@ -107,8 +121,8 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
         subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
         if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue
-        place = _place(evaluation, record)
-        if place is not None and column.evaluated_on == "training-data":
+        place = view.place(evaluation)
+        if place is not None and not (view.elsewhere and column.evaluated_on == "any"):
             continue
         for measurement in evaluation.measurements:
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
@@ -116,12 +130,6 @@ def _measured(record: RunRecord, column: Column, source: Source) -> dict[Conditi
                 conditions = Conditions(measurement.protocol, unit, place, measurement.higher_is_better)
                 found[conditions] = measurement.value
     return found
-
-
-def _place(evaluation: EvaluationRecord, record: RunRecord) -> EvaluationData | None:
-    if evaluation.data_fingerprint == record.data.fingerprint:
-        return None
-    return EvaluationData(evaluation.data, evaluation.data_fingerprint, evaluation.synthetic)
 
 
 def _cell(column: Column, values: list[float], before: list[float], conditions: Conditions, group: Group) -> Cell:

@@ -81,7 +81,7 @@ class Column(_Part):
     any_status: bool = False
     """True for what holds for a collapsed run too, e.g. the number of parameters."""
     evaluated_on: Literal["training-data", "any"] = "training-data"
-    """Whether only evaluations on the data of the training count, or any (named in the footnote then)."""
+    """Whether only evaluations on the block's own data count, or any (which the row names then)."""
 
     @property
     def source(self) -> Source | None:
@@ -104,7 +104,7 @@ class Published(_Part):
     file: str
     """Name of a file in benchmarks/published, or a path relative to the description."""
     data: str
-    """The data set they are for, e.g. "ImageNet-1k"; part of every header that shows them."""
+    """The dataset they are for, e.g. "ImageNet-1k"; part of every header that shows them."""
     data_names: tuple[str, ...] = ()
     """Names under which runs on that very data are recorded, e.g. ["imagenet"]."""
     source: str
@@ -124,8 +124,10 @@ class TableDescription(_Part):
     source: str = ""
     """Where the table that it regenerates stands, e.g. "thesis, Table 5.1"."""
     about: str = ""
-    data: Literal["section", "column"] = "section"
-    """One block per training data set, or one block with the data set as a column. It is always named."""
+    data: Literal["section", "column", "evaluation"] = "section"
+    """"section": a block for each dataset that was trained on; "evaluation": for each that was evaluated on, so that
+    what compares stands together whatever it was trained on; "column": one block with the training data as a column.
+    Both datasets of a row are always named."""
     filter: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Dotted path -> the value or values that a record must have to count."""
     judged_by: str = ""

@@ -7,16 +7,17 @@ run that collapsed or failed stands as that word and never enters a mean; a repe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ssl_bench.records.record import RunRecord
+from ssl_bench.records.record import DataRecord, RunRecord
+from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
-from ssl_bench.tables.grouping import Group, Run, as_run, canonical, group, natural, wanted
+from ssl_bench.tables.grouping import Group, as_run, canonical, group, natural, wanted
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
-from ssl_bench.tables.table import ANY_CONDITIONS, Block, Conditions, Row, Table, data_title
+from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Conditions, Row, Table, TableData
 
 
 def fold(description: TableDescription, records: Iterable[RunRecord], published: PublishedRows = ()) -> Table:
@@ -24,20 +25,18 @@ def fold(description: TableDescription, records: Iterable[RunRecord], published:
     if not published:
         published = tuple(() for _ in description.published)
     keys = description.row
-    if description.data == "column":
-        keys = (*keys, Key.model_validate({"id": "data", "title": "data", "from": "data.name"}))
+    if description.data != "section":
+        title = "data" if description.data == "column" else "trained on"
+        keys = (*keys, Key.model_validate({"id": DATA, "title": title, "from": "data.name"}))
     judged = description.judged_by
     counted = (r for r in records if not judged or any(one.evaluator == judged for one in r.evaluations))
     runs = [run for run in (as_run(record, description) for record in counted) if wanted(run, description.filter)]
-    by_data: dict[tuple[bool, str, str], list[Run]] = {}
-    for run in runs:
-        data = run.record.data
-        place = (data.synthetic, data.name, data.fingerprint) if description.data == "section" else (False, "", "")
-        by_data.setdefault(place, []).append(run)
-    names = [name for _, name, _ in by_data]
+    sections = runs_by_block(description, runs)
+    names = [data.name for data in sections if data]
+    known = known_data(runs)
     blocks = tuple(
-        _block(description, keys, group(keys, by_data[place]), published, names.count(place[1]) > 1)
-        for place in sorted(by_data)
+        _block(description, keys, data, group(keys, sections[data]), published, known, names)
+        for data in sorted(sections, key=lambda data: (data.synthetic, data.name, data.fingerprint) if data else ())
     )
     lists = tuple(
         published_list(description, index, published) for index, p in enumerate(description.published) if p.listed
@@ -52,48 +51,53 @@ def letter(number: int) -> str:
 
 
 def _block(
-    description: TableDescription, keys: tuple[Key, ...], groups: list[Group], published: PublishedRows, twice: bool
+    description: TableDescription,
+    keys: tuple[Key, ...],
+    data: TableData | None,
+    groups: list[Group],
+    published: PublishedRows,
+    known: Mapping[str, DataRecord],
+    names: Sequence[str],
 ) -> Block:
     common, unsaid = tell_apart(description, keys, groups)
     order = [key.id for key in keys]
     positions = [order.index(name) for name in description.order_by]
     positions += [position for position in range(len(keys)) if position not in positions]
     groups.sort(key=lambda g: ([natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity)))
-    rows = [row for own in groups for row in _rows(description, keys, own, published)]
+    rows = [row for one in groups for row in _rows(description, keys, one, data, published)]
     rows, notes = _mark(description, rows)
     notes += [*unsaid, *_precisions(groups)]
-    notes += [note for own in groups for note in _notes(own)]
+    notes += [note for one in groups for note in _notes(one)]
     notes += published_notes(description, rows)
-    if description.data == "column":
-        return Block(f"Measured{common}", tuple(rows), tuple(notes))
-    data = groups[0].first.record.data
-    heading = (
-        f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {data.test_images:,} test "
-        f"images, {data.classes} classes{common}"
-    )
-    return Block(heading + f", fingerprint {data.fingerprint[:8]}" * twice, tuple(rows), tuple(notes))
+    if data is None:
+        return Block(f"Measured{common}", None, tuple(rows), tuple(notes))
+    twice = f", fingerprint {data.fingerprint[:8]}" * (names.count(data.name) > 1)
+    return Block(heading(data, known.get(data.fingerprint), rows) + common + twice, data, tuple(rows), tuple(notes))
 
 
-def _rows(description: TableDescription, keys: tuple[Key, ...], own: Group, published: PublishedRows) -> list[Row]:
-    texts = {key.id: key.text(value) for key, value in zip(keys, own.keys, strict=True)}
-    data = own.first.record.data
+def _rows(
+    description: TableDescription, keys: tuple[Key, ...], one: Group, data: TableData | None, published: PublishedRows
+) -> list[Row]:
+    texts = {key.id: key.text(value) for key, value in zip(keys, one.keys, strict=True)}
+    trained_on = TableData.trained_on(one.first.record)
+    block = data or trained_on
     return [
         Row(
             keys=tuple(texts.values()),
-            settings=", ".join(words for words in (own.settings, place and f"on {place.title}") if words),
-            data=data.name,
-            fingerprint=data.fingerprint,
-            synthetic=data.synthetic,
-            finished=len(own.with_status("finished")),
-            collapsed=len(own.with_status("collapsed")),
-            failed=len(own.with_status("failed")),
+            settings=one.settings,
+            trained_on=trained_on,
+            evaluated_on=place or block,
+            start=one.first.record.backbone.start,
+            finished=len(one.with_status("finished")),
+            collapsed=len(one.with_status("collapsed")),
+            failed=len(one.with_status("failed")),
             cells=cells,
             published=tuple(
                 beside(part, lines, texts) for part, lines in zip(description.published, published, strict=True)
             ),
-            runs=tuple(sorted(run.record.run_id for run in own.runs)),
+            runs=tuple(sorted(run.record.run_id for run in one.runs)),
         )
-        for place, cells in lines_of(description.column, own)
+        for place, cells in lines_of(description.column, one, block, elsewhere=description.data != "evaluation")
     ]
 
 
@@ -148,6 +152,11 @@ def _notes(own: Group) -> list[str]:
     name = f"{record.method} on {record.backbone.name}"
     if own.repeated:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(own.repeated))}")
+    if record.backbone.pretrained:
+        notes.append(
+            f"{name}{f' ({own.settings})' if own.settings else ''}: started from {record.backbone.pretrained}; what "
+            "stands before its arrows was measured with these weights, not with an untrained network"
+        )
     versions = sorted({run.record.method_plugin for run in own.runs})
     if len(versions) > 1:
         notes.append(f"{name}: its seeds were run by different versions: {', '.join(versions)}")

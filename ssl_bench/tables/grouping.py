@@ -54,12 +54,13 @@ class Group:
 
 
 def as_run(record: RunRecord, description: TableDescription) -> Run:
-    """A record with its identity. Evaluators are not part of it: their numbers compare by their own protocols."""
+    """A record with its identity, which has no evaluators and no data of theirs: numbers have their own protocols."""
     plain = record.model_dump(mode="json")
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in NOT_IN_IDENTITY and not path.startswith(("recipe.evaluators", "recipe.initial"))
+        if path not in NOT_IN_IDENTITY
+        and not path.startswith(("recipe.evaluators", "recipe.eval_data", "recipe.initial"))
     }
     for name, before in ADDED_BACKBONE_SETTINGS.items():  # records made before these settings existed lack them
         if identity.get(path := f"recipe.backbone.settings.{name}") in before:

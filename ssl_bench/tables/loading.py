@@ -17,6 +17,7 @@ from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Column, Key, Published, PublishedColumn, TableDescription, parse_source
 from ssl_bench.tables.paths import braced_paths
+from ssl_bench.tables.table import DATA
 
 BUILT_IN = "ssl_bench_benchmarks"
 
@@ -108,8 +109,8 @@ def _published_rows(part: Published, where: str, folder: Path | None) -> tuple[d
 def _check(description: TableDescription, where: str) -> None:
     row_ids = [key.id for key in description.row]
     ids = [*row_ids, *(column.id for column in description.column)]
-    if description.data == "column":
-        ids.append("data")  # the column that names the data set
+    if description.data != "section":
+        ids.append(DATA)
     for name in ids:
         if ids.count(name) > 1:
             raise UserError(f"{where}: the id {name!r} is used twice; ids of rows and columns must differ")

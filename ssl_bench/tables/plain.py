@@ -33,31 +33,37 @@ def to_plain(table: Table) -> dict[str, Any]:
 
 def _row(table: Table, row: Row) -> dict[str, Any]:
     columns = table.description.column
+    shown = table.keys if table.description.data == "column" else table.description.row  # `data` below says it, too
     published: dict[str, str] = {}
     for part, texts in zip(table.description.published, row.published, strict=True):
         published |= {column.column: text for column, text in zip(part.columns, texts, strict=True) if text}
     return {
-        "keys": {key.id: text for key, text in zip(table.keys, row.keys, strict=True)},
+        "keys": {key.id: text for key, text in zip(table.keys, row.keys, strict=True) if key in shown},
         "settings": row.settings,
-        "data": row.data,
-        "synthetic": row.synthetic,
-        "data_fingerprint": row.fingerprint,
+        "data": row.trained_on.name,
+        "synthetic": row.trained_on.synthetic,
+        "data_fingerprint": row.trained_on.fingerprint,
+        "evaluated_on": row.evaluated_on.name,
+        "evaluated_on_synthetic": row.evaluated_on.synthetic,
+        "evaluated_on_fingerprint": row.evaluated_on.fingerprint,
         "finished": row.finished,
         "collapsed": row.collapsed,
         "failed": row.failed,
         "runs": list(row.runs),
-        "cells": {c.id: _cell(c, cell) for c, cell in zip(columns, row.cells, strict=True) if cell != Cell()},
+        "cells": {
+            c.id: _cell(c, cell, row.start) for c, cell in zip(columns, row.cells, strict=True) if cell != Cell()
+        },
         "published": published,
     }
 
 
-def _cell(column: Column, cell: Cell) -> dict[str, Any]:
+def _cell(column: Column, cell: Cell, start: str) -> dict[str, Any]:
     if cell.word:
         return {"word": cell.word}
     found: dict[str, Any] = {} if cell.value is None else _statistic(cell.value)
     before = parse_source(column.baseline)
     if before is not None and cell.baseline is not None:
-        found[before.subject] = _statistic(cell.baseline)
+        found[start if before.subject == "untrained" else before.subject] = _statistic(cell.baseline)
     return found | {"unit": column.unit, "protocol": cell.conditions.text}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ssl_bench.tables.description import Published, TableDescription
-from ssl_bench.tables.table import PublishedList, Row, data_title
+from ssl_bench.tables.table import PublishedList, Row
 
 PublishedRows = Sequence[Sequence[Mapping[str, str]]]
 """The CSV rows of each entry of `description.published`."""
@@ -30,7 +30,9 @@ def published_notes(description: TableDescription, rows: Sequence[Row]) -> list[
     notes = []
     for index, part in enumerate(description.published):
         met = [row for row in rows if index < len(row.published) and shown_beside(part, row.published[index])]
-        other = sorted({data_title(row.data, row.synthetic) for row in met if row.data not in part.data_names})
+        sets = {row.trained_on for row in met}
+        sets |= {row.evaluated_on for row in met} if description.data == "evaluation" else set()
+        other = sorted({one.title for one in sets if one.name not in part.data_names})
         if met:
             note = f"published, {part.data}: printed in {part.source}, not measured here"
             if other:

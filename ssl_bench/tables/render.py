@@ -6,11 +6,11 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ssl_bench.tables.description import Column, parse_source
 from ssl_bench.tables.published import shown_beside
-from ssl_bench.tables.table import Block, Cell, PublishedList, Row, Table
+from ssl_bench.tables.table import DATA, Block, Cell, PublishedList, Row, Table
 
 NOTHING = "Nothing was measured yet."
 SETTINGS = "settings"
@@ -52,8 +52,10 @@ def to_csv(table: Table) -> str:
     """One line a row, full precision; published rows that no run joins stand at the end with `kind` published."""
     description = table.description
     row_ids = [key.id for key in table.keys]
-    fields = ["kind", "data", "synthetic", "data_fingerprint", *(row_id for row_id in row_ids if row_id != "data")]
-    fields += ["settings", "finished", "collapsed", "failed", "runs"]
+    fields = ["kind", "data", "synthetic", "data_fingerprint", "evaluated_on", "evaluated_on_fingerprint"]
+    fields.append("start")
+    fields += [*(row_id for row_id in row_ids if row_id != "data"), "settings"]
+    fields += ["finished", "collapsed", "failed", "runs"]
     for column in description.column:
         fields += [f"{column.id}_{name}" for name in _csv_names(column)]
     printed = list(dict.fromkeys(f"published_{c.column}" for part in description.published for c in part.columns))
@@ -72,43 +74,37 @@ def to_csv(table: Table) -> str:
 
 
 def block_grid(table: Table, block: Block) -> Grid:
-    """A block's rows as texts. Settings, published figures and what needs evidence stand where a row fills them."""
-    description = table.description
-    settings = any(row.settings for row in block.rows)
-    shown = [
-        (index, part)
-        for index, part in enumerate(description.published)
-        if any(shown_beside(part, row.published[index]) for row in block.rows)
-    ]
-    header = [key.title or key.id for key in table.keys] + [SETTINGS] * settings + ["seeds"]
-    right = [False] * (len(table.keys) + settings) + [True]
+    """A block's rows as texts. Data, settings, printed figures and what needs evidence stand where a row fills them."""
     columns = [
-        (index, column)
-        for index, column in enumerate(description.column)
-        if not column.evidence or any(row.cells[index] != Cell() for row in block.rows)
+        _Texts(key.title or key.id, [row.keys[index] for row in block.rows])
+        for index, key in enumerate(table.keys)
+        if key.id != DATA or any(row.trained_on != block.data for row in block.rows)
     ]
-    for _, column in columns:
-        header.append(f"{column.title} {column.unit}".strip())
-        right.append(True)
-    header += [f"published, {part.data}" for _, part in shown]
-    right += [False] * len(shown)
-    rows = [
-        (
-            *row.keys,
-            *([row.settings] if settings else []),
-            _seeds(row),
-            *(cell_text(column, row.cells[index], row.finished) for index, column in columns),
-            *(shown_beside(part, row.published[index]) for index, part in shown),
-        )
-        for row in block.rows
-    ]
-    first = len(header) - len(columns) - len(shown)
-    marks = {
-        (row, first + place): mark
-        for place, (index, _) in enumerate(columns)
-        for row, mark in _marks([row.cells[index] for row in block.rows]).items()
-    }
-    return Grid(tuple(header), tuple(rows), tuple(right), marks)
+    elsewhere = [row.evaluated_on.title * (row.evaluated_on != (block.data or row.trained_on)) for row in block.rows]
+    columns += [_Texts("evaluated on", elsewhere)] if any(elsewhere) else []
+    settings = [row.settings for row in block.rows]
+    columns += [_Texts(SETTINGS, settings)] if any(settings) else []
+    columns.append(_Texts("seeds", [_seeds(row) for row in block.rows], right=True))
+    marks: dict[tuple[int, int], Literal["best", "no number"]] = {}
+    for index, column in enumerate(table.description.column):
+        cells = [row.cells[index] for row in block.rows]
+        if not column.evidence or any(cell != Cell() for cell in cells):
+            marks |= {(row, len(columns)): mark for row, mark in _marks(cells).items()}
+            texts = [cell_text(column, row.cells[index], row.finished) for row in block.rows]
+            columns.append(_Texts(f"{column.title} {column.unit}".strip(), texts, right=True))
+    for index, part in enumerate(table.description.published):
+        texts = [shown_beside(part, row.published[index]) for row in block.rows]
+        columns += [_Texts(f"published, {part.data}", texts)] if any(texts) else []
+    rows = tuple(zip(*(column.texts for column in columns), strict=True))
+    return Grid(tuple(c.title for c in columns), rows, tuple(c.right for c in columns), marks)
+
+
+class _Texts(NamedTuple):
+    """A column of a grid."""
+
+    title: str
+    texts: Sequence[str]
+    right: bool = False
 
 
 def _marks(cells: Sequence[Cell]) -> dict[int, Literal["best", "no number"]]:
@@ -173,9 +169,12 @@ def _csv_row(table: Table, row: Row, row_ids: Sequence[str]) -> dict[str, object
     line: dict[str, object] = dict(zip(row_ids, row.keys, strict=True))
     line |= {
         "kind": "measured",
-        "data": row.data,
-        "synthetic": str(row.synthetic).lower(),
-        "data_fingerprint": row.fingerprint,
+        "data": row.trained_on.name,
+        "synthetic": str(row.trained_on.synthetic).lower(),
+        "data_fingerprint": row.trained_on.fingerprint,
+        "evaluated_on": row.evaluated_on.name,
+        "evaluated_on_fingerprint": row.evaluated_on.fingerprint,
+        "start": row.start,
         "settings": row.settings,
         "finished": row.finished,
         "collapsed": row.collapsed,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ssl_bench.protocol import NO_PROTOCOL, Protocol
+from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Key, TableDescription
+
+DATA = "data"
+"""Id of the column that names the training data."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,22 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class EvaluationData:
-    """A data set that numbers were measured on."""
+class TableData:
+    """A dataset that a run was trained on, or that numbers were measured on."""
 
     name: str
     fingerprint: str
     synthetic: bool
+
+    @classmethod
+    def trained_on(cls, record: RunRecord) -> TableData:
+        """A run's training data."""
+        return cls(record.data.name, record.data.fingerprint, record.data.synthetic)
+
+    @classmethod
+    def measured_on(cls, evaluation: EvaluationRecord) -> TableData:
+        """What an evaluator read."""
+        return cls(evaluation.data, evaluation.data_fingerprint, evaluation.synthetic)
 
     @property
     def title(self) -> str:
@@ -39,8 +54,8 @@ class Conditions:
     protocol: Protocol = NO_PROTOCOL
     unit: str | None = None
     """Their unit where it is not the column's."""
-    evaluated_on: EvaluationData | None = None
-    """None: the training data."""
+    evaluated_on: TableData | None = None
+    """None: the data of the block."""
 
     higher_is_better: bool | None = None
     """None: neither, e.g. a number of parameters."""
@@ -77,10 +92,10 @@ class Row:
     keys: tuple[str, ...]
     settings: str
     """What tells it from rows with the same keys."""
-    data: str
-    """Name, fingerprint and `synthetic` are the training data's."""
-    fingerprint: str
-    synthetic: bool
+    trained_on: TableData
+    evaluated_on: TableData
+    start: Literal["untrained", "pretrained"]
+    """What the network is before the first step."""
     finished: int
     collapsed: int
     failed: int
@@ -95,6 +110,8 @@ class Block:
     """Rows that stand under one heading."""
 
     heading: str
+    data: TableData | None
+    """What all rows were trained on, or evaluated on where the description says so; None for a block of any data."""
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
@@ -121,5 +138,5 @@ class Table:
 
 
 def data_title(name: str, synthetic: bool) -> str:
-    """The data set's name as tables print it: synthetic says so."""
+    """The dataset's name as tables print it: synthetic says so."""
     return f"{name} (synthetic)" if synthetic else name

@@ -1,4 +1,4 @@
-"""The checks of what a backbone shows beyond its features: tokens, masks, attention, feature maps."""
+"""The checks of a backbone's further outputs: tokens, masks, attention, feature maps."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def tokens_come_in_one_pass(subject: Subject) -> None:
     except NotImplementedError:
         raise CheckFailed(
             "supports names 'patch_tokens', but tokens() is not written: write tokens(self, images, *, mask=None, "
-            "mask_token=None, keep=None) -> Tokens; patch_tokens() then follows from it and can go"
+            "mask_token=None, keep=None) -> Tokens; patch_tokens() is then derived from it and can be removed"
         ) from None
     require(isinstance(tokens, Tokens), f"tokens() gives a {type(tokens).__name__}: return ssl_bench.backbone.Tokens")
     require(tokens.grid == (2, 3), f"tokens() of 2 x 3 patches says grid {tokens.grid}: give (rows, columns)")
@@ -213,7 +213,7 @@ def _patches(network: Backbone, subject: Subject) -> int:
 
 
 def _require_refused_unless_supported(network: Backbone, subject: Subject, **selection: Tensor) -> None:
-    """A network without "masking" must not pass over a mask or kept patches in silence."""
+    """A network without "masking" must not silently ignore `mask` or `keep`."""
     if "masking" in network.supports:
         return
     try:

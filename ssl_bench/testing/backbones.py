@@ -1,4 +1,4 @@
-"""The checks of a backbone: shapes, other image sizes, repeatability, and that it can do what it says it supports."""
+"""The checks of a backbone: shapes, other image sizes, repeatability, and the capabilities it declares."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def it_can_be_built(subject: Subject) -> None:
         f"feature_dim is {network.feature_dim!r}: set self.feature_dim to the length of one feature vector",
     )
     require(
-        getattr(network, "kind", None) in ("vit", "convnet"), 'kind is not named: add kind = "vit" or kind = "convnet"'
+        getattr(network, "kind", None) in ("vit", "convnet"), 'kind is missing: add kind = "vit" or kind = "convnet"'
     )
     require(
         network.patch_px is None or network.kind == "vit",
@@ -41,7 +41,7 @@ def it_can_be_built(subject: Subject) -> None:
 
 
 def initial_weights_come_from_the_global_random_state(subject: Subject) -> None:
-    """The same torch seed gives the same weights, another seed others; pretrained weights are said and always alike."""
+    """Weights follow from the torch seed, unless the network names pretrained weights, which are always the same."""
     if subject.build().pretrained:
         one, other = (subject.build(seed).state_dict() for seed in (1, 2))
         changed = [name for name in one if not same(one[name], other[name])]
@@ -85,7 +85,7 @@ def other_image_sizes_work(subject: Subject) -> None:
         except Exception as error:
             raise CheckFailed(
                 f"images of {rows * unit} x {columns * unit} px fail ({type(error).__name__}: {error}): resample "
-                "position embeddings (timm: dynamic_img_size=True) or pool over whatever map there is"
+                "position embeddings (timm: dynamic_img_size=True) or pool over a map of any size"
             ) from error
         require(shape == (IMAGES, network.feature_dim), f"{rows * unit} x {columns * unit} px give features {shape}")
 
@@ -109,7 +109,7 @@ def eval_mode_is_deterministic(subject: Subject) -> None:
 
 
 def patch_px_for_agrees(subject: Subject) -> None:
-    """`patch_px_for` and `kind_for` say beforehand what the built network has."""
+    """`patch_px_for` and `kind_for` agree with the built network."""
     said, has = subject.plugin.patch_px_for(subject.config, subject.image_px), subject.network.patch_px
     require(said == has, f"patch_px_for() says {said}, the network has {has}: return the same from both")
     said_kind = subject.plugin.kind_for(subject.config, subject.image_px)
@@ -120,7 +120,7 @@ def patch_px_for_agrees(subject: Subject) -> None:
 
 
 def settings_are_filled_once(subject: Subject) -> None:
-    """`fill` takes the method's defaults for what is left open only, and changes nothing that is decided."""
+    """`fill` takes the method's defaults only for settings left open, and changes none that are decided."""
     for defaults in ({}, {"positions": "dino"}, {"positions": "timm"}):
         filled = subject.plugin.fill(subject.config, subject.image_px, defaults)
         again = subject.plugin.fill(filled, subject.image_px, {"positions": "dino"})
@@ -144,7 +144,7 @@ def drop_path_is_accepted(subject: Subject) -> None:
     )
     require(
         same(dropped(subject.images()), dropped(subject.images())),
-        "drop_path drops in eval mode too: skip blocks only while self.training",
+        "drop_path skips blocks in eval mode too: skip blocks only while self.training",
     )
     dropped.train()(subject.images())
 
@@ -180,10 +180,12 @@ def recomputed_activations_change_nothing(subject: Subject) -> None:
 
     try:
         subject.build().set_activation_checkpointing(True)
-    except UserError:  # it says that it cannot
+    except UserError:  # it refuses, as the contract allows
         return
     (plain, kept), (recomputed, kept_again) = trained(False), trained(True)
-    require(plain.keys() == recomputed.keys(), "set_activation_checkpointing(True) changes which gradients there are")
+    require(
+        plain.keys() == recomputed.keys(), "set_activation_checkpointing(True) changes which parameters get a gradient"
+    )
     changed = [name for name, one in plain.items() if not torch.equal(one, recomputed[name])]
     require(
         not changed,
@@ -210,6 +212,7 @@ def probe_features_are_vectors(subject: Subject) -> None:
 CHECKS = (
     common.docstring_and_paper_present,
     common.settings_are_described,
+    common.functions_take_what_they_are_given,
     it_can_be_built,
     common.settings_round_trip_through_json,
     initial_weights_come_from_the_global_random_state,

@@ -1,4 +1,4 @@
-"""Running the checks of a kind on a plugin: to a list of results, or as parametrised pytest tests."""
+"""Running the checks of a kind on a plugin: as a list of results or as parametrized pytest tests."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ class Check:
     meaning: str
     """The first line of the check's docstring."""
     look: Callable[[Any], None]
-    """The check itself, on the subject that its kind makes of a plugin."""
+    """The check itself, called with the subject made from a plugin."""
     subject: Callable[[type], Any]
 
     def __call__(self, plugin: type) -> None:
-        """Look at `plugin`. What the plugin itself raises becomes a `CheckFailed` that names the plugin's line."""
+        """Check `plugin`. An exception of the plugin becomes a `CheckFailed` that names the plugin's line."""
         try:
             self.look(self.subject(plugin))
         except (CheckFailed, CheckSkipped):
             raise
-        except Exception as error:  # an outsider's code may raise anything
+        except Exception as error:  # third-party code may raise anything
             raise CheckFailed(f"{type(error).__name__}: {error}{_place(plugin, error)}") from error
 
 
 def kind_of(plugin: type) -> Kind:
-    """Which contract a class fulfils. Raises `UserError` when it is none of them."""
+    """The kind of plugin that a class is. Raises `UserError` if it is none."""
     for kind in KINDS:
         if isinstance(plugin, type) and issubclass(plugin, CONTRACTS[kind]):
             return kind
     known = ", ".join(f"{contract.__module__}.{contract.__name__}" for contract in CONTRACTS.values())
-    raise UserError(f"{plugin!r} is no plugin: it must be a subclass of one of {known}")
+    raise UserError(f"{plugin!r} is not a plugin: it must be a subclass of one of {known}")
 
 
 def checks_of(kind: Kind, settings: Mapping[str, Any] | None = None, path: Path | None = None) -> list[Check]:
-    """The checks of a kind, in the order in which they help most: what everything else rests on comes first.
+    """The checks of a kind, the most fundamental ones first.
 
-    `settings` replace those of the plugin's Config that the checks would choose, `path` is a data set's folder.
+    `settings` replace those of the plugin's Config that the checks would choose, `path` is a dataset's folder.
     What the checks of one list have in common, such as a network or a measurement, is made once per plugin.
     """
     module = importlib.import_module(f"ssl_bench.testing.{kind}s")
@@ -84,7 +84,7 @@ def run_checks(
     path: Path | None = None,
     report: Callable[[CheckResult], None] = lambda result: None,
 ) -> list[CheckResult]:
-    """Every check of `kind` on `plugin`; `report` hears of each as it is done.
+    """Every check of `kind` on `plugin`; `report` is called after each.
 
     `expected_failures` maps names of checks to the reason why they may fail; a class can carry its own in an attribute
     of that name. An expected failure that passes is a failure: the reason no longer holds. Raises `UserError` for a
@@ -157,7 +157,9 @@ def _result(check: Check, plugin: type, expected: str | None) -> CheckResult:
         return CheckResult(check.name, "failed", str(failed))
     if expected is not None:
         return CheckResult(
-            check.name, "failed", f"passes, though it was expected to fail ({expected}): take it from expected_failures"
+            check.name,
+            "failed",
+            f"passes although it was expected to fail ({expected}): remove it from expected_failures",
         )
     return CheckResult(check.name, "ok")
 

@@ -1,4 +1,4 @@
-"""Checks that every kind of plugin shares: its words and its settings."""
+"""Checks shared by all kinds of plugins: docstrings and settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import re
 import sys
 from typing import Any
 
-from ssl_bench.registry.preflight import wrong_capabilities
+from ssl_bench.backbone import Backbone
+from ssl_bench.dataset import Dataset
+from ssl_bench.evaluator import Evaluator
+from ssl_bench.method import Method
+from ssl_bench.registry.preflight import wrong_capabilities, wrong_hook
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.testing.outcomes import require
 
@@ -16,7 +20,7 @@ SOURCE = re.compile(r"arXiv[: ]*\d{4}\.\d{4,5}|doi[:. ]|https?://|unpublished", 
 
 
 def docstring_present(subject: Any) -> None:
-    """The class says in its first line what it is: `sslbench list` shows that line."""
+    """The class has a docstring whose first line says what it is: `sslbench list` shows that line."""
     plugin: type = subject.plugin
     require(
         bool((plugin.__doc__ or "").strip()),
@@ -25,7 +29,7 @@ def docstring_present(subject: Any) -> None:
 
 
 def docstring_and_paper_present(subject: Any) -> None:
-    """The class says in its first line what it is, and the module or the class where it comes from."""
+    """The class has a docstring whose first line says what it is, and it or the module cites the paper."""
     docstring_present(subject)
     module = sys.modules.get(subject.plugin.__module__)
     words = f"{inspect.getdoc(module) or ''} {subject.plugin.__doc__}"
@@ -37,7 +41,7 @@ def docstring_and_paper_present(subject: Any) -> None:
 
 
 def settings_round_trip_through_json(subject: Any) -> None:
-    """Config is a frozen settings model, and its values read back from JSON are the same: recipes rest on it."""
+    """Config is a frozen settings model, and its values survive JSON: recipes rely on it."""
     model = subject.plugin.Config
     require(
         isinstance(model, type) and issubclass(model, Settings),
@@ -53,7 +57,8 @@ def settings_round_trip_through_json(subject: Any) -> None:
         changed = [name for name in model.model_fields if getattr(again, name) != getattr(config, name)]
         require(
             not changed,
-            f"{', '.join(changed)} changed on the way through JSON: use int, float, bool, str, tuple, Literal or None",
+            f"{', '.join(changed)} changed when written to JSON and read: use int, float, bool, str, "
+            "tuple, Literal or None",
         )
 
 
@@ -70,3 +75,10 @@ def required_capabilities_exist(subject: Any) -> None:
     """Every capability in `requires` is one that a backbone can have."""
     wrong = wrong_capabilities(subject.plugin)
     require(not wrong, wrong)
+
+
+def functions_take_what_they_are_given(subject: Any) -> None:
+    """Every function of the contract can be called with the parameters that the core has for it."""
+    contract = next(one for one in (Method, Backbone, Evaluator, Dataset) if issubclass(subject.plugin, one))
+    wrong = wrong_hook(subject.plugin, contract.__name__)
+    require(not wrong, f"the {contract.__name__.lower()} {wrong}")

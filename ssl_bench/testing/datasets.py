@@ -1,4 +1,4 @@
-"""The checks of a data set: labels, images, and that the same set is the same everywhere and every time."""
+"""The checks of a dataset: labels, images, and that the same set is the same everywhere and every time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEW: Mapping[str, Any] = {"train_images": 40, "test_images": 20}
 
 
 class Subject:
-    """A data set class, opened."""
+    """A dataset class, opened."""
 
     def __init__(self, plugin: type[Dataset], settings: Mapping[str, Any], path: Path | None = None) -> None:
         self.plugin, self.settings, self.path = plugin, dict(settings), path
@@ -38,7 +38,7 @@ class Subject:
         return [self.config]
 
     def open(self) -> Dataset:
-        """The data set, opened anew. Raises `CheckSkipped` where it needs a folder and none is given."""
+        """The dataset, opened anew. Raises `CheckSkipped` where it needs a folder and none is given."""
         if self.plugin.layout and self.path is None:
             raise CheckSkipped(
                 f"it is read from a folder ({self.plugin.layout}): give one with --data PATH, or path=... in pytest"
@@ -153,11 +153,11 @@ def train_and_test_share_no_image(subject: Subject) -> None:
     require(not shared, f"test image {shared[0] if shared else ''} is a training image: make the splits disjoint")
 
 
-def recognises_says_no_to_a_foreign_folder(subject: Subject) -> None:
-    """`recognises` answers False for an empty folder instead of raising."""
+def recognizes_says_no_to_a_foreign_folder(subject: Subject) -> None:
+    """`recognizes` answers False for an empty folder instead of raising."""
     with tempfile.TemporaryDirectory() as folder:
-        answer = subject.plugin.recognises(Path(folder))
-    require(answer is False, f"recognises() answers {answer!r} for an empty folder: look for your layout, return bool")
+        answer = subject.plugin.recognizes(Path(folder))
+    require(answer is False, f"recognizes() answers {answer!r} for an empty folder: look for your layout, return bool")
 
 
 def _labels(split: Split) -> list[int] | None:
@@ -172,6 +172,7 @@ def _pixels(split: Split, index: int) -> bytes:
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
+    common.functions_take_what_they_are_given,
     it_can_be_opened,
     common.settings_round_trip_through_json,
     labels_are_in_range,
@@ -180,5 +181,5 @@ CHECKS = (
     fingerprint_is_stable,
     splits_reach_worker_processes,
     train_and_test_share_no_image,
-    recognises_says_no_to_a_foreign_folder,
+    recognizes_says_no_to_a_foreign_folder,
 )

@@ -1,4 +1,4 @@
-"""The checks of an evaluator, on a narrow network and a small data set with masks and clips."""
+"""The checks of an evaluator, on a narrow network and a small dataset with masks and clips."""
 
 from __future__ import annotations
 
@@ -161,6 +161,7 @@ def needs_labels_is_declared(subject: Subject) -> None:
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
+    common.functions_take_what_they_are_given,
     common.required_capabilities_exist,
     it_measures,
     common.settings_round_trip_through_json,

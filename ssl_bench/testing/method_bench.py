@@ -1,4 +1,4 @@
-"""A method on a narrow network with its small settings: what the checks of a method build, feed and train."""
+"""A method with small settings on a narrow network, for the checks of a method."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ssl_bench.testing.outcomes import CheckSkipped
 STEPS_PER_EPOCH, EPOCHS = 4, 100
 FIXED_RATE = 1e-3
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Batch norm writes these in every forward pass in training mode, a method's `step` included. They are the one state
-that the contract lets `step` move: the checks leave them out wherever they ask what moved."""
+"""Batch norm writes these in every forward pass in training mode, a method's `step` included. They are the only
+state that the contract lets `step` move, so the checks ignore them."""
 
 
 def progress_at(step: int) -> Progress:
@@ -64,7 +64,7 @@ class Bench:
 
     def batch(self, seed: int = 0, *, drawn: bool = True) -> Batch:
         """Eight pictures' views, new tensors at every call, after `batch_views` if `drawn`."""
-        batch = subjects.batch_of(self.make_views, labelled=self.kind.needs_labels, seed=seed)
+        batch = subjects.batch_of(self.make_views, labeled=self.kind.needs_labels, seed=seed)
         if not drawn:
             return batch
         return replace(batch, views=self.kind.batch_views(self.config, batch.views, Random(f"batch-{seed}")))

@@ -13,11 +13,12 @@ from ssl_bench.registry.preflight import wrong_networks
 from ssl_bench.testing import subjects
 from ssl_bench.testing.method_bench import Subject, optimizer_of, some
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
-from ssl_bench.training.collapse_doctor import is_there
+from ssl_bench.training.collapse_doctor import is_present
+from ssl_bench.weights.fit import differences_of
 
 
 def networks_are_parts_of_the_method(subject: Subject) -> None:
-    """`networks()` gives backbones by name whose weights are the method's own, not copies."""
+    """`networks()` returns backbones by name whose weights belong to the method and are not copies."""
     for bench in subject.working:
         method = bench.build()
         networks = method.networks()
@@ -31,32 +32,39 @@ def networks_are_parts_of_the_method(subject: Subject) -> None:
                 f"networks()[{name!r}] holds {some(copied)}, which is not the method's: return self.teacher or the "
                 "like itself, not a copy",
             )
+        first = next(iter(networks))
+        differences = differences_of(networks[first].state_dict(), bench.network().state_dict())
+        require(
+            not differences,
+            f"networks() names {first!r} first, which is not as make_backbone() builds it: {'; '.join(differences)}. "
+            "The first is evaluated and kept, and its weights must load into the architecture again",
+        )
 
 
 def evaluation_features_are_finite_and_not_constant(subject: Subject) -> None:
-    """The judged network gives (batch, dim) of finite numbers that differ from image to image."""
+    """The evaluated network gives finite features (batch, dim) that differ from image to image."""
     for bench in subject.working:
         method = bench.build()
         if any(parameter.requires_grad for parameter in method.parameters()):
             bench.train_step(method, optimizer_of(method), bench.batch())
-        judged = evaluated_network(method).eval()
+        evaluated = evaluated_network(method).eval()
         with torch.no_grad():
-            features = judged(torch.stack([_standard(seed) for seed in range(4)]))
+            features = evaluated(torch.stack([_standard(seed) for seed in range(4)]))
         require(
-            features.shape == (4, judged.feature_dim),
+            features.shape == (4, evaluated.feature_dim),
             f"features of 4 images are {tuple(features.shape)}: the first of networks() must give (4, feature_dim = "
-            f"{judged.feature_dim}); leave the head out",
+            f"{evaluated.feature_dim}); leave the head out",
         )
-        require(bool(torch.isfinite(features).all()), "features hold NaN or infinity after one step")
+        require(bool(torch.isfinite(features).all()), "features contain NaN or infinity after one step")
         require(
             not bool((features == features[0]).all()),
-            f"features are the same for every image on {bench.network.name}: is the judged network ever given its "
-            "weights, e.g. copied from the student in __init__?",
+            f"features are the same for every image on {bench.network.name}: does the evaluated network ever get its "
+            "weights, e.g. as a copy of the student's in __init__?",
         )
 
 
 def collapse_is_detected_when_forced(subject: Subject) -> None:
-    """With every weight at 0 the judged network is constant, and is refused instead of being measured."""
+    """With all weights at 0 the evaluated network is constant, and its features are refused."""
     for bench in subject.working:
         method = bench.build()
         with torch.no_grad():
@@ -77,19 +85,19 @@ def collapse_is_detected_when_forced(subject: Subject) -> None:
             continue
         raise CheckFailed(
             "with every weight of the method at 0 the evaluation features still differ from image to image, so a "
-            "collapse would go unseen: the first of networks() must be a part of the method itself and add nothing"
+            "collapse would go unnoticed: the first of networks() must be a part of the method itself and add nothing"
         )
 
 
 def signs_show_a_forced_collapse(subject: Subject) -> None:
-    """What `signs` looks for is logged, and one of them is there when no backbone tells images apart."""
+    """The values of `signs` are logged, and one sign is present when no backbone tells images apart."""
     for bench in subject.working:
         method = bench.build()
         signs = method.signs(subjects.BATCH)
         if not signs:
             raise CheckSkipped(
-                "signs() names none, so a run ends as collapsed only where the features of all images are alike; name "
-                "what your logs come to in a collapse, e.g. Sign({'spread': NO_SPREAD}, cause, change)"
+                "signs() names none, so a run ends as collapsed only if the features of all images are alike; name "
+                "the values of your logs in a collapse, e.g. Sign({'spread': NO_SPREAD}, cause, change)"
             )
         with torch.no_grad():
             for parameter in (p for one in method.modules() if isinstance(one, Backbone) for p in one.parameters()):
@@ -102,8 +110,8 @@ def signs_show_a_forced_collapse(subject: Subject) -> None:
                 f"signs() looks for {name!r}, which step() does not log: it logs {', '.join(logs)}",
             )
         require(
-            any(is_there(sign, logs) for sign in signs),
-            "with every weight of the backbones at 0 none of the signs is there: step() logs "
+            any(is_present(sign, logs) for sign in signs),
+            "with every weight of the backbones at 0 none of the signs is present: step() logs "
             f"{', '.join(f'{name} {value:.3g}' for name, value in logs.items())} on {bench.network.name}; name the "
             "values that a collapse gives",
         )

@@ -14,7 +14,7 @@ STEPS_TO_FALL = 12
 
 
 def loss_falls_on_one_batch(subject: Subject) -> None:
-    """Twelve steps of AdamW at 1e-3 on one batch, with teacher, queue and centre held still, lower the loss.
+    """Twelve steps of AdamW at 1e-3 on one batch, with teacher, queue and center held still, lower the loss.
 
     Held still, because a queue that fills with one batch, or a target that sharpens, may raise a sound loss.
     """
@@ -25,7 +25,7 @@ def loss_falls_on_one_batch(subject: Subject) -> None:
         require(
             losses[-1] < losses[0] - 1e-3 * max(abs(losses[0]), 0.1),
             f"the loss goes from {losses[0]:.4f} to {losses[-1]:.4f} in {STEPS_TO_FALL} steps on one repeated batch "
-            f"({bench.network.name}): look for a gradient that is turned round or scaled away, a student that "
+            f"({bench.network.name}): look for a gradient that is reversed or scaled away, a student that "
             "is detached, before_optimizer() dropping gradients, or noise in the loss",
         )
 
@@ -41,12 +41,12 @@ def same_seed_same_loss(subject: Subject) -> None:
         require(
             runs[0] == runs[1],
             f"the same seeds give the losses {runs[0]} and {runs[1]}: draw from torch's global generator, which the "
-            "loop seeds, and from nothing else (no numpy, no clock, no generator that is kept from run to run)",
+            "loop seeds, and from nothing else (no numpy, no clock, no generator that outlives a run)",
         )
 
 
 def every_trained_parameter_gets_a_gradient(subject: Subject) -> None:
-    """In one of three steps, every parameter that asks for a gradient gets one that is not 0 throughout."""
+    """In one of three steps, every parameter that requires a gradient gets one that is not all 0."""
     for bench in subject.working:
         method = bench.build()
         optimizer = optimizer_of(method)
@@ -80,7 +80,7 @@ def parameter_groups_cover_what_is_trained(subject: Subject) -> None:
 
 
 def teacher_gets_no_gradient(subject: Subject) -> None:
-    """No network that `update` moves towards another one, or that is frozen, has a gradient after the backward pass.
+    """No network that `update` moves toward another one, or that is frozen, has a gradient after the backward pass.
 
     A teacher is known by what happens to it: `update` moves it along the difference to another parameter of its shape.
     """
@@ -98,7 +98,7 @@ def teacher_gets_no_gradient(subject: Subject) -> None:
                 continue
             require(
                 parameter.requires_grad and not _follows_another(name, parameter.detach() - before[name], before),
-                f"{name} has a gradient, and update() moves it as a teacher's: compute the teacher's output under "
+                f"{name} has a gradient, but update() moves it like a teacher's: compute the teacher's output under "
                 "torch.no_grad() in step(), and freeze it with requires_grad_(False) in __init__",
             )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.method import Method
-from ssl_bench.registry.preflight import wrong_frozen, wrong_hook
+from ssl_bench.registry.preflight import wrong_frozen
 from ssl_bench.testing.method_bench import (
     MIDDLE,
     STEPS_PER_EPOCH,
@@ -22,14 +22,8 @@ from ssl_bench.testing.method_bench import (
 from ssl_bench.testing.outcomes import CheckSkipped, require
 
 
-def functions_take_what_they_are_given(subject: Subject) -> None:
-    """Every function of the contract can be called with the parameters that the loop has for it."""
-    wrong = wrong_hook(subject.plugin)
-    require(not wrong, f"the method {wrong}")
-
-
 def prepare_moves_nothing_that_is_trained(subject: Subject) -> None:
-    """`prepare` gives the same state from the same batches, and leaves every parameter as it was."""
+    """`prepare` makes the same state from the same batches and moves no parameter."""
     if subject.plugin.prepare is Method.prepare:
         raise CheckSkipped("there is no prepare()")
     for bench in subject.benches:
@@ -41,19 +35,19 @@ def prepare_moves_nothing_that_is_trained(subject: Subject) -> None:
             changed = moved(before, {name: parameter.detach() for name, parameter in method.named_parameters()})
             require(
                 not changed,
-                f"prepare() moves {some(changed)}: fill buffers there; parameters are the optimizer's and update()'s",
+                f"prepare() moves {some(changed)}: it may fill buffers; the optimizer and update() move parameters",
             )
             states.append(state_of(method))
         changed = moved(*states)
         require(
             not changed,
-            f"prepare() gives another {some(changed)} for the same batches: draw from torch's global generator, which "
-            "the loop seeds, and from nothing else",
+            f"prepare() makes a different {some(changed)} from the same batches: draw from torch's global generator, "
+            "which the loop seeds, and from nothing else",
         )
 
 
 def batch_views_depend_only_on_their_random_numbers(subject: Subject) -> None:
-    """`batch_views` gives a tuple of tensors over the batch, bitwise the same for the same views and `Random`."""
+    """`batch_views` returns a tuple of tensors over the batch, bitwise the same for the same views and `Random`."""
     if subject.plugin.batch_views.__func__ is Method.batch_views.__func__:  # type: ignore[attr-defined]
         raise CheckSkipped("there is no batch_views()")
     for bench in subject.benches:
@@ -64,21 +58,23 @@ def batch_views_depend_only_on_their_random_numbers(subject: Subject) -> None:
         for views in made:
             require(
                 isinstance(views, tuple) and all(isinstance(view, Tensor) for view in views),
-                f"batch_views() gives {type(views).__name__}: return a tuple of tensors, those it was given first",
+                f"batch_views() gives {type(views).__name__}: return a tuple of tensors, the given views first",
             )
             short = [tuple(view.shape) for view in views if not view.ndim or len(view) != len(bench.batch().index)]
-            require(not short, f"batch_views() gives a tensor of shape {short[:1]}: the first dimension is the batch's")
+            require(
+                not short, f"batch_views() gives a tensor of shape {short[:1]}: the first dimension must be the batch"
+            )
         require(
             len(made[0]) == len(made[1]) and all(same(*pair) for pair in zip(*made, strict=True)),
-            "batch_views() gives other views for the same Random: draw from the Random it is handed, e.g. "
+            "batch_views() gives different views for the same Random: draw from its argument rng, e.g. "
             "torch.Generator().manual_seed(rng.getrandbits(63))",
         )
 
 
 def frozen_parts_never_move(subject: Subject) -> None:
-    """What `frozen` names is there, asks for no gradient, and is bitwise the same after an epoch of steps."""
+    """The parts in `frozen` exist, require no gradient and are bitwise the same after an epoch of steps."""
     if not subject.plugin.frozen:
-        raise CheckSkipped("nothing is declared frozen")
+        raise CheckSkipped("no part is declared frozen")
     for bench in subject.benches:
         method = bench.build()
         wrong = wrong_frozen(method)
@@ -92,6 +88,6 @@ def frozen_parts_never_move(subject: Subject) -> None:
             changed = moved(before[name], state_of(part, statistics=True))
             require(
                 not changed,
-                f"{name} is declared frozen, and its {some(changed)} moves: leave it alone in step() and update(), or "
+                f"{name} is declared frozen, but its {some(changed)} moves: leave it alone in step() and update(), or "
                 "take it out of `frozen`",
             )

@@ -46,18 +46,18 @@ def presets_are_valid(subject: Subject) -> None:
 
 
 def it_can_be_built(subject: Subject) -> None:
-    """Settings are filled, views made and the method built, on a narrow network of every kind that it can use."""
+    """`fill`, `make_views` and `__init__` work with a narrow network of every kind that the method can use."""
     for bench in subject.benches:
         method = bench.build()
         bench.batch()
         require(
             any(True for _ in method.state_dict()),
-            "the method holds no network: keep make_backbone()'s networks as attributes of the method",
+            "the method has no network: keep the networks of make_backbone() as attributes of the method",
         )
 
 
 def filled_settings_stay_as_they_are(subject: Subject) -> None:
-    """`fill` changes nothing that it has filled: a resumed run fills its recipe again and must find itself."""
+    """`fill` changes nothing when it is called again: a resumed run fills its recipe a second time."""
     for bench in subject.benches:
         again = subject.plugin.fill(bench.config, subjects.situation(bench.network))
         changed = [name for name in type(again).model_fields if getattr(again, name) != getattr(bench.config, name)]
@@ -65,12 +65,12 @@ def filled_settings_stay_as_they_are(subject: Subject) -> None:
 
 
 def views_have_one_shape_for_every_image(subject: Subject) -> None:
-    """Two images of other sizes give as many views of the same shapes: a batch stacks them."""
+    """Two images of different sizes give views of the same number and shapes: a batch stacks them."""
     for bench in subject.benches:
         first, second = (bench.make_views(subjects.picture(3, *size), Random(1)) for size in ((40, 52), (96, 33)))
         require(
             isinstance(first, tuple) and len(first) > 0 and all(isinstance(view, Tensor) for view in first),
-            "make_views(config)(image, rng) gives no tuple of tensors: return tuple(views), each (3, height, width)",
+            f"make_views(config)(image, rng) gives {type(first).__name__}: return tuple(views) of (3, height, width)",
         )
         shapes, others = ([tuple(view.shape) for view in views] for views in (first, second))
         require(
@@ -84,12 +84,12 @@ def views_have_one_shape_for_every_image(subject: Subject) -> None:
         )
         require(
             all(bool(torch.isfinite(view).all()) for view in first if view.is_floating_point()),
-            "a view holds NaN or infinity: divide by a standard deviation that is not 0",
+            "a view contains NaN or infinity: divide by a standard deviation that is not 0",
         )
 
 
 def views_depend_only_on_their_random_numbers(subject: Subject) -> None:
-    """The same `Random` gives the same views whatever the global generators say, and those are left untouched."""
+    """The same `Random` gives the same views whatever the state of the global generators, which stays the same."""
     bench = subject.benches[0]
     image = subjects.picture(3)
     found = []
@@ -101,17 +101,17 @@ def views_depend_only_on_their_random_numbers(subject: Subject) -> None:
         found.append(bench.make_views(image, Random(7)))
         require(
             before == _global_random_state(),
-            "make_views draws from a global generator (random, numpy or torch): draw from the Random that it is "
-            "handed, or wrap the transform in ssl_bench.blocks.views.from_global_rng",
+            "make_views draws from a global generator (random, numpy or torch): draw from its "
+            "argument rng, or wrap the transform in ssl_bench.blocks.views.from_global_rng",
         )
     require(
         all(same(one, other) for one, other in zip(*found, strict=True)),
-        "the same Random(7) gives different views: draw from the Random that make_views' function is handed, only",
+        "the same Random(7) gives different views: draw only from the Random that the function gets as its argument",
     )
 
 
 def views_reach_worker_processes(subject: Subject) -> None:
-    """What `make_views` returns can be pickled: where processes are spawned, workers get it so."""
+    """The return value of `make_views` can be pickled: spawned worker processes get it this way."""
     for bench in subject.benches[:1]:
         try:
             copy = pickle.loads(pickle.dumps(bench.make_views))
@@ -122,7 +122,7 @@ def views_reach_worker_processes(subject: Subject) -> None:
             ) from error
         image = subjects.picture(3)
         pairs = zip(bench.make_views(image, Random(7)), copy(image, Random(7)), strict=True)
-        require(all(same(one, other) for one, other in pairs), "a pickled copy of make_views gives other views")
+        require(all(same(one, other) for one, other in pairs), "a pickled copy of make_views gives different views")
 
 
 def _global_random_state() -> tuple[Any, ...]:

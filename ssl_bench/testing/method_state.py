@@ -1,4 +1,4 @@
-"""Checks of what a method keeps: state that only `update` moves, and that a stopped run finds again."""
+"""Checks of a method's state: only `update` moves it, and a resumed run restores it."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def step_moves_no_state(subject: Subject) -> None:
             changed = moved(before, state_of(method)) + moved_plain(plain, _plain(method))
             require(
                 not changed,
-                f"step() moves {some(changed)}: hand what is needed on in `carry` and move state in update(), which "
+                f"step() moves {some(changed)}: return what is needed in `carry` and move state in update(), which "
                 "the loop calls once per optimizer step",
             )
 
 
 def before_optimizer_moves_no_state(subject: Subject) -> None:
-    """`before_optimizer` changes gradients and nothing else: no parameter, no buffer, no number of the method's own."""
+    """`before_optimizer` changes gradients only: no parameter, no buffer, no other attribute of the method."""
     for bench in subject.working:
         method = bench.build()
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise CheckSkipped("nothing is trained")
         optimizer = optimizer_of(method)
         for step in (0, MIDDLE, MIDDLE + STEPS_PER_EPOCH - 1):  # the first and the last one of an epoch
-            bench.train_step(method, optimizer, bench.batch(step), step)  # so that a teacher differs from its student
+            bench.train_step(method, optimizer, bench.batch(step), step)  # so that the teacher differs from its student
             bench.step(method, bench.batch(step), step).loss.backward()  # type: ignore[no-untyped-call]
             before, plain = state_of(method, statistics=True), _plain(method)
             method.before_optimizer(progress_at(step))
@@ -64,7 +64,7 @@ def before_optimizer_moves_no_state(subject: Subject) -> None:
 
 
 def state_moves_in_update(subject: Subject) -> None:
-    """State that no gradient trains (teacher, queue, centre) moves within an epoch of steps and updates.
+    """State that no gradient trains (teacher, queue, center) moves within an epoch of steps and updates.
 
     A network without any trained weight must not stay as it was; of the method's own buffers, one at least has to move.
     """
@@ -80,7 +80,7 @@ def state_moves_in_update(subject: Subject) -> None:
             if name not in parameters and _is_own(name, method) and not _is_declared(name, method)
         }
         if not held and not buffers:
-            raise CheckSkipped("there is no state beside the trained parameters")
+            raise CheckSkipped("there is no state besides the trained parameters")
         optimizer, before = optimizer_of(method), state_of(method)
         for step in range(MIDDLE, MIDDLE + STEPS_PER_EPOCH):
             bench.train_step(method, optimizer, bench.batch(step), step)
@@ -96,12 +96,12 @@ def state_moves_in_update(subject: Subject) -> None:
             require(
                 bool(buffers & changed),
                 f"{some(sorted(buffers))} is the same after {STEPS_PER_EPOCH} steps: move it in update(), in place "
-                "(self.centre.lerp_(...), not self.centre = ...)",
+                "(self.center.lerp_(...), not self.center = ...)",
             )
 
 
 def state_is_saved_and_restored_bit_for_bit(subject: Subject) -> None:
-    """A new method with the saved state goes on as the saved one does: the same state, the same next losses."""
+    """A new method with the saved state continues like the saved one: the same state, the same next losses."""
     for bench in subject.working:
         method = bench.build()
         optimizer = optimizer_of(method)
@@ -136,7 +136,7 @@ def state_is_saved_and_restored_bit_for_bit(subject: Subject) -> None:
 
 
 def _plain(method: Method) -> dict[str, Any]:
-    """The method's own attributes that are numbers, words or tensors outside of `state_dict`."""
+    """The method's attributes that are numbers, strings or tensors and not part of `state_dict`."""
     values: dict[str, Any] = {}
     for name, value in vars(method).items():
         if isinstance(value, Tensor):
@@ -147,7 +147,7 @@ def _plain(method: Method) -> dict[str, Any]:
 
 
 def moved_plain(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names of plain attributes that are not what they were."""
+    """Names of plain attributes that have changed."""
     changed = []
     for name in dict.fromkeys([*before, *after]):
         one, other = before.get(name), after.get(name)

@@ -1,4 +1,4 @@
-"""Checks of what one step of a method gives: loss, logs, carry, and what it must leave alone."""
+"""Checks of one step of a method: loss, logs, carry, and what it must not change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def loss_is_a_finite_scalar(subject: Subject) -> None:
             require(
                 bool(torch.isfinite(loss)),
                 f"the loss is {loss.item()} at step {step} on {bench.network.name}: look for a logarithm or a "
-                "division by 0, and for a normalisation without eps",
+                "division by 0, and for a normalization without eps",
             )
             require(
                 loss.requires_grad,
@@ -54,7 +54,7 @@ def logs_are_scalars_without_gradient(subject: Subject) -> None:
 
 
 def carry_has_a_leading_dimension_and_no_gradient(subject: Subject) -> None:
-    """Tensors of `carry` can be concatenated over micro-batches, and keep no graph."""
+    """Tensors of `carry` can be concatenated over micro-batches and have no graph."""
     for bench in subject.working:
         for name, value in bench.step(bench.build(), bench.batch()).carry.items():
             require(
@@ -66,7 +66,7 @@ def carry_has_a_leading_dimension_and_no_gradient(subject: Subject) -> None:
 
 
 def step_leaves_the_batch_as_it_is(subject: Subject) -> None:
-    """`step` does not write into the views: the loop may use a batch again."""
+    """`step` does not write into the views: the loop may use a batch twice."""
     for bench in subject.working:
         batch, kept = bench.batch(), bench.batch()
         bench.step(bench.build(), batch)
@@ -78,7 +78,7 @@ def step_leaves_the_batch_as_it_is(subject: Subject) -> None:
 
 
 def step_reads_no_tensor_value(subject: Subject) -> None:
-    """`step` runs on fake tensors, with which memory is predicted before a run."""
+    """`step` runs on fake tensors, which predict the memory of a run."""
     for bench in subject.working:
         method, real = bench.build(), bench.batch()
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -95,7 +95,7 @@ def step_reads_no_tensor_value(subject: Subject) -> None:
 
 
 def a_step_takes_seconds(subject: Subject) -> None:
-    """A step of eight small images on a narrow network takes at most 5 s on a CPU: others test with it."""
+    """A step of eight small images on a narrow network takes at most 5 s on a CPU: it is used in tests."""
     for bench in subject.working:
         method, batch = bench.build(), bench.batch()
         begun = time.process_time()

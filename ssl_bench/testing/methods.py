@@ -1,4 +1,4 @@
-"""The checks of a method, in the order in which they help most: what everything else rests on comes first."""
+"""The checks of a method, the most fundamental ones first."""
 
 from ssl_bench.testing import (
     common,
@@ -17,7 +17,7 @@ CHECKS = (
     common.docstring_and_paper_present,
     common.settings_are_described,
     common.required_capabilities_exist,
-    method_hooks.functions_take_what_they_are_given,
+    common.functions_take_what_they_are_given,
     method_settings.it_can_be_built,
     common.settings_round_trip_through_json,
     method_settings.presets_are_valid,

@@ -1,4 +1,4 @@
-"""What a check can say: it passes in silence, fails with the way to fix it, or has nothing to look at."""
+"""Outcomes of a check: it passes, fails with advice on how to fix it, or is skipped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class CheckResult:
     name: str
     outcome: Outcome
     message: str = ""
-    """Empty for "ok"; what fails and how to fix it, the expected failure's reason, or why it was skipped."""
+    """Empty for "ok"; else what fails and how to fix it, the reason of an expected failure, or why it was skipped."""
 
 
 def require(holds: bool, message: str) -> None:
-    """Raises `CheckFailed` unless it holds."""
+    """Raises `CheckFailed` unless the condition holds."""
     if not holds:
         raise CheckFailed(message)

@@ -1,4 +1,4 @@
-"""What plugins are checked on: two narrow networks, a few images, and a small data set."""
+"""What plugins are checked on: two narrow networks, a few images, and a small dataset."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def situation(network: Network) -> Situation:
 
 
 def picture(seed: int, width: int = 40, height: int = 40) -> Image.Image:
-    """An RGB image with structure: smooth colours, a bright block and a little noise."""
+    """An RGB image with structure: smooth colors, a bright block and a little noise."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     image = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
@@ -93,12 +93,12 @@ def picture(seed: int, width: int = 40, height: int = 40) -> Image.Image:
     return Image.fromarray(image.clip(0, 255).astype(np.uint8))
 
 
-def batch_of(make_views: MakeViews, *, labelled: bool, images: int = BATCH, seed: int = 0) -> Batch:
+def batch_of(make_views: MakeViews, *, labeled: bool, images: int = BATCH, seed: int = 0) -> Batch:
     """A batch of views of `images` pictures, with labels only for a method that needs them."""
     views = [make_views(picture(100 + index), Random(f"{seed}-{index}")) for index in range(images)]
     stacked: tuple[Tensor, ...] = tuple(torch.stack(parts) for parts in zip(*views, strict=True))
     index = torch.arange(images)
-    return Batch(stacked, index, index % CLASSES if labelled else None)
+    return Batch(stacked, index, index % CLASSES if labeled else None)
 
 
 class Pictures:
@@ -120,7 +120,7 @@ class Pictures:
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-class Unlabelled:
+class Unlabeled:
     """The images of another split, without labels."""
 
     labels = None
@@ -153,7 +153,7 @@ class SmallData(Dataset):
         self.classes = ("red", "green", "blue")
         self.train, self.test = Pictures(96, 1, told=told), Pictures(48, 2, told=told)
         if not labeled:
-            self.classes, self.train, self.test = (), Unlabelled(self.train), None
+            self.classes, self.train, self.test = (), Unlabeled(self.train), None
 
     @property
     def fingerprint(self) -> str:

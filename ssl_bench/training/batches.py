@@ -1,4 +1,4 @@
-"""Which samples make a batch, and their views: functions of (seed, epoch, index), whatever the number of workers."""
+"""Which samples form a batch, and their views: functions of (seed, epoch, index), whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BatchViews = Callable[[Views, Random], Views]
 
 
 class EpochOrder(Sampler[list[Key]]):
-    """Batches of (epoch, index): each epoch a permutation from (seed, epoch), the incomplete last batch dropped."""
+    """Batches of (epoch, index): each epoch a permutation from (seed, epoch), without the incomplete last batch."""
 
     def __init__(self, images: int, batch_size: int, epochs: int, seed: int, first_step: int = 0) -> None:
         self.images, self.batch_size, self.epochs, self.seed, self.first_step = (
@@ -35,7 +35,7 @@ class EpochOrder(Sampler[list[Key]]):
         return self.steps_per_epoch * self.epochs - self.first_step
 
     def after(self, batches: int) -> EpochOrder:
-        """The order without its first `batches` ones."""
+        """The order without its first `batches` batches."""
         return EpochOrder(self.images, self.batch_size, self.epochs, self.seed, self.first_step + batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -57,7 +57,7 @@ class SinglePass(Sampler[list[Key]]):
         return -(-self.images // self.batch_size) - self.first_step
 
     def after(self, batches: int) -> SinglePass:
-        """The pass without its first `batches` ones."""
+        """The pass without its first `batches` batches."""
         return SinglePass(self.images, self.batch_size, self.seed, self.first_step + batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -98,13 +98,13 @@ class TrainingViews(TorchDataset[tuple[tuple[Tensor, ...], int, int]]):
         return tuple(views), index, int(self.split.labels[index])
 
     def __getitems__(self, batch: BatchKey) -> tuple[int, int, list[Any]]:
-        """(step, epoch, samples): what torch's DataLoader hands to `Collate`."""
+        """(step, epoch, samples), which torch's DataLoader passes to `Collate`."""
         step, keys = batch
         return step, keys[0][0], [self[key] for key in keys]
 
 
 class Collate:
-    """Samples to a batch, then the method's `batch_views`. At module level, so that spawned workers can unpickle it."""
+    """Stacks samples and applies `batch_views`. At module level, so that spawned workers can unpickle it."""
 
     def __init__(self, batch_views: BatchViews, seed: int) -> None:
         self.batch_views, self.seed = batch_views, seed
@@ -120,7 +120,7 @@ class Collate:
 
 
 def nothing_drawn(views: Views, rng: Random) -> Views:
-    """The views as they are: nothing is drawn over the batch."""
+    """The views unchanged: nothing is drawn over the batch."""
     return views
 
 
@@ -151,8 +151,8 @@ def batches(
 
     for images, index, labels in from_workers(make_loader, workers, note):
         moved = tuple(view.to(device, non_blocking=True) for view in images)
-        here = index.to(device, non_blocking=True)
-        yield Batch(moved, here, labels.to(device, non_blocking=True) if needs_labels else None)
+        moved_index = index.to(device, non_blocking=True)
+        yield Batch(moved, moved_index, labels.to(device, non_blocking=True) if needs_labels else None)
 
 
 def _stacked(samples: Sequence[Any]) -> Any:

@@ -1,12 +1,12 @@
-"""Checkpoints: what is saved, how, and what proves that it is whole.
+"""Checkpoints: what is saved, how, and how a damaged one is recognized.
 
 A checkpoint is a folder `step-00001480/` with the method's state, the optimizer's tensors (both safetensors, no
-pickle), `state.json` and a manifest of SHA-256 digests, because a flipped byte in a weights file loads silently with
-wrong values. It is written under another name and renamed when complete; the last two are kept, and a damaged one is
-answered with the one before. One made while a sign of a collapse was there ends in `-suspect` and never replaces the
-last good one.
+pickle), `state.json` and a manifest of SHA-256 digests, because a weights file with a flipped byte would load silently
+with wrong values. It is written under another name and renamed when complete. The last two are kept; if the newest is
+damaged, the one before is loaded. A checkpoint made during a sign of a collapse ends in `-suspect` and never replaces
+the last good one.
 
-safetensors holds contiguous tensors only. The optimizer's moments have the memory format of their parameters (channels
+safetensors stores contiguous tensors only. The optimizer's moments have the memory format of their parameters (channels
 last in a ResNet) and fused optimizers read them in that order, so their strides are kept in `state.json` and restored.
 """
 
@@ -31,7 +31,8 @@ from ssl_bench.records.state_file import DamagedFile, parse_strictly
 
 MANIFEST = "manifest.json"
 FILES = ("method.safetensors", "optimizer.safetensors", "state.json")
-KEPT, SUSPECT = 2, "-suspect"
+KEPT = 2
+SUSPECT = "-suspect"
 
 
 def save_checkpoint(
@@ -43,15 +44,18 @@ def save_checkpoint(
     *,
     suspect: bool = False,
 ) -> Path:
-    """Write `folder/step-XXXXXXXX` and drop all but the last two and the last good one; a whole checkpoint of this
-    step is kept as it is. Raises `UserError` when the disk is full; earlier checkpoints are untouched then."""
-    final = folder / f"step-{step:08d}{SUSPECT * suspect}"
+    """Write `folder/step-XXXXXXXX`, then delete all but the last two and the last good one.
+
+    An undamaged checkpoint of this step is kept as it is. Raises `UserError` when the disk is full; earlier checkpoints
+    are untouched then.
+    """
+    final = folder / f"step-{step:08d}{SUSPECT if suspect else ''}"
     part = folder / f".{final.name}.part"
     if final.is_dir() and not damage(final):
         return final
     try:
-        for cut in folder.glob(".*.part"):  # a process killed while it saved leaves one
-            shutil.rmtree(cut, ignore_errors=True)
+        for leftover in folder.glob(".*.part"):  # of a process that was killed while it saved
+            shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)
         tensors, plain = _flatten_optimizer(optimizer)
         save_file(_detached(method), part / "method.safetensors")
@@ -87,13 +91,13 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def last_good(folder: Path) -> Path | None:
-    """The newest checkpoint that was made while there was no sign of a collapse."""
+    """The newest checkpoint without a sign of a collapse."""
     return next((path for path in reversed(checkpoints(folder)) if not path.name.endswith(SUSPECT)), None)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     method: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -103,7 +107,7 @@ class Checkpoint:
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that verifies; None where none was ever completed, e.g. after a stop in the first save.
+    """The newest undamaged checkpoint; None if none was ever completed, e.g. after a stop during the first save.
 
     Raises `UserError` when all of them are damaged.
     """
@@ -126,7 +130,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; its library opens no path that is not UTF-8, so that one is read here."""
+    """The tensors of a safetensors file. Its library does not open paths that are not UTF-8: those are read here."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -135,7 +139,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint's folder; "" for a whole one."""
+    """What is wrong with a checkpoint's folder; "" if nothing is."""
     try:
         manifest = parse_strictly((path / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
@@ -167,7 +171,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], description: Mapping
 def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read weights, checked against `sha256` if given. Raises `UserError` for a missing or damaged file."""
     if not path.is_file():
-        raise UserError(f"{path} is not there: weights are not committed; run the recipe again or copy the file back")
+        raise UserError(f"{path} does not exist: weights are not committed; run the recipe again or copy the file back")
     if sha256 is not None and _digest(path) != sha256:
         raise DamagedFile(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
     return read_tensors(path)
@@ -187,7 +191,7 @@ def _sync_file(path: Path) -> None:
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, with shared storage copied: safetensors refuses tensors that overlap."""
+    """Contiguous CPU tensors; shared storage is copied, because safetensors refuses overlapping tensors."""
     result: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():

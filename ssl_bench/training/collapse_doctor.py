@@ -1,10 +1,11 @@
 """Whether a run is still learning: signs of a collapse while it trains, and what to change.
 
-A sign is a set of logged values that stay within a hair of what a collapse gives, at every single step. What still
-learns is noisy and leaves them again; so a sign counts only where it lasts, and only after the warm-up. The doctor
-itself logs two values of the judged network's features, whatever the method: their spread, a sign where it vanishes,
-and their effective rank, which is shown and not judged (a healthy network of few classes has a low one). The rest are
-the method's own (`Method.signs`). Looking moves no state and no random number: a run with it is bitwise one without.
+A sign is a set of logged values that stay within a small tolerance of those of a collapse at every step. A method that
+still learns is noisy and leaves them again, so a sign counts only if it lasts, and only after the warm-up. For every
+method the doctor logs two values of the evaluated network's features: their spread, which is a sign when it vanishes,
+and their effective rank, which is only shown (a healthy network has a low one where there are few classes). All other
+signs are the method's own (`Method.signs`). Probing changes no state and draws no random number: the run stays bitwise
+the same.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from ssl_bench.blocks.collapse_signs import entropy, spread
 from ssl_bench.method import Method, Sign, evaluated_network
 
 PROBED_IMAGES = 64
-"""At most so many images of a batch are looked at; a probe then costs about a tenth of a step."""
+"""Images of a batch that a probe uses at most; it then costs about a tenth of a step."""
 LEAST_IMAGES = 2
 """One image has no spread."""
 PATIENCE_STEPS = (50, 1000)
 """A sign must last for a twentieth of the run, between these bounds."""
 PROBES_WITHIN_PATIENCE = 3
-"""A sign in the features is seen so often before it ends a run; looking costs 1 % of the time of a short run."""
+"""Number of probes that show a sign in the features before it ends a run; they take 1 % of the time of a short run."""
 LEAST_STEPS_FROM_START = 500
-"""A sign that was there from the first step on must last for half of the run, and for so many steps at least."""
+"""A sign that is present from the first step on must last for half of the run, and for at least so many steps."""
 FEATURES_ALIKE = Sign(
     {"feature_spread": (0.0, 1e-3)},
-    "the judged network gives the same features for every image",
+    "the evaluated network gives the same features for every image",
     "a lower rate (--set optimizer.base_lr=...), or what the method has against collapse (sslbench run METHOD --help)",
 )
 DIVERGED = (
@@ -42,7 +43,7 @@ DIVERGED = (
 
 
 class RunFailed(Exception):
-    """The run cannot go on: its loss or its weights are not finite ("failed"), or a sign has lasted ("collapsed")."""
+    """The run ends: its loss or its weights are not finite ("failed"), or a sign has lasted ("collapsed")."""
 
     def __init__(self, message: str, status: Literal["failed", "collapsed"] = "failed") -> None:
         super().__init__(message)
@@ -52,7 +53,7 @@ class RunFailed(Exception):
 def effective_rank(features: Tensor) -> Tensor:
     """(batch, dim) -> (): exp of the entropy of the singular values over their sum, between 1 and min(batch, dim).
 
-    RankMe (Garrido et al. 2023, arXiv 2210.02885, equations 1 and 2; its epsilon is left out, 0 log 0 being 0 here).
+    RankMe (Garrido et al. 2023, arXiv 2210.02885, equations 1 and 2; without its epsilon, since 0 log 0 is 0 here).
     """
     values = torch.linalg.svdvals(features)
     shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
@@ -60,83 +61,83 @@ def effective_rank(features: Tensor) -> Tensor:
 
 
 def probe(backbone: Backbone, images: Tensor, step: int) -> dict[str, float]:
-    """The two values of the features of (batch, 3, height, width), in eval mode and fp32; every mode is put back.
+    """Spread and effective rank of features of (batch, 3, height, width), in eval mode and fp32; modes are restored.
 
     Raises `RunFailed` for features that are not finite.
     """
     with eval_mode(backbone), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         features = backbone(images[:PROBED_IMAGES]).cpu().double()
     if not bool(torch.isfinite(features).all()):
-        raise RunFailed(f"the features of the judged network are not finite after step {step}. {DIVERGED}")
+        raise RunFailed(f"the features of the evaluated network are not finite after step {step}. {DIVERGED}")
     return {"feature_spread": float(spread(features)), "effective_rank": float(effective_rank(features))}
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """When to look, and how long a sign must last before the run ends as collapsed."""
+    """When to probe, and how long a sign must last before the run ends as collapsed."""
 
     signs: Sequence[Sign]
     first_step: int
-    """Nothing is judged before; at the start losses near ln K are healthy."""
+    """No sign counts before it: at the start losses near ln K are healthy."""
     patience: int
-    """Steps in a row for which a sign must be there."""
+    """Consecutive steps for which a sign must be present."""
     patience_from_start: int
-    """The same for a sign that was there from the first step on: what has not learned yet may still learn."""
+    """The same for a sign that is present from the first step on: the method may still begin to learn."""
 
     @classmethod
     def of(cls, method: Method, batch_size: int, total_steps: int, warmup_steps: int) -> Doctor:
-        """The doctor of a run: judges after the warm-up and as many steps more as it then waits."""
+        """The doctor of a run. Signs count from `patience` steps after the warm-up on."""
         least, most = PATIENCE_STEPS
         patience = min(most, max(least, total_steps // 20))
         from_start = max(LEAST_STEPS_FROM_START, total_steps // 2)
         return cls((*method.signs(batch_size), FEATURES_ALIKE), warmup_steps + patience, patience, from_start)
 
     def probes_at(self, step: int) -> bool:
-        """Whether the features are looked at after `step` steps."""
+        """Whether the features are probed after `step` steps."""
         return step == 1 or step % max(1, self.patience // PROBES_WITHIN_PATIENCE) == 0
 
     def probe(self, method: Method, images: Tensor, step: int) -> dict[str, float]:
-        """What is logged of the features; nothing for views that are no images and for a batch of one."""
+        """The values logged about the features; none for views that are not images and for a batch of one."""
         if images.ndim != 4 or len(images) < LEAST_IMAGES:
             return {}
         return probe(evaluated_network(method), images, step)
 
     def suspects(self, step: int, lasting: Mapping[str, int]) -> bool:
-        """Whether there is a sign after `step` steps, of those counted in `lasting`."""
+        """Whether a sign, counted in `lasting`, is present after `step` steps."""
         return step > self.first_step and bool(lasting)
 
     def look(self, step: int, values: Mapping[str, float], lasting: dict[str, int]) -> str:
-        """Count for how many steps each sign has been there, in `lasting` by its cause; returns a warning, or "".
+        """Count in `lasting`, by its cause, for how many steps each sign has been present; returns a warning, or "".
 
-        `values` are what was logged last after `step` steps. Raises `RunFailed` when a sign has lasted.
+        `values` were logged last, after `step` steps. Raises `RunFailed` when a sign has lasted too long.
         """
-        here = [sign for sign in self.signs if is_there(sign, values)]
-        counts = {sign.cause: lasting.get(sign.cause, 0) + 1 for sign in here}
+        present = [sign for sign in self.signs if is_present(sign, values)]
+        counts = {sign.cause: lasting.get(sign.cause, 0) + 1 for sign in present}
         lasting.clear()
         lasting.update(counts)
         left = min((self._left(step, count) for count in counts.values()), default=self.patience)
         words = "; ".join(
             f"{_shown(sign, values)} for {counts[sign.cause]} steps: {sign.cause}. To change: {sign.change}"
-            for sign in here
+            for sign in present
         )
         if left <= 0:
             raise RunFailed(f"signs of a collapse up to step {step}: {words}.", "collapsed")
         return f"signs of a collapse: {words}. The run ends in {left} steps" if left == self.patience // 2 else ""
 
     def _left(self, step: int, count: int) -> int:
-        """Steps until a sign that has been there for `count` steps ends the run."""
+        """Steps until a sign that has been present for `count` steps ends the run."""
         patience = self.patience if count < step else self.patience_from_start
         return patience - max(0, min(count, step - self.first_step))
 
 
 def refuse_nan(method: Method, step: int) -> None:
-    """Raises `RunFailed` where a weight or a buffer holds NaN, so that no checkpoint is made of it."""
+    """Raises `RunFailed` if a weight or a buffer contains NaN, so that it never enters a checkpoint."""
     for name, tensor in method.state_dict().items():
         if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
-            raise RunFailed(f"{name} holds NaN after step {step}, though the loss was finite. {DIVERGED}")
+            raise RunFailed(f"{name} contains NaN after step {step}, though the loss was finite. {DIVERGED}")
 
 
-def is_there(sign: Sign, values: Mapping[str, float]) -> bool:
+def is_present(sign: Sign, values: Mapping[str, float]) -> bool:
     """Whether every value of the sign is logged and within its tolerance."""
     return all(
         name in values and abs(values[name] - value) <= tolerance for name, (value, tolerance) in sign.near.items()

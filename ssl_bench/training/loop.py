@@ -1,4 +1,4 @@
-"""The one training loop. No method has its own.
+"""The training loop, shared by all methods.
 
 Order and augmentation are functions of (seed, epoch, index) and the global random state is set from (seed, step)
 before every step, so a run that stops and resumes is bitwise the uninterrupted one, whatever the worker count.
@@ -31,7 +31,7 @@ from ssl_bench.training.metrics_log import MetricsLog
 
 
 class Stopped(Exception):
-    """The user or the machine asked the run to stop; everything up to `step` is saved in `checkpoint`."""
+    """The user or the system asked the run to stop; everything up to `step` is saved in `checkpoint`."""
 
     def __init__(self, step: int, total_steps: int, checkpoint: Path | None) -> None:
         super().__init__(f"stopped at step {step} of {total_steps}")
@@ -40,7 +40,7 @@ class Stopped(Exception):
 
 @dataclass
 class TrainingState:
-    """What a resumed run needs beside the tensors."""
+    """What a resumed run needs besides the tensors."""
 
     step: int = 0
     seconds: float = 0.0
@@ -49,16 +49,16 @@ class TrainingState:
     """Sums of the logged values over the current epoch."""
     counted: int = 0
     final_logs: dict[str, float] = field(default_factory=dict)
-    """Means over the last complete epoch, and the features' last values."""
+    """Means over the last complete epoch, and the last probe of the features."""
     probed: dict[str, float] = field(default_factory=dict)
-    """What the doctor saw of the features when it last looked."""
+    """The doctor's last probe of the features."""
     lasting: dict[str, int] = field(default_factory=dict)
-    """Signs of a collapse that are there now, by their cause, and for how many steps."""
+    """Signs of a collapse that are present now, by their cause: for how many steps."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the progress display is told after every step."""
+    """The progress display's input after every step."""
 
     step: int
     total_steps: int
@@ -68,10 +68,10 @@ class StepReport:
     images_per_second: float
     seconds_left: float
     warning: str = ""
-    """What the doctor has to say, once, of a sign that begins to last, or what happened to the worker processes."""
+    """Logged once: the doctor's warning of a sign that lasts, or a problem of the worker processes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything the loop needs to know; decided before it starts."""
 
@@ -135,15 +135,21 @@ def train(
     report: Callable[[StepReport], None] = lambda _: None,
     after_step: Callable[[int], None] = lambda _: None,
 ) -> TrainingState:
-    """Train from `state.step` to the end of the plan, whose last step is saved too.
+    """Train from `state.step` to the end of the plan; the last step is saved as well.
 
-    `after_step` is told the number of steps done, before a checkpoint of that step; its time is not the training's.
-    Raises `Stopped` after a signal, with all saved; `RunFailed` when the loss is not finite or the run collapses, with
-    the last good checkpoint kept; and, after saving, what went wrong between two steps (an image, a worker process).
+    `after_step` gets the number of steps done, before a checkpoint of that step; its time does not count as training.
+    Raises `Stopped` after a signal, with everything saved; `RunFailed` when the loss is not finite or the run
+    collapses, with the last good checkpoint kept; and, after saving, any error between two steps (an image that cannot
+    be read, a worker process that died).
     """
     checkpoints = plan.run_dir / "checkpoints"
     if state.step == 0 and plan.total_steps:
-        prepare(method, plan.single_pass(method, make_views), plan)
+        try:
+            prepare(method, plan.single_pass(method, make_views), plan)
+        except UserError as error:  # what it moved is gone with the process: a resumed run prepares from the start
+            raise UserError(
+                f"{error}. Nothing is trained yet. When the cause is gone, resume with: {resume_command(plan.run_dir)}"
+            ) from error
     warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
     last_saved = begun = time.monotonic()
@@ -198,7 +204,7 @@ def train(
                         save()
                     except UserError as full:
                         last_saved = time.monotonic()
-                        notes.append(f"{full} Training goes on and is saved when there is room")
+                        notes.append(f"{full} Training continues and is saved when there is room")
             if saved_step < state.step:
                 save()
         except RunFailed as failure:
@@ -209,7 +215,7 @@ def train(
             raise
         except Exception as error:  # an image that cannot be read, a full disk, a worker that died
             if step_is_whole and saved_step < state.step:
-                with suppress(UserError):  # a full disk: the checkpoint before stands
+                with suppress(UserError):  # a full disk: the previous checkpoint stays
                     save()
             if not isinstance(error, UserError) or not saved_step:
                 raise
@@ -221,7 +227,7 @@ def train(
 
 
 def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> TrainingState:
-    """Put method and optimizer into the checkpoint's state, bit for bit and in the same memory formats.
+    """Restore method and optimizer from a checkpoint, bit for bit and in the same memory formats.
 
     Raises `UserError` for a checkpoint of another network or of another version of sslbench.
     """
@@ -231,17 +237,17 @@ def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkp
         state = TrainingState(**checkpoint.state)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"the checkpoint does not fit this run ({str(error).splitlines()[0]}): it is of another run or of another "
-            "version of sslbench or of the method's plugin. Start the run again with --restart."
+            f"the checkpoint does not fit this run ({str(error).splitlines()[0]}): it is from another run or "
+            "from another version of sslbench or of the method's plugin. Start the run again with --restart."
         ) from None
     state.resumed += 1
     return state
 
 
 def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:
-    """The method's `prepare`, at the plan's precision and without gradient.
+    """Call the method's `prepare` at the plan's precision and without gradient.
 
-    Raises `UserError` for whatever it raises, in one message.
+    Raises `UserError` for any error in it, in one message.
     """
     torch.manual_seed(Random(f"prepare-{plan.seed}").getrandbits(63))
     with in_one_message(f"prepare() of {type(method).__name__} fails"), torch.no_grad(), autocast(plan):

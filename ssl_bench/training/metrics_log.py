@@ -1,4 +1,4 @@
-"""What training logs: one line of JSON a step, and TensorBoard's event file where TensorBoard is installed."""
+"""The training log: one line of JSON a step, and TensorBoard's event file if TensorBoard is installed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ssl_bench.files import write_atomically
 
 
 class MetricsLog:
-    """`metrics.jsonl`, one line a step, and TensorBoard's event file where TensorBoard is installed.
+    """`metrics.jsonl`, one line a step, and TensorBoard's event file if TensorBoard is installed.
 
-    Values are written as they are, a value that is not finite as "NaN" or "Infinity". Opened at step n it drops the
-    lines from n on, which a stopped run may have written after its last checkpoint, and lines that cannot be read;
-    `repaired` says so.
+    Values that are not finite are written as "NaN" or "Infinity". Opened at step n, it drops the lines from step n on,
+    which a stopped run may have written after its last checkpoint, and lines that cannot be read; `repaired` is then
+    a message about them.
     """
 
     def __init__(self, run_dir: Path, first_step: int) -> None:
@@ -49,7 +49,7 @@ class MetricsLog:
         self._on_board(lambda board: board.close())
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Append one step's values. What a full disk does not take is kept and tried again with the next step."""
+        """Append one step's values. What does not fit on a full disk is kept and written with the next step."""
         plain = {name: value if math.isfinite(value) else _word(value) for name, value in values.items()}
         self._unwritten += json.dumps(plain).encode() + b"\n"
         with suppress(OSError):
@@ -59,7 +59,7 @@ class MetricsLog:
                 self._on_board(lambda board, name=name, value=value: board.add_scalar(name, value, int(values["step"])))
 
     def flush(self) -> None:
-        """Hand everything to the disk, before a checkpoint that counts on it. Raises `UserError` where it is full."""
+        """Write everything to disk, before a checkpoint that relies on it. Raises `UserError` if it is full."""
         try:
             self._hand_over()
         except OSError as error:
@@ -70,7 +70,7 @@ class MetricsLog:
             self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
 
     def _on_board(self, act: Any) -> None:
-        """TensorBoard is a convenience: a full disk there ends no training."""
+        """TensorBoard is a convenience: a full disk must not end the training."""
         if self._board is None:
             return
         try:

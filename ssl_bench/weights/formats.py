@@ -74,12 +74,12 @@ FORMATS = (
     ),
     Format(
         "DeepCluster v2", (r"(^|\.)projection_head\.", r"(^|\.)prototypes\.prototypes\d"), (("network", ""),),
-        "deepclusterv2", _SWAV,
+        "deepcluster_v2", _SWAV,
     ),
     Format("SwAV", (r"(^|\.)projection_head\.", r"(^|\.)prototypes\.weight"), (("network", ""),), "swav", _SWAV),
     Format(
         "Barlow Twins", (r"(^|\.)backbone\.", r"(^|\.)projector\.", r"(^|\.)bn\.running_mean"),
-        (("backbone", r"backbone\."),), "barlowtwins",
+        (("backbone", r"backbone\."),), "barlow_twins",
         "https://github.com/facebookresearch/barlowtwins/blob/8e8d284/main.py",
     ),
     Format(

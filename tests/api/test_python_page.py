@@ -46,7 +46,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run of a second on eight images, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
     data = write_image_folder(tmp_path / "tints", train=4, test=2, px=16)
-    settings = {"backbone.width": 0.125, "evaluators.knn.neighbours": (1,), "evaluators.knn.reported": 1}
+    settings = {"backbone.width": 0.125, "evaluators.knn.neighbors": (1,), "evaluators.knn.reported": 1}
     return {
         "arch": "resnet18", "data": data, "epochs": 2, "batch_size": 4, "with_": "knn",
         "settings": {**settings, "training.precision": "fp32"},
@@ -57,7 +57,7 @@ def test_the_function_and_the_command_make_the_same_run(options: dict[str, Any],
     record = ssl_bench.run("simclr", **options)
     with pytest.raises(UserError, match="is finished"):
         ssl_bench.run("simclr", **options)
-    words = ["--set", "backbone.width=0.125", "--set", "evaluators.knn.neighbours=[1]"]
+    words = ["--set", "backbone.width=0.125", "--set", "evaluators.knn.neighbors=[1]"]
     words += ["--set", "evaluators.knn.reported=1", "--set", "training.precision=fp32"]
     arguments = ["--arch", "resnet18", "--data", str(options["data"]), "--epochs", "2", "--batch-size", "4"]
     status, _, err = sslbench("run", "simclr", *arguments, *words, "--with", "knn", "--run-id", "typed")

@@ -73,20 +73,20 @@ def test_a_picture_here_for_an_image_from_elsewhere(attention: Command, tmp_path
 
 
 def test_any_kind_of_image(attention: Command, tmp_path: Path) -> None:
-    noise(tmp_path / "grey.png", mode="L")
+    noise(tmp_path / "gray.png", mode="L")
     noise(tmp_path / "cut.png", mode="RGBA")
     noise(tmp_path / "panorama.png", width=900, height=30)
     noise(tmp_path / "tall.png", width=10, height=80)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     noise(tmp_path / "turned.jpg", width=80, height=40, exif=exif.tobytes())
-    names = ["grey.png", "cut.png", "panorama.png", "tall.png", "turned.jpg"]
+    names = ["gray.png", "cut.png", "panorama.png", "tall.png", "turned.jpg"]
     status, out, err = attention(*names)
     assert (status, err) == (0, "")
     assert len(out.splitlines()) == 5
     noise(tmp_path / "upright.png", width=40, height=80)
     attention("upright.png")
-    heights = [Image.open(tmp_path / f"{name}-attention.png").height for name in ("turned", "upright", "grey")]
+    heights = [Image.open(tmp_path / f"{name}-attention.png").height for name in ("turned", "upright", "gray")]
     assert heights[0] == heights[1] != heights[2]
 
 
@@ -165,7 +165,7 @@ def test_the_network_before_its_first_step(attention: Command, tmp_path: Path, r
 
 
 def test_the_untrained_network_is_the_one_that_was_judged(results: Path) -> None:
-    """Its k-NN accuracy of nearest neighbours on the run's images is the recorded one, recomputed from scratch."""
+    """Its k-NN accuracy of nearest neighbors on the run's images is the recorded one, recomputed from scratch."""
     from ssl_bench.datasets.opening import open_dataset
     from ssl_bench.evaluation.features import FeatureStore
     from ssl_bench.recipes.resolve import dataset_loaders

@@ -189,10 +189,10 @@ def test_check_of_registered_names(sslbench: Command, tmp_path: Path, monkeypatc
         ("check dino --kind metod", "Did you mean 'method'"),
         ("check dino --kind backbone", "no backbone is called 'dino'"),
         ("check cifar10", "add --data PATH"),
-        ("check knn --data .", "--data is for data sets"),
+        ("check knn --data .", "--data is for datasets"),
         ("check nowhere.py:X", "nowhere.py is not there"),
-        ("check broken.py", "broken cannot be imported: RuntimeError: no licence"),
-        ("check broken", "broken cannot be imported: RuntimeError: no licence"),
+        ("check broken.py", "broken cannot be imported: RuntimeError: no license"),
+        ("check broken", "broken cannot be imported: RuntimeError: no license"),
         ("check empty", "empty has 0 plugin classes"),
         ("check empty:Nothing", "no class of empty is called 'Nothing'"),
         ("check empty:Stranger", "is no plugin"),
@@ -201,7 +201,7 @@ def test_check_of_registered_names(sslbench: Command, tmp_path: Path, monkeypatc
     ],
 )
 def test_a_mistake_is_one_clear_message(sslbench: Command, tmp_path: Path, arguments: str, words: str) -> None:
-    (tmp_path / "broken.py").write_text("raise RuntimeError('no licence')")
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no license')")
     (tmp_path / "empty.py").write_text("class Stranger: pass")
     status, out, err = sslbench(*arguments.split())
     assert status == 2, out

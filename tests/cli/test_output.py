@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ssl_bench import registry
 from ssl_bench.cli.encodings import HANDLER
 from ssl_bench.cli.main import main
 from ssl_bench.cli.result import show_result
-from ssl_bench.cli.width import fold
 from ssl_bench.records.record import RunRecord, read_record, write_record
 from tests.conftest import Command
 from tests.davis_files import moving_square, write_davis
@@ -146,15 +147,22 @@ def test_a_mistake_leaves_stdout_empty(sslbench: Command, words: tuple[str, ...]
 # terminals
 
 
-@pytest.mark.parametrize("width", [40, 80, 120])
-def test_a_folded_line_fits_and_loses_no_word(width: int) -> None:
-    line = f"  protocol   {'evaluated on images of 224 px, ' * 9}{'x' * 200}"
-    folded = fold(line, width, 13).splitlines()
-    assert " ".join(folded).split() == line.split()
-    assert folded[0].startswith("  protocol   evaluated")
-    assert all(len(part) <= width for part in folded if "xxx" not in part)
-    assert all(part.startswith(" " * 13) and part[13] != " " for part in folded[1:])
-    assert fold("  short", width, 13) == "  short"
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_show_on_a_terminal_fits_and_loses_no_word(
+    sslbench: Command, results: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    shown = ("show", "dino-deit_s16-shapes-s0", "--results", results)
+    plain = sslbench(*shown)[1]
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    monkeypatch.setattr("ssl_bench.cli.show.terminal", lambda: console)
+    assert sslbench(*shown)[0] == 0
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    squeezed = "".join(text.split())
+    assert [word for word in plain.split() if word.rstrip(",") not in squeezed and word != "="] == []
+    assert [line.split() for line in text.splitlines() if "* top1_k20" in line] == [
+        ["*", "top1_k20", "%", "30.00", "40.12", "1,000"],
+    ]  # fmt: skip
 
 
 def test_a_protocol_stands_once_below_the_numbers_that_share_it(sslbench: Command, results: Path) -> None:

@@ -143,7 +143,7 @@ def test_folders_that_hold_no_result(score: Command, davis: Path, tmp_path: Path
     assert "Did you mean 'bal'?" in err
 
 
-def _colour(masks: Path) -> None:
+def _color(masks: Path) -> None:
     Image.new("RGB", SIZE[::-1]).save(masks / "ball/00002.png")
 
 
@@ -185,7 +185,7 @@ def _no_png(masks: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_colour, ("ball/00002.png is RGB", "indexed PNG")),
+        (_color, ("ball/00002.png is RGB", "indexed PNG")),
         (_transposed, ("ball/00002.png is 40 x 60", "60 x 40", "transposed")),
         (_resized, ("ball/00002.png is 854 x 480", "60 x 40")),
         (_second_object, ("ball/00002.png holds the value 2", "ball has 1 object:", "Annotations/480p/ball/00000.png")),

@@ -1,4 +1,4 @@
-"""One bad file in any data set that is read from disk: the message names it, and nothing is left out in silence."""
+"""One bad file in any dataset that is read from disk: the message names it, and nothing is left out in silence."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, restore, train
-from tests.toy import write_image_folder
+from ssl_bench.training.loop import StepReport, Stopped, TrainingState, restore, train
+from tests.toy import make_plan, write_image_folder
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "deit_ti16": {"backbone.depth": 1, "backbone.dim": 32, "backbone.heads": 2, "backbone.patch_px": 8},
@@ -40,9 +40,9 @@ def parts(resolved: Resolved, run_dir: Path, dtype: torch.dtype | None) -> Any:
     method, settings = build_method(resolved), OptimizerSettings(**resolved.recipe.optimizer)
     training = resolved.recipe.training
     run_dir.mkdir(exist_ok=True)
-    plan = Plan(
-        resolved.dataset.train, training.batch_size, training.epochs, training.seed, settings, torch.device("cpu"),
-        dtype, 0, run_dir, 1e9,
+    plan = make_plan(
+        resolved.dataset.train, run_dir, settings,
+        batch_size=training.batch_size, epochs=training.epochs, seed=training.seed, autocast_dtype=dtype,
     )  # fmt: skip
     optimizer = build_optimizer(settings, method.parameter_groups())
     return method, method.make_views(resolved.method_config), optimizer, plan

@@ -186,7 +186,7 @@ def _other_frame(davis: Path) -> None:
     Image.new("RGB", (30, 20)).save(davis / "JPEGImages/480p/box/00002.jpg")
 
 
-def _colour(davis: Path) -> None:
+def _color(davis: Path) -> None:
     Image.new("RGB", (60, 40)).save(davis / "Annotations/480p/box/00002.png")
 
 
@@ -255,7 +255,7 @@ def _first_mask_of_2016(davis: Path) -> None:
         (_transposed, ("box/00002.png is 40 x 60", "box/00000.jpg is 60 x 40", "transposed")),
         (_smaller, ("box/00002.png is 30 x 20", "60 x 40")),
         (_other_frame, ("box/00002.jpg is 30 x 20", "60 x 40")),
-        (_colour, ("Annotations/480p/box/00002.png is RGB", "indexed PNG")),
+        (_color, ("Annotations/480p/box/00002.png is RGB", "indexed PNG")),
         (_sixteen_bits, ("box/00002.png has 16 bits", "at most 254")),
         (_truncated, ("cannot read the mask", "box/00002.png")),
         (_zero_bytes, ("box/00002.png", "empty (0 bytes)")),

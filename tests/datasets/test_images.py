@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_bench.datasets.checking import check_dataset, require_readable
 from ssl_bench.datasets.image_folder import ImageFolder
-from ssl_bench.datasets.images import UnlabelledImages
+from ssl_bench.datasets.images import UnlabeledImages
 from ssl_bench.errors import UserError
 from ssl_bench.testing import run_checks
 from tests.toy import write_image_folder
@@ -29,11 +29,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def opened(path: Path, **settings: object) -> UnlabelledImages:
-    return UnlabelledImages(UnlabelledImages.Config(**settings), path)
+def opened(path: Path, **settings: object) -> UnlabeledImages:
+    return UnlabeledImages(UnlabeledImages.Config(**settings), path)
 
 
-def names(data: UnlabelledImages) -> list[str]:
+def names(data: UnlabeledImages) -> list[str]:
     assert data.path is not None
     return [data.train.path(index).relative_to(data.path).as_posix() for index in range(len(data.train))]
 
@@ -108,15 +108,15 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         opened(tmp_path / "a/notes.txt")
 
 
-def test_recognised_are_folders_with_an_image_anywhere(folder: Path, tmp_path: Path) -> None:
-    assert UnlabelledImages.recognises(folder)
+def test_recognized_are_folders_with_an_image_anywhere(folder: Path, tmp_path: Path) -> None:
+    assert UnlabeledImages.recognizes(folder)
     (tmp_path / "only/.hidden").mkdir(parents=True)
     shutil.copy(folder / "b.png", tmp_path / "only/.hidden")
     os.symlink(tmp_path / "only", tmp_path / "only/loop")
-    assert not UnlabelledImages.recognises(tmp_path / "only")
-    assert not UnlabelledImages.recognises(folder / "b.png")
+    assert not UnlabeledImages.recognizes(tmp_path / "only")
+    assert not UnlabeledImages.recognizes(folder / "b.png")
 
 
 def test_the_contract_holds(folder: Path) -> None:
-    outcomes = {one.name: one.outcome for one in run_checks("dataset", UnlabelledImages, path=folder)}
+    outcomes = {one.name: one.outcome for one in run_checks("dataset", UnlabeledImages, path=folder)}
     assert {name for name, outcome in outcomes.items() if outcome != "ok"} == {"train and test share no image"}

@@ -1,4 +1,4 @@
-"""Data sets in the layouts of their authors, made here in miniature: file names, lists and archives as released."""
+"""Datasets in the layouts of their authors, made here in miniature: file names, lists and archives as released."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_tiny_imagenet_fingerprint_covers_the_answers(tiny: Path) -> None:
 
 
 def test_tiny_imagenet_is_told_from_an_image_folder(tiny: Path) -> None:
-    assert TinyImageNet.recognises(tiny)
-    assert not ImageNet.recognises(tiny)
+    assert TinyImageNet.recognizes(tiny)
+    assert not ImageNet.recognizes(tiny)
     os.rename(tiny / "val/images", tiny / "val" / WNIDS[0])
-    assert not TinyImageNet.recognises(tiny)
+    assert not TinyImageNet.recognizes(tiny)
     with pytest.raises(UserError, match=r"tiny-imagenet-200/ is not one\. Expected Tiny-ImageNet: FOLDER/train/WNID"):
         TinyImageNet(TinyImageNet.Config(), tiny)
 
@@ -131,7 +131,7 @@ def imagenet(tmp_path: Path) -> Path:
 
 
 def test_imagenet_with_the_development_kit(imagenet: Path) -> None:
-    assert ImageNet.recognises(imagenet)
+    assert ImageNet.recognizes(imagenet)
     dataset = ImageNet(ImageNet.Config(), imagenet)
     assert (dataset.classes, list(dataset.test.labels)) == (WNIDS, EXPECTED)
     assert [dataset.test.image(index).getpixel((0, 0))[0] for index in range(4)] == [10, 20, 30, 40]
@@ -158,7 +158,7 @@ def test_imagenet_from_kaggle(tmp_path: Path) -> None:
     ]
     (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(reversed(lines)))
     for path in (root, root / "ILSVRC/Data/CLS-LOC"):
-        assert ImageNet.recognises(path)
+        assert ImageNet.recognizes(path)
         assert list(ImageNet(ImageNet.Config(), path).test.labels) == EXPECTED
     (root / "LOC_val_solution.csv").write_text("image,answer\nx,y\n")
     with pytest.raises(UserError, match="has a line without ImageId or PredictionString"):
@@ -170,7 +170,7 @@ def test_imagenet_sorted_into_folders_is_an_image_folder(imagenet: Path) -> None
         name = f"ILSVRC2012_val_{index:08d}.JPEG"
         (imagenet / "val" / WNIDS[label]).mkdir(exist_ok=True)
         os.rename(imagenet / "val" / name, imagenet / "val" / WNIDS[label] / name)
-    assert not ImageNet.recognises(imagenet)
+    assert not ImageNet.recognizes(imagenet)
     assert sorted(ImageFolder(ImageFolder.Config(), imagenet).test.labels) == sorted(EXPECTED)
 
 
@@ -235,7 +235,7 @@ def make_cifar(root: Path, kind: type[CIFAR10]) -> type[CIFAR10]:
 def test_cifar(tmp_path: Path, kind: type[CIFAR10], batches: int, name: str) -> None:
     small: Any = make_cifar(tmp_path, kind)
     for path in (tmp_path, tmp_path / kind.folder):
-        assert kind.recognises(path)
+        assert kind.recognizes(path)
         dataset = small(CIFARConfig(), path)
     assert (len(dataset.train), len(dataset.test), dataset.image_px, dataset.name) == (4 * batches, 4, 32, name)
     assert list(dataset.train.labels) == [0, 1, 1, 2] * batches
@@ -277,7 +277,7 @@ def test_cifar_files_that_are_not_the_published_ones_are_not_opened(tmp_path: Pa
 
 
 def test_cifar_missing(tmp_path: Path) -> None:
-    assert not CIFAR10.recognises(tmp_path)
+    assert not CIFAR10.recognizes(tmp_path)
     with pytest.raises(
         UserError, match=r"cifar100 needs its unpacked folder \(--data PATH\); .* has no cifar-100-python/"
     ):

@@ -16,7 +16,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.cifar import CIFAR10
 from ssl_bench.datasets.image_folder import ImageFolder
 from ssl_bench.datasets.imagenet import ImageNet
-from ssl_bench.datasets.images import UnlabelledImages
+from ssl_bench.datasets.images import UnlabeledImages
 from ssl_bench.datasets.npz import Npz
 from ssl_bench.datasets.opening import find_dataset, open_dataset
 from ssl_bench.datasets.tiny_imagenet import TinyImageNet
@@ -45,7 +45,7 @@ def broken() -> type[Dataset]:
 KNOWN: dict[str, Callable[[], type[Dataset]]] = {
     "shapes": lambda: Made,
     "image-folder": lambda: ImageFolder,
-    "images": lambda: UnlabelledImages,
+    "images": lambda: UnlabeledImages,
     "cifar10": lambda: CIFAR10,
     "npz": lambda: Npz,
     "imagenet": lambda: ImageNet,
@@ -85,9 +85,7 @@ def test_a_folder(here: Path, text: str) -> None:
 
 def test_settings_reach_the_data_set(here: Path) -> None:
     assert open_dataset("birds", KNOWN, {"image_px": 40}).image_px == 40
-    with pytest.raises(
-        UserError, match=r"'data\.imge_px' is not a setting of the data set image-folder\. Did you mean"
-    ):
+    with pytest.raises(UserError, match=r"'data\.imge_px' is not a setting of the dataset image-folder\. Did you mean"):
         open_dataset("birds", KNOWN, {"imge_px": 40})
     with pytest.raises(UserError, match=r"'data\.train_fraction' = 2: .*less than or equal to 1"):
         open_dataset("birds", KNOWN, {"train_fraction": 2})
@@ -109,7 +107,7 @@ def test_a_name_that_needs_a_folder(here: Path) -> None:
 
 def test_a_word_that_is_neither(here: Path) -> None:
     words = refused("shaps")
-    assert words.startswith("no data set is called 'shaps'. Did you mean 'shapes'? Known: broken, cifar10,")
+    assert words.startswith("no dataset is called 'shaps'. Did you mean 'shapes'? Known: broken, cifar10,")
     assert "or a folder or file; there is none of that name here" in words
 
 
@@ -126,13 +124,13 @@ def test_a_path_that_is_missing(here: Path) -> None:
 def test_not_a_folder(here: Path) -> None:
     Path("birds.zip").write_bytes(b"PK")
     assert refused("birds.zip").startswith("birds.zip is a file, not a folder. Unpack it and give the folder.\n")
-    assert "Give the folder that the data set lies in" in refused("birds/train/owl/a.png")
+    assert "Give the folder that the dataset lies in" in refused("birds/train/owl/a.png")
     os.symlink("gone", "link")
     assert refused("./link") == "link is a link to gone, which is not there. Fix the link."
     os.symlink("loop", "loop")
     assert "loop is a link to loop" in refused("./loop")
     assert "nothing is downloaded here" in refused("https://example.org/birds")
-    assert "no data set was given" in refused(" ")
+    assert "no dataset was given" in refused(" ")
 
 
 def test_only_train(here: Path) -> None:
@@ -208,7 +206,7 @@ def test_two_that_fit(here: Path) -> None:
         """Takes every folder."""
 
         @classmethod
-        def recognises(cls, path: Path) -> bool:
+        def recognizes(cls, path: Path) -> bool:
             return True
 
     known = {**KNOWN, "greedy": lambda: Greedy}
@@ -218,12 +216,24 @@ def test_two_that_fit(here: Path) -> None:
     assert find_dataset("image-folder:birds", known).kind is ImageFolder
 
 
-def test_an_outsiders_recognises_that_stumbles(here: Path) -> None:
+def test_a_third_party_recognizes_that_raises(here: Path) -> None:
     class Stumbles(Made):
-        """Raises whatever it is asked."""
+        """Raises for every folder."""
 
         @classmethod
-        def recognises(cls, path: Path) -> bool:
+        def recognizes(cls, path: Path) -> bool:
             raise KeyError("x")
 
     assert find_dataset("birds", {**KNOWN, "stumbles": lambda: Stumbles}).plugin == "image-folder"
+
+
+def test_the_earlier_name_of_recognizes(here: Path) -> None:
+    class Earlier(Made):
+        """Written before `recognizes` had its name."""
+
+        @classmethod
+        def recognises(cls, path: Path) -> bool:
+            return path.name == "birds"
+
+    assert find_dataset("birds", {**KNOWN, "earlier": lambda: Earlier}).plugin == "earlier"
+    assert not Earlier.recognizes(here)

@@ -58,7 +58,7 @@ def test_as_hugging_face_stores_it(tmp_path: Path) -> None:
     write(root / "data/test-00000-of-00001.parquet", [60, 61], [-1, -1])  # labels that are not published
     for path in (root / "data").iterdir():
         named(path, ["owl", "crow", "jay"])
-    assert Parquet.recognises(root)
+    assert Parquet.recognizes(root)
     data = Parquet(Parquet.Config(), root)
     assert data.test is not None
     assert (data.name, data.classes, data.image_px) == ("birds", ("owl", "crow", "jay"), 16)
@@ -135,19 +135,19 @@ def test_damaged(tmp_path: Path) -> None:
         Parquet(Parquet.Config(), path)
 
 
-def test_recognised_folders(tmp_path: Path) -> None:
+def test_recognized_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert not Parquet.recognises(tmp_path / "empty")
+    assert not Parquet.recognizes(tmp_path / "empty")
     write(tmp_path / "split/train/0000.parquet", [0, 1], [0, 1])
     write(tmp_path / "split/test/0000.parquet", [2, 3], [0, 1])
-    assert Parquet.recognises(tmp_path / "split")
+    assert Parquet.recognizes(tmp_path / "split")
     assert len(Parquet(Parquet.Config(), tmp_path / "split").test or []) == 2
     write(tmp_path / "photos/metadata.parquet", [0])
     Image.new("L", (8, 8)).save(tmp_path / "photos/a.png")
-    assert not Parquet.recognises(tmp_path / "photos"), "a folder of images with a table beside them"
+    assert not Parquet.recognizes(tmp_path / "photos"), "a folder of images with a table beside them"
     (tmp_path / "folder/train/owl").mkdir(parents=True)
     write(tmp_path / "folder/index.parquet", [0])
-    assert not Parquet.recognises(tmp_path / "folder"), "an image folder with a table beside it"
+    assert not Parquet.recognizes(tmp_path / "folder"), "an image folder with a table beside it"
 
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

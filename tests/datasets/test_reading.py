@@ -24,7 +24,7 @@ def pixels(path: Path) -> list[list[tuple[int, ...]]]:
     return [[tuple(int(v) for v in pixel) for pixel in row] for row in np.asarray(image)]
 
 
-def test_grey_is_repeated(tmp_path: Path) -> None:
+def test_gray_is_repeated(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 7], [128, 255]], np.uint8)).save(tmp_path / "a.png")
     assert pixels(tmp_path / "a.png") == [[(0, 0, 0), (7, 7, 7)], [(128, 128, 128), (255, 255, 255)]]
 
@@ -40,7 +40,7 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert pixels(tmp_path / "a.png") == [[(255, 0, 0), (255, 255, 255), (204, 204, 204)]]  # 255 (1 - 51/255) = 204
 
 
-def test_grey_with_alpha(tmp_path: Path) -> None:
+def test_gray_with_alpha(tmp_path: Path) -> None:
     Image.fromarray(np.array([[(10, 255), (10, 0)]], np.uint8), "LA").save(tmp_path / "a.png")
     assert pixels(tmp_path / "a.png") == [[(10, 10, 10), (255, 255, 255)]]
 
@@ -60,7 +60,7 @@ def test_palette_without_transparency(tmp_path: Path) -> None:
     assert pixels(tmp_path / "a.png") == [[(0, 255, 0), (255, 0, 0)]]
 
 
-def test_rgb_with_a_transparent_colour(tmp_path: Path) -> None:
+def test_rgb_with_a_transparent_color(tmp_path: Path) -> None:
     Image.fromarray(np.array([[(1, 2, 3), (9, 9, 9)]], np.uint8)).save(tmp_path / "a.png", transparency=(1, 2, 3))
     assert pixels(tmp_path / "a.png") == [[(255, 255, 255), (9, 9, 9)]]
 
@@ -73,7 +73,7 @@ def test_cmyk(tmp_path: Path) -> None:
     assert blue < 5
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     Image.fromarray(values).save(tmp_path / "a.tif")
@@ -98,7 +98,7 @@ def test_sixteen_bit_pgm(tmp_path: Path) -> None:
         ([-5, -5], [0, 0]),
     ],
 )
-def test_thirty_two_bit_grey(tmp_path: Path, values: list[int], expected: list[int]) -> None:
+def test_thirty_two_bit_gray(tmp_path: Path, values: list[int], expected: list[int]) -> None:
     Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tif")
     assert [pixel[0] for pixel in pixels(tmp_path / "a.tif")[0]] == expected
 
@@ -106,7 +106,7 @@ def test_thirty_two_bit_grey(tmp_path: Path, values: list[int], expected: list[i
 @pytest.mark.parametrize(
     ("values", "expected"), [([0.0, 0.2, 0.5], [0, 51, 128]), ([0.0, 51.0, 102.0], [0, 51, 102]), ([0.0, 0.0], [0, 0])]
 )
-def test_float_grey(tmp_path: Path, values: list[float], expected: list[int]) -> None:
+def test_float_gray(tmp_path: Path, values: list[float], expected: list[int]) -> None:
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
     assert [pixel[0] for pixel in pixels(tmp_path / "a.tif")[0]] == expected
 
@@ -132,10 +132,10 @@ def test_one_pixel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "grey.jpg", "palette.png"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "gray.jpg", "palette.png"])
 def test_orientation_is_what_pillow_says(tmp_path: Path, orientation: int, kind: str) -> None:
     image = Image.fromarray(np.arange(6 * 9, dtype=np.uint8).reshape(6, 9) * 4).convert("RGB")
-    image = {"grey.jpg": image.convert("L"), "palette.png": image.convert("P")}.get(kind, image)
+    image = {"gray.jpg": image.convert("L"), "palette.png": image.convert("P")}.get(kind, image)
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{kind}"

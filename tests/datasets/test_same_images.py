@@ -115,7 +115,7 @@ def views_of(dataset: Dataset, workers: int) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("labels", [True, False], ids=["labeled", "unlabeled"])
 @pytest.mark.parametrize("container", [name for name in WRITERS if name != "folder"])
 def test_the_same_batches(source: Path, tmp_path: Path, container: str, labels: Labels) -> None:
     known = dataset_loaders()
@@ -135,7 +135,7 @@ def test_the_same_batches(source: Path, tmp_path: Path, container: str, labels: 
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("labels", [True, False], ids=["labeled", "unlabeled"])
 @pytest.mark.parametrize("container", [name for name in WRITERS if name != "folder"])
 def test_the_contract(source: Path, tmp_path: Path, container: str, labels: Labels) -> None:
     given = open_dataset(WRITERS[container](source, tmp_path, labels), dataset_loaders())

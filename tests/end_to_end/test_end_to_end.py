@@ -356,7 +356,7 @@ def test_the_beginning_of_a_name_means_the_run_made_here(tmp_path: Path) -> None
 
 
 RANDOM = ("run", "random", "--arch", "resnet18", "--set", "backbone.width=0.125", "--batch-size", "8")
-KNN = ("--with", "knn", "--set", "evaluators.knn.neighbours=[1]", "--set", "evaluators.knn.reported=1")
+KNN = ("--with", "knn", "--set", "evaluators.knn.neighbors=[1]", "--set", "evaluators.knn.reported=1")
 
 
 def test_a_method_wins_over_a_folder_of_its_name(sslbench: Command, data: Path, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_data_that_changed_are_named_before_a_run_goes_on(
 
 
 def test_evaluation_on_data_of_all_kinds(sslbench: Command, data: Path, tmp_path: Path) -> None:
-    """Other sizes, one class only, fewer images than neighbours, a plugin without `image_px`: a number or a message."""
+    """Other sizes, one class only, fewer images than neighbors, a plugin without `image_px`: a number or a message."""
     assert sslbench(*RANDOM, "--data", str(data), *KNN, "--run-id", "mine")[0] == 0
     for index, (classes, train, px) in enumerate([(("a", "b", "c"), 1, 8), (("a", "b"), 3, 64), (("a",), 3, 16)]):
         other = write_image_folder(tmp_path / f"other{index}", train=train, test=1, px=px, classes=classes)
@@ -420,7 +420,7 @@ def test_evaluation_on_data_of_all_kinds(sslbench: Command, data: Path, tmp_path
 def test_data_of_a_plugin_without_a_size_setting(
     sslbench: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The template's data set has images of 32 px and no setting to change it: they are seen at the run's 16 px."""
+    """The template's dataset has images of 32 px and no setting to change it: they are seen at the run's 16 px."""
     assert sslbench(*RANDOM, "--data", str(data), *KNN, "--run-id", "mine")[0] == 0
     template = runpy.run_path(str(Path(__file__).parents[2] / "plugins/template/dataset/my_plugin.py"))["MyPlugin"]
     known = registry.dataset
@@ -490,7 +490,7 @@ def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
         ("run dino --arch deit_s16 --set evaluators.knn=5", "names no setting"),
         ("run dino --arch deit_s16 --set method.global_scale=[1.0,0.4]", "'method.global_scale' = [1.0, 0.4]"),
         ("run dino --arch deit_s16 --recipe none.toml", "cannot read the recipe none.toml"),
-        ("run dino --arch deit_s16 --data=", "no data set was given"),
+        ("run dino --arch deit_s16 --data=", "no dataset was given"),
         ("run --arch deit_s16 --epochs 3 nope", "no method is called 'nope'"),
     ],
 )

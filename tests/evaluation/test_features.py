@@ -20,7 +20,7 @@ from tests.toy import ToyBackbone, ToyDataset
 
 
 class Pixels(ToyBackbone):
-    """Each image's mean colour; counts its forward passes."""
+    """Each image's mean color; counts its forward passes."""
 
     passes = 0
 

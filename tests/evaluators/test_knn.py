@@ -35,16 +35,16 @@ def brute_force(queries: Tensor, bank: Tensor, k: int) -> Tensor:
 def votes_by_the_formula(
     train: list[list[float]], labels: list[int], query: list[float], k: int, classes: int, temperature: float = 0.07
 ) -> list[float]:
-    """Wu et al. 2018, section 3.4, in float64: w_c = sum over neighbours i of class c of exp(s_i / T)."""
+    """Wu et al. 2018, section 3.4, in float64: w_c = sum over neighbors i of class c of exp(s_i / T)."""
 
     def cosine(a: list[float], b: list[float]) -> float:
         dot = sum(x * y for x, y in zip(a, b, strict=True))
         return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
 
     similarities = [cosine(query, row) for row in train]
-    neighbours = sorted(range(len(train)), key=lambda i: (-similarities[i], i))[:k]
+    neighbors = sorted(range(len(train)), key=lambda i: (-similarities[i], i))[:k]
     votes = [0.0] * classes
-    for i in neighbours:
+    for i in neighbors:
         votes[labels[i]] += math.exp(similarities[i] / temperature)
     return votes
 
@@ -65,9 +65,9 @@ def evaluate(
 
 def data(train: int, test: int, dim: int, classes: int, seed: int = 0) -> tuple[Tensor, list[int], Tensor, list[int]]:
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, dim, generator=generator)
+    centers = torch.randn(classes, dim, generator=generator)
     labels = torch.randint(classes, (train + test,), generator=generator)
-    vectors = 1.5 * torch.randn(train + test, dim, generator=generator) + centres[labels]
+    vectors = 1.5 * torch.randn(train + test, dim, generator=generator) + centers[labels]
     return vectors[:train], labels[:train].tolist(), vectors[train:], labels[train:].tolist()
 
 
@@ -98,7 +98,7 @@ def test_votes_and_predictions_are_those_of_the_papers_formula() -> None:
             ours = [0.0] * 4
             for j in range(k):
                 ours[labels[int(found.indices[i, j])]] += math.exp(float(found.similarities[i, j]) / 0.07)
-            assert ours == pytest.approx(expected, rel=1e-5), "float32 normalisation"
+            assert ours == pytest.approx(expected, rel=1e-5), "float32 normalization"
             assert int(predicted[k][i, 0]) == expected.index(max(expected))
 
 
@@ -116,14 +116,14 @@ def test_votes_from_float64_cosines_agree_to_a_millionth(monkeypatch: pytest.Mon
             assert votes[i].tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_near_neighbours_outvote_many_far_ones_by_hand() -> None:
-    # From (1, 0): a neighbour at 0 degrees votes exp(1 / 0.07), two at 60 degrees exp(0.5 / 0.07) each, 1265 times less
+def test_near_neighbors_outvote_many_far_ones_by_hand() -> None:
+    # From (1, 0): a neighbor at 0 degrees votes exp(1 / 0.07), two at 60 degrees exp(0.5 / 0.07) each, 1265 times less
     far = [math.cos(math.pi / 3), math.sin(math.pi / 3)]
     train = torch.tensor([[2.0, 0.0], far, far])
-    one = evaluate(train, [0, 1, 1], torch.tensor([[5.0, 0.0]]), [0], 2, neighbours=(3,), reported=3)
+    one = evaluate(train, [0, 1, 1], torch.tensor([[5.0, 0.0]]), [0], 2, neighbors=(3,), reported=3)
     assert one["top1_k3"].value == 100
     # With temperature 10 the two win: 2 exp(0.05) > exp(0.1)
-    other = evaluate(train, [0, 1, 1], torch.tensor([[5.0, 0.0]]), [0], 2, neighbours=(3,), reported=3, temperature=10)
+    other = evaluate(train, [0, 1, 1], torch.tensor([[5.0, 0.0]]), [0], 2, neighbors=(3,), reported=3, temperature=10)
     assert other["top1_k3"].value == 0
 
 
@@ -131,8 +131,8 @@ def authors_script(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor,
     """Top-1 and top-5 in percent: the body of knn_classifier in the authors' eval_knn.py, in float64, all at once."""
     similarity = queries.double() @ bank.double().T
     distances, indices = similarity.topk(k, largest=True, sorted=True)
-    neighbours = torch.gather(labels.view(1, -1).expand(len(queries), -1), 1, indices)
-    one_hot = torch.zeros(len(queries) * k, classes, dtype=torch.float64).scatter_(1, neighbours.view(-1, 1), 1)
+    neighbors = torch.gather(labels.view(1, -1).expand(len(queries), -1), 1, indices)
+    one_hot = torch.zeros(len(queries) * k, classes, dtype=torch.float64).scatter_(1, neighbors.view(-1, 1), 1)
     weights = distances.clone().div_(0.07).exp_()
     probabilities = torch.sum(one_hot.view(len(queries), -1, classes) * weights.view(len(queries), -1, 1), 1)
     correct = probabilities.sort(1, True)[1].eq(truth.view(-1, 1))
@@ -142,7 +142,7 @@ def authors_script(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor,
 @pytest.mark.parametrize(("classes", "k"), [(6, 5), (9, 20), (23, 10), (60, 20)])
 def test_top1_and_top5_are_those_of_the_authors_script(classes: int, k: int) -> None:
     vectors, labels, queries, truth = data(150, 90, 7, classes)
-    found = evaluate(vectors, labels, queries, truth, classes, neighbours=(k,), reported=k)
+    found = evaluate(vectors, labels, queries, truth, classes, neighbors=(k,), reported=k)
     bank, asked = normalize(vectors, dim=1), normalize(queries, dim=1)
     expected = authors_script(bank, torch.tensor(labels), asked, torch.tensor(truth), k, classes)
     assert [found[f"top{top}_k{k}"].value for top in (1, 5)] == pytest.approx(expected)
@@ -151,8 +151,8 @@ def test_top1_and_top5_are_those_of_the_authors_script(classes: int, k: int) -> 
 
 
 def test_top5_is_left_out_where_it_would_say_nothing() -> None:
-    assert list(evaluate(*data(30, 9, 4, 5), 5, neighbours=(10,), reported=10)) == ["top1_k10"]  # 5 classes: 100 %
-    assert list(evaluate(*data(30, 9, 4, 9), 9, neighbours=(4,), reported=4)) == ["top1_k4"]
+    assert list(evaluate(*data(30, 9, 4, 5), 5, neighbors=(10,), reported=10)) == ["top1_k10"]  # 5 classes: 100 %
+    assert list(evaluate(*data(30, 9, 4, 9), 9, neighbors=(4,), reported=4)) == ["top1_k4"]
 
 
 def test_classes_without_a_vote_rank_by_index() -> None:
@@ -163,7 +163,7 @@ def test_classes_without_a_vote_rank_by_index() -> None:
 def test_length_of_a_feature_does_not_count() -> None:
     vectors, labels, queries, truth = data(40, 12, 4, 3)
     stretched = vectors * torch.linspace(0.01, 100, 40)[:, None]
-    a, b = (evaluate(v, labels, queries, truth, 3, neighbours=(5,), reported=5) for v in (vectors, stretched))
+    a, b = (evaluate(v, labels, queries, truth, 3, neighbors=(5,), reported=5) for v in (vectors, stretched))
     assert a["top1_k5"].value == b["top1_k5"].value
 
 
@@ -219,9 +219,9 @@ def test_a_training_set_below_every_k_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"reported": 7}, "must be one of neighbours"),
-        ({"neighbours": (20, 20)}, "different numbers"),
-        ({"neighbours": (0, 20)}, "different numbers"),
+        ({"reported": 7}, "must be one of neighbors"),
+        ({"neighbors": (20, 20)}, "different numbers"),
+        ({"neighbors": (0, 20)}, "different numbers"),
         ({"temperature": 0}, "temperature"),
         ({"search": "annoy"}, "search"),
     ],
@@ -247,7 +247,7 @@ def hard_bank(kind: str, rows: int, dim: int, seed: int) -> tuple[Tensor, Tensor
         bank = bank[torch.randint(0, max(1, rows // 5), (rows,), generator=generator)]
     if kind == "same":
         bank = bank[:1].expand(rows, dim).contiguous()
-    if kind == "sorted":  # neighbours in space are neighbours in memory
+    if kind == "sorted":  # neighbors in space are neighbors in memory
         bank = bank[bank[:, 0].argsort()]
     if kind == "opposite":  # every product below 0
         bank, queries = bank.abs(), -queries.abs()

@@ -28,7 +28,7 @@ from tests.toy import ToyBackbone, write_image_folder
 
 VALUES = {
     "backbone.width": 0.125, "training.precision": "fp32", "training.batch_size": 8, "training.epochs": 3,
-    "evaluators.knn.neighbours": [3], "evaluators.knn.reported": 3, "machine.workers": 0,
+    "evaluators.knn.neighbors": [3], "evaluators.knn.reported": 3, "machine.workers": 0,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ PRESETS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set whose own name is that of a built-in one, and a working directory elsewhere."""
+    """A folder with a dataset whose own name is that of a built-in one, and a working directory elsewhere."""
     place = tmp_path_factory.mktemp("a place ünd é")
     write_image_folder(place / "imagenet", train=10, test=2, px=32)
     (place / "elsewhere").mkdir()

@@ -60,12 +60,12 @@ def test_an_assignment_under_the_earlier_name_gives_the_same_run(tmp_path: Path)
     folder = write_image_folder(tmp_path / "tints", train=40, px=32)
     common: dict[str, Any] = {"method": "byol", "arch": "resnet18", "data": str(folder)}
     size = {"training.batch_size": 4}
-    earlier = {"method.grey_probability": 0.3, "evaluators.linear-probe.standardise": True}
-    current = {"method.gray_probability": 0.3, "evaluators.linear-probe.standardize": True}
+    earlier = {"method.grey_probability": 0.3, "evaluators.knn.neighbours": [20, 5]}
+    current = {"method.gray_probability": 0.3, "evaluators.knn.neighbors": [20, 5]}
     digests = {resolve(Request(**common, values=size | values)).recipe.digest for values in (earlier, current)}
     assert len(digests) == 1
     file = tmp_path / "recipe.toml"
-    file.write_text("[method]\ngrey_probability = 0.3\n[evaluators.linear-probe]\nstandardise = true\n")
+    file.write_text("[method]\ngrey_probability = 0.3\n[evaluators.knn]\nneighbours = [20, 5]\n")
     assert resolve(Request(**common, values=size, recipe_file=file)).recipe.digest in digests
     overridden = resolve(Request(**common, values=size | {"method.gray_probability": 0.9}, recipe_file=file)).recipe
     assert overridden.method.settings["gray_probability"] == 0.9

@@ -14,7 +14,7 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import refuse_unsupported
-from ssl_bench.registry.preflight import why_no_plugin
+from ssl_bench.registry.preflight import why_no_plugin, wrong_hook
 from ssl_bench.testing.checking import CONTRACTS, checks_of
 from ssl_bench.testing.outcomes import CheckFailed
 from tests.conftest import Command
@@ -150,7 +150,7 @@ class CrashesLater(Base):
 '''
 CASES = {
     "NoConfig": "the method 'noconfig' of bad-bench 1.0 (outside_bad:NoConfig) has no Config: add a class attribute",
-    "PlainConfig": "has a Config that is no settings model: make Config a subclass of ssl_bench.settings.Settings",
+    "PlainConfig": "has a Config that is not a settings model: make Config a subclass of ssl_bench.settings.Settings",
     "WrongDefault": "'method.size' = 'three': input should be a valid integer",
     "NoStep": "has no step(): write it. Loss of one (micro-)batch.",
     "NoViews": "has no make_views(): write it. The augmentation of one image",
@@ -167,7 +167,7 @@ CASES = {
     "OddNames": "networks() names a network 'the teacher'. Give it letters",
     "WrongHook": "has prepare(self), which is not how it is called: write def prepare(self, batches)",
     "PlainHook": "write @classmethod def batch_views(cls, config, views, rng)",
-    "TrainsTokenizer": "names 'head' as frozen, and head.weight asks for a gradient: call self.head.requires_grad_(",
+    "TrainsTokenizer": "names 'head' as frozen, and head.weight requires a gradient: call self.head.requires_grad_(",
     "RaisesInPrepare": "prepare() of RaisesInPrepare fails: a plugin of bad-bench 1.0 fails: RuntimeError: the",
     "FirstContract": "has evaluation_backbone(), which networks() replaced: write def networks(self)",
     "FillsNothing": "fill() gives None. Return the settings",
@@ -282,6 +282,34 @@ def test_a_capability_that_no_backbone_has_is_refused_when_loaded_and_fails_the_
         check(plugin)
     assert why_no_plugin(official, CONTRACTS[kind]) == ""
     check(official)
+
+
+@pytest.mark.parametrize(
+    ("kind", "official", "name", "written", "said"),
+    [
+        ("evaluator", "knn", "evaluate", lambda self, backbone, others: [], "write def evaluate(self, evaluation)"),
+        ("evaluator", "knn", "data", property(lambda self: None), "write def data(self, dataset)"),
+        ("backbone", "deit_ti16", "forward", lambda self: None, "write def forward(self, images)"),
+        ("backbone", "resnet18", "token_count", lambda self, side: 1, "write def token_count(self, height, width)"),
+        ("dataset", "image-folder", "recognizes", lambda cls, path: True, "without @classmethod"),
+        ("method", "simclr", "update", lambda self, carry: None, "write def update(self, carry, progress)"),
+    ],
+)
+def test_a_function_with_a_wrong_signature_is_refused_when_loaded_and_fails_the_checks(
+    kind: registry.Kind, official: str, name: str, written: Any, said: str
+) -> None:
+    base = registry.find(kind, official).load()
+    plugin = type("Wrong", (base,), {"__doc__": base.__doc__, name: written})
+    assert said in why_no_plugin(plugin, CONTRACTS[kind])
+    check = next(one for one in checks_of(kind) if one.name == "functions take what they are given")
+    with pytest.raises(CheckFailed, match=re.escape(said)):
+        check(plugin)
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_official_plugin_takes_what_it_is_given(kind: registry.Kind) -> None:
+    for name in registry.names(kind):
+        assert wrong_hook(registry.find(kind, name).load(), CONTRACTS[kind].__name__) == ""
 
 
 def test_an_evaluator_that_decides_by_its_settings_what_it_requires_is_refused_before_training() -> None:

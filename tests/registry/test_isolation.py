@@ -31,11 +31,11 @@ OUTSIDERS = {
     "hangs": ("import time\ntime.sleep(1000)", "it hangs, it is not imported after 3 s"),
     "dies": ("import os; os._exit(7)", "ends the process that imports it (7)"),
     "prints": (f"print('hello from outside')\n{GOOD}", ""),
-    "typo": ("def broken(:", "line 1, is no Python"),
+    "typo": ("def broken(:", "line 1, is not Python"),
 }
 """What `list --check` tries, and what it says."""
 IN_PROCESS = {
-    "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+    "raises": ("raise RuntimeError('no license')", "RuntimeError: no license"),
     "interrupts": ("class Stop(KeyboardInterrupt): pass\nraise Stop('now')", "Stop: now"),
     "swallows": ("import time\nwhile True:\n    try: time.sleep(9)\n    except Exception: pass", "it hangs"),
     "unwritten": ("", "has no attribute 'Good'"),
@@ -95,7 +95,7 @@ METADATA_TELLS = {
     ("singular", "singular-bench"): "BROKEN: it is registered for ssl_bench.method.v1, and this sslbench reads",
     ("missing", "missing-bench"): "BROKEN: the module outside_not_there is not installed",
     ("nameless", "missing-bench"): "BROKEN: its entry point names no class",
-    ("typo", "typo-bench"): "line 1, is no Python",
+    ("typo", "typo-bench"): "line 1, is not Python",
 }
 
 
@@ -134,7 +134,7 @@ def test_run_of_an_official_method_imports_no_outsider(site: Path, tmp_path: Pat
     assert (done.stderr, "hello" in done.stdout) == ("", False)
 
 
-def test_a_folder_is_recognised_whatever_other_data_sets_do(tmp_path: Path) -> None:
+def test_a_folder_is_recognized_whatever_other_data_sets_do(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     for name, source in (("exits", "import sys; sys.exit(3)"), ("twin_a", ""), ("twin_b", "")):

@@ -112,7 +112,7 @@ def test_a_second_copy_of_one_distribution_is_no_conflict(install: Install, tmp_
     [
         ("import no_such_module_at_all", "ModuleNotFoundError"),
         ("def broken(:", "SyntaxError"),
-        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("raise RuntimeError('no license')", "RuntimeError: no license"),
         ("x = 1", "AttributeError"),
     ],
 )

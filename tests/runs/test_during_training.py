@@ -25,7 +25,7 @@ from tests.toy import write_image_folder
 VALUES: dict[str, Any] = {
     "backbone.width": 0.125, "training.precision": "fp32", "training.batch_size": 8, "training.epochs": 4,
     "method.local_views": 0, "method.out_dim": 16, "method.hidden_dim": 16, "method.bottleneck_dim": 8,
-    "evaluators.knn.neighbours": [3], "evaluators.knn.reported": 3, "machine.workers": 0,
+    "evaluators.knn.neighbors": [3], "evaluators.knn.reported": 3, "machine.workers": 0,
 }  # fmt: skip
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.evaluation.speed import Timing
 from ssl_bench.method import Batch
 from ssl_bench.runs import precision
 from ssl_bench.training.loop import Plan
-from tests.toy import ToyBackbone, ToyDataset, ToyMethod
+from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def setting(tmp_path: Path) -> tuple[ToyMethod, Batch, Plan]:
     method = ToyMethod(ToyMethod.Config(), lambda drop_path=0.0: ToyBackbone())
     batch = Batch((torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)), torch.arange(4))
-    plan = Plan(ToyDataset().train, 4, 1, 0, OptimizerSettings(), torch.device("cpu"), None, 0, tmp_path, 1e9)
+    plan = make_plan(ToyDataset().train, tmp_path)
     return method, batch, plan
 
 
@@ -96,7 +95,7 @@ def test_a_measurement_counts_only_where_it_was_taken(
     elif what == "layers":
         method.student.layers[3] = torch.nn.Dropout(0.5)
     elif what == "width":
-        method.register_buffer("centre", torch.zeros(7))
+        method.register_buffer("center", torch.zeros(7))
     else:
         batch = Batch((torch.rand(8, 3, 8, 8),), batch.index)
     assert precision.choose_precision("auto", method, batch, plan).name == "fp32"

@@ -298,8 +298,8 @@ def test_numbers_of_different_data_never_share_a_line() -> None:
         for metric in ("top1_k20", "copied")
     ]
     table = fold(describe(column=columns), [record])
-    shown = [(row.settings, *(one.value.mean for one in row.cells if one.value)) for row in rows(table)]
-    assert shown == [("on ants", 10.0, 80.0), ("on bees", 90.0, 20.0)]
+    shown = [(row.evaluated_on.name, *(one.value.mean for one in row.cells if one.value)) for row in rows(table)]
+    assert shown == [("ants", 10.0, 80.0), ("bees", 90.0, 20.0)]
 
 
 def test_another_unit_is_another_protocol() -> None:

@@ -15,9 +15,10 @@ from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.training.checkpoint import checkpoints
 from ssl_bench.training.collapse_doctor import RunFailed
-from ssl_bench.training.loop import Plan, TrainingState, train
+from ssl_bench.training.loop import TrainingState, train
 from tests.conftest import Command
 from tests.end_to_end.test_end_to_end import data, only_run  # noqa: F401
+from tests.toy import make_plan
 
 NARROW = {"backbone.depth": 1, "backbone.dim": 32, "backbone.patch_px": 8, "training.batch_size": 8}
 NARROW |= {"training.precision": "fp32", "optimizer.warmup_epochs": 0}
@@ -74,10 +75,7 @@ def training(method: str, folder: Path, images: Path, epochs: int, **values: Any
     torch.manual_seed(0)
     built = build_method(resolved)
     optimizer = OptimizerSettings(**recipe.optimizer)
-    plan = Plan(
-        resolved.dataset.train, recipe.training.batch_size, epochs, 0, optimizer, torch.device("cpu"), None, 0,
-        folder, 1e9,
-    )  # fmt: skip
+    plan = make_plan(resolved.dataset.train, folder, optimizer, batch_size=recipe.training.batch_size, epochs=epochs)
     return built, built.make_views(resolved.method_config), optimizer, plan
 
 

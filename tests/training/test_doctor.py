@@ -17,8 +17,8 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.method import Batch, Progress, Sign, StepOutput
 from ssl_bench.training.checkpoint import checkpoints
 from ssl_bench.training.collapse_doctor import FEATURES_ALIKE, Doctor, RunFailed, effective_rank, probe, refuse_nan
-from ssl_bench.training.loop import Plan, Stopped, TrainingState, train
-from tests.toy import ToyBackbone, ToyDataset, ToyMethod
+from ssl_bench.training.loop import Stopped, TrainingState, train
+from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 from tests.training.test_training import _interrupt, restored, same, start
 
 
@@ -170,10 +170,10 @@ def test_features_and_weights_that_are_not_finite_fail_the_run() -> None:
     refuse_nan(method, 3)
     with torch.no_grad():
         method.teacher.layers[4].bias[2] = math.nan
-    with pytest.raises(RunFailed, match=r"teacher.layers.4.bias holds NaN after step 3.*base_lr") as failure:
+    with pytest.raises(RunFailed, match=r"teacher.layers.4.bias contains NaN after step 3.*base_lr") as failure:
         refuse_nan(method, 3)
     assert failure.value.status == "failed"
-    with pytest.raises(RunFailed, match="features of the judged network are not finite after step 5"):
+    with pytest.raises(RunFailed, match="features of the evaluated network are not finite after step 5"):
         probe(method.teacher, torch.rand(4, 3, 8, 8), 5)
 
 
@@ -211,7 +211,7 @@ def flattening(folder: Path, checkpoint_seconds: float = 1e9) -> Any:
     settings = OptimizerSettings(base_lr=0.1, warmup_epochs=1)
     folder.mkdir(exist_ok=True)
     split = ToyDataset().train
-    plan = Plan(split, 5, 20, 7, settings, torch.device("cpu"), None, 0, folder, checkpoint_seconds)
+    plan = make_plan(split, folder, settings, batch_size=5, epochs=20, seed=7, checkpoint_seconds=checkpoint_seconds)
     return method, ToyMethod.make_views(ToyMethod.Config()), build_optimizer(settings, method.parameter_groups()), plan
 
 

@@ -36,7 +36,7 @@ EVERY = [
 SOME = [("SIGTERM", "group", 2, "training"), ("SIGHUP", "process", 0, "trained")]
 SETTINGS = (
     *("backbone.depth=1", "backbone.dim=32", "backbone.heads=2", "backbone.patch_px=8", "training.precision=fp32"),
-    *("evaluators.linear-probe.epochs=600", "evaluators.knn.neighbours=[1]", "evaluators.knn.reported=1"),
+    *("evaluators.linear-probe.epochs=600", "evaluators.knn.neighbors=[1]", "evaluators.knn.reported=1"),
 )
 ARGUMENTS = ["run", "simclr", "--arch", "deit_ti16", "--batch-size", "8", "--epochs", "24"]
 ARGUMENTS += [word for value in SETTINGS for word in ("--set", value)]

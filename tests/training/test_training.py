@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -17,9 +18,9 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
 from ssl_bench.training.batches import EpochOrder, TrainingViews
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import Plan, RunFailed, Stopped, TrainingState, restore, train
+from ssl_bench.training.loop import RunFailed, Stopped, TrainingState, restore, train
 from ssl_bench.training.metrics_log import MetricsLog
-from tests.toy import ToyBackbone, ToyDataset, ToyMethod
+from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 
 def start(folder: Path, *, epochs: int = 4, workers: int = 0, batch_size: int = 5, **config: Any) -> Any:
@@ -29,8 +30,8 @@ def start(folder: Path, *, epochs: int = 4, workers: int = 0, batch_size: int = 
     optimizer_settings = OptimizerSettings(base_lr=0.1, warmup_epochs=1)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     folder.mkdir(exist_ok=True)
-    plan = Plan(
-        ToyDataset().train, batch_size, epochs, 7, optimizer_settings, torch.device("cpu"), None, workers, folder, 1e9
+    plan = make_plan(
+        ToyDataset().train, folder, optimizer_settings, batch_size=batch_size, epochs=epochs, seed=7, workers=workers
     )
     return method, ToyMethod.make_views(settings), optimizer, plan
 
@@ -122,14 +123,14 @@ def test_another_seed_trains_another_network(tmp_path: Path) -> None:
     results = []
     for seed in (7, 8):
         method, views, optimizer, plan = start(tmp_path / str(seed), epochs=1)
-        train(method, views, optimizer, Plan(**{**vars(plan), "seed": seed}), TrainingState())
+        train(method, views, optimizer, dataclasses.replace(plan, seed=seed), TrainingState())
         results.append(method.state_dict())
     assert not same(*results)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     method, views, optimizer, plan = start(tmp_path, explode_at=6)
-    plan = Plan(**{**vars(plan), "checkpoint_seconds": 0.0})
+    plan = dataclasses.replace(plan, checkpoint_seconds=0.0)
     with pytest.raises(RunFailed, match=r"loss is nan at step 6 .*base_lr"):
         train(method, views, optimizer, plan, TrainingState())
     saved = load_latest(tmp_path / "checkpoints")
@@ -165,7 +166,7 @@ def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Pa
             return good.image(index)
 
     with pytest.raises(UserError, match=r"7.png is truncated. The run is saved at step 4\. .*--resume"):
-        train(method, views, optimizer, Plan(**{**vars(plan), "split": Breaking()}), TrainingState())
+        train(method, views, optimizer, dataclasses.replace(plan, split=Breaking()), TrainingState())
     saved = load_latest(tmp_path / "checkpoints")
     assert saved is not None
     assert saved.state["step"] == 4

@@ -72,7 +72,7 @@ def test_preprocessing_is_the_sources_and_stands_in_the_protocol(checkpoint: Pat
     assert "mean 0.5" in second.evaluations[0].measurements[0].protocol.text
     with pytest.raises(UserError, match=r"'preprocessing.meen' is not a setting. Did you mean 'mean'\?"):
         evaluate_weights(request(checkpoint, values={"preprocessing.meen": 1}), tmp_path)
-    with pytest.raises(UserError, match="'method.lr' is no setting of an evaluation"):
+    with pytest.raises(UserError, match=r"'method.lr' is no setting of an evaluation"):
         evaluate_weights(request(checkpoint, values={"method.lr": 1}), tmp_path)
 
 

@@ -1,11 +1,11 @@
-"""Weighted k-nearest-neighbour classification of frozen features (Wu et al. 2018, arXiv 1805.01978, section 3.4).
+"""Weighted k-nearest-neighbor classification of frozen features (Wu et al. 2018, arXiv 1805.01978, section 3.4).
 
-    weight of a neighbour   exp(cos(feature, neighbour) / temperature)
-    votes for a class       the sum of the weights of those of the k neighbours that belong to it
+    weight of a neighbor   exp(cos(feature, neighbor) / temperature)
+    votes for a class       the sum of the weights of those of the k neighbors that belong to it
 
-As in DINO (Caron et al. 2021, appendix E, and the authors' eval_knn.py): l2-normalised features, temperature 0.07,
+As in DINO (Caron et al. 2021, appendix E, and the authors' eval_knn.py): l2-normalized features, temperature 0.07,
 k in {10, 20, 100, 200}, 20 reported, top-1 and top-5. What differs from their script: any number of test images (it
-fails under 100) and classes, neighbours ordered by a float64 score, ties by training index, equal votes by class index
+fails under 100) and classes, neighbors ordered by a float64 score, ties by training index, equal votes by class index
 (the order that their script's sort leaves them in on a CPU). Top-5 is left out for up to 5 classes, where it is always
 100 %, and for k under 5.
 """
@@ -35,12 +35,12 @@ TOP = 5
 class KNNConfig(Settings):
     """Settings of the k-NN evaluation."""
 
-    neighbours: tuple[int, ...] = setting(
-        (10, 20, 100, 200), "numbers of neighbours, each measured", source="DINO eval_knn.py --nb_knn", min_length=1
+    neighbors: tuple[int, ...] = setting(
+        (10, 20, 100, 200), "numbers of neighbors, each measured", source="DINO eval_knn.py --nb_knn", min_length=1
     )
-    reported: int = setting(20, "the number of neighbours that tables show", source="DINO, appendix E", ge=1)
+    reported: int = setting(20, "the number of neighbors that tables show", source="DINO, appendix E", ge=1)
     temperature: float = setting(
-        0.07, "a neighbour's vote weighs exp(cosine / temperature)", source="Wu et al. 2018, section 3.4", ge=0.002
+        0.07, "a neighbor's vote weighs exp(cosine / temperature)", source="Wu et al. 2018, section 3.4", ge=0.002
     )
     search: Literal["auto", "faiss", "torch"] = setting(
         "auto", "who searches; both are exact and give the same numbers. auto: the faster one here"
@@ -48,10 +48,10 @@ class KNNConfig(Settings):
 
     @model_validator(mode="after")
     def _sensible(self) -> KNNConfig:
-        if min(self.neighbours) < 1 or len(set(self.neighbours)) < len(self.neighbours):
-            raise ValueError(f"neighbours must be different numbers from 1 on, not {list(self.neighbours)}")
-        if self.reported not in self.neighbours:
-            raise ValueError(f"reported = {self.reported} must be one of neighbours = {list(self.neighbours)}")
+        if min(self.neighbors) < 1 or len(set(self.neighbors)) < len(self.neighbors):
+            raise ValueError(f"neighbors must be different numbers from 1 on, not {list(self.neighbors)}")
+        if self.reported not in self.neighbors:
+            raise ValueError(f"reported = {self.reported} must be one of neighbors = {list(self.neighbors)}")
         return self
 
 
@@ -68,14 +68,14 @@ class KNN(Evaluator):
         Raises `UserError` when that leaves none.
         """
         train, test = evaluation.features("train"), evaluation.features("test")
-        possible = sorted(k for k in self.config.neighbours if k <= len(train.vectors))
+        possible = sorted(k for k in self.config.neighbors if k <= len(train.vectors))
         if not possible:
             most = len(train.vectors)
             raise UserError(
-                f"'knn.neighbours' = {list(self.config.neighbours)}: the training set has {most} images; give a k of "
-                f"at most that: --set evaluators.knn.neighbours=[{most}] --set evaluators.knn.reported={most}"
+                f"'knn.neighbors' = {list(self.config.neighbors)}: the training set has {most} images; give a k of "
+                f"at most that: --set evaluators.knn.neighbors=[{most}] --set evaluators.knn.reported={most}"
             )
-        left_out = sorted(set(self.config.neighbours) - set(possible))
+        left_out = sorted(set(self.config.neighbors) - set(possible))
         primary = self.config.reported if self.config.reported in possible else possible[-1]
         notes = ""
         if left_out:
@@ -125,7 +125,7 @@ def classify(
     """The `top` classes (m, top) with most votes for each k of `ks`, which is sorted; best first.
 
     Where votes tie, classes without any among them, the smaller class index comes first. `indices` and `similarities`
-    (m, at least max k) are the neighbours, best first; `labels` (n,) of the bank.
+    (m, at least max k) are the neighbors, best first; `labels` (n,) of the bank.
     """
     rows = max(1, VOTES_AT_ONCE // classes)
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
@@ -133,7 +133,7 @@ def classify(
         index, similarity = indices[low : low + rows], similarities[low : low + rows]
         weights, voted = torch.exp(similarity.double() / temperature), labels[index]
         votes, counted = torch.zeros(len(index), classes, dtype=torch.float64), 0
-        for k in ks:  # neighbours counted for a smaller k count for the next one too
+        for k in ks:  # neighbors counted for a smaller k count for the next one too
             votes.scatter_add_(1, voted[:, counted:k], weights[:, counted:k])
             parts[k].append(_most_voted(votes, top))
             counted = k

@@ -10,7 +10,7 @@ import torch
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
-from ssl_bench.training.loop import Plan, TrainingState, train
+from ssl_bench.training.loop import TrainingState, train
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods import random_init
@@ -19,7 +19,7 @@ from ssl_bench_plugins.methods.dino import DINO
 from ssl_bench_plugins.methods.random_init import RandomInit, RandomInitSettings
 from ssl_bench_plugins.methods.simclr import SimCLR
 from ssl_bench_plugins.methods.supervised import Supervised, SupervisedSettings
-from tests.toy import ToyDataset
+from tests.toy import ToyDataset, make_plan
 
 LATER = Progress(step=7, total_steps=20, epoch=3, total_epochs=10)
 
@@ -45,7 +45,7 @@ def a_batch(seed=1, batch=6):
 
 def a_plan(folder, epochs=1):
     settings = OptimizerSettings(warmup_epochs=0)
-    return Plan(ToyDataset(count=12).train, 4, epochs, 0, settings, torch.device("cpu"), None, 0, Path(folder), 1e9)
+    return make_plan(ToyDataset(count=12).train, Path(folder), settings, epochs=epochs)
 
 
 # --- supervised

@@ -1,0 +1,221 @@
+"""A record as a reader sees it: facts, numbers before and after training, curves, pictures, recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_bench.cli.result import interval_text
+from ssl_bench.errors import UserError
+from ssl_bench.records.record import DataRecord, EvaluationRecord, RunRecord
+from ssl_bench.tables.paths import flatten, plain_text, singular
+from ssl_bench.tables.table import TableData, data_title
+
+if TYPE_CHECKING:
+    from ssl_bench.measurement import Measurement
+
+POINTS = 8
+"""Values of a curve that are shown."""
+
+
+@dataclass
+class Number:
+    """A metric under one protocol on one dataset, of the network before and after training."""
+
+    evaluator: str
+    data: str
+    last: Measurement
+    """The measurement that was read last: name, unit, n and protocol."""
+    before: Measurement | None = None
+    after: Measurement | None = None
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """Both values as texts; "" for one that was not measured."""
+        before, after = ("" if one is None else f"{one.value:.2f}" for one in (self.before, self.after))
+        return before, after
+
+    @property
+    def intervals(self) -> tuple[str, str]:
+        """Both 95 % intervals as texts."""
+        before, after = ("" if one is None else interval_text(one) for one in (self.before, self.after))
+        return before, after
+
+
+@dataclass(frozen=True)
+class RecordView:
+    """What `sslbench show` prints."""
+
+    name: str
+    outcome: str
+    """How the run ended, and why."""
+    start: str
+    """What the network is called before its first step."""
+    facts: tuple[tuple[str, str], ...]
+    numbers: tuple[Number, ...]
+    curves: tuple[tuple[str, str], ...]
+    """Network -> its main metric over training."""
+    pictures: tuple[Path, ...]
+    recipe: tuple[tuple[str, str], ...]
+    path: Path
+
+
+def view_of(record: RunRecord, path: Path, problems: list[str]) -> RecordView:
+    """The view of a record at `path`; a line in `problems` for a file of curves that cannot be used."""
+    outcome = record.status + (f": {record.status_reason}" if record.status_reason else "")
+    return RecordView(
+        name=record.run_id,
+        outcome=outcome,
+        start=record.backbone.start,
+        facts=tuple((name, text) for name, text in _facts(record) if text),
+        numbers=tuple(_numbers(record.evaluations)),
+        curves=tuple(_curves(record, path.parent, problems)),
+        pictures=tuple(path.parent / one for evaluation in record.evaluations for one in evaluation.pictures),
+        recipe=tuple((name, plain_text(value) or "none") for name, value in _recipe(record)),
+        path=path,
+    )
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    network, data, machine = record.backbone, record.data, record.machine
+    tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
+    speed = network.inference_images_per_second
+    inference = f", images/s {network.inference_note}" if network.inference_note else ""
+    if speed is not None:
+        checked = "" if network.inference_cpu_share is not None else " (measured without a look at other load)"
+        inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
+    reason = f": {record.preset_reason}" if record.preset_reason else ""
+    return [
+        (
+            "method",
+            f"{record.method} ({record.method_plugin}){f', preset {record.preset}' * bool(record.preset)}{reason}",
+        ),
+        *_origin(record),
+        (
+            "network",
+            f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}"
+            + (f", started from {network.pretrained}" if network.pretrained else ""),
+        ),
+        ("data", _data_text(data)),
+        ("evaluated", "; ".join(f"on {_data_text(one)}" for one in record.eval_data)),
+        *_training(record),
+        (
+            "machine",
+            singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
+            + (f" ({machine.precision_reason})" if machine.precision_reason else "")
+            + f", {machine.platform}",
+        ),
+        ("note", "; ".join(record.notes)),
+        ("when", f"{record.started_utc} to {record.finished_utc}"),
+        ("code", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("commit", record.git_commit or ""),
+        ("command", record.command),
+        ("digest", record.digest),
+    ]
+
+
+def _training(record: RunRecord) -> list[tuple[str, str]]:
+    """What training cost and how it ended; nothing for weights from elsewhere."""
+    training = record.training
+    if training is None:
+        return []
+    return [
+        (
+            "training",
+            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
+            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
+            f"peak memory {training.peak_memory_mb:,.0f} MiB"
+            + (f", resumed {training.resumed} times" if training.resumed else ""),
+        ),
+        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
+    ]
+
+
+def _origin(record: RunRecord) -> list[tuple[str, str]]:
+    """Where weights from elsewhere are from; nothing for a run."""
+    origin = record.weights
+    if origin is None:
+        return []
+    left_out = ", ".join(f"{name} ({count})" for name, count in origin.left_out.items())
+    return [
+        ("weights", f"from elsewhere: {origin.file}, sha256 {origin.sha256[:12]}, {origin.container}"),
+        ("format", f"{origin.format} ({origin.source})" if origin.source else origin.format),
+        (
+            "loaded",
+            f"{origin.network}: all {origin.tensors_used} tensors" + (f"; left out: {left_out}" if left_out else ""),
+        ),
+        ("changed", "; ".join(origin.notes)),
+        ("seen as", origin.preprocessing_source),
+    ]
+
+
+def _data_text(data: DataRecord) -> str:
+    test = f"{data.test_images:,} test images, {data.classes} classes" if data.classes else "no labels"
+    return (
+        f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {test}, {data.image_px} px, "
+        f"fingerprint {data.fingerprint[:8]}" + "".join(f"; {note}" for note in data.notes)
+    )
+
+
+def _numbers(evaluations: Iterable[EvaluationRecord]) -> Iterable[Number]:
+    """Measurements in the order in which they were made, those of both networks together."""
+    found: dict[tuple[object, ...], Number] = {}
+    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.made_utc):
+        data = TableData.measured_on(evaluation)
+        for one in evaluation.measurements:
+            key = (evaluation.evaluator, one.metric, one.protocol, data)
+            number = found.setdefault(key, Number(evaluation.evaluator, data.title, one))
+            number.last = one
+            if evaluation.before_training:
+                number.before = one
+            else:
+                number.after = one
+    return found.values()
+
+
+def _curves(record: RunRecord, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
+    """One line for the main metric of every network over training; a line in `problems` for a file not to be used."""
+    from ssl_bench.records.curves import read_curves
+
+    if record.curves is None:
+        return []
+    try:
+        curves = read_curves(folder, record.curves.sha256)
+    except UserError as error:
+        problems.append(str(error))
+        return []
+    lines = []
+    for one in curves.series:
+        if one.primary:
+            points = "  ".join(f"{one.epochs[i]}: {one.values[i]:.1f}" for i in _spread_out(len(one.values)))
+            best = f"best {one.values[one.best]:.1f} after epoch {one.epochs[one.best]}"
+            words = f"{one.evaluator} {one.metric}, {one.unit} by epoch  {points}  ({best})"
+            lines.append((one.network, words))
+    return lines
+
+
+def _spread_out(count: int) -> list[int]:
+    """At most `POINTS` indices below `count`, evenly spread, the first and the last among them."""
+    if count <= POINTS:
+        return list(range(count))
+    return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds of any length, e.g. "0:09:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _recipe(record: RunRecord) -> Iterable[tuple[str, object]]:
+    """Every value under the name that --set takes."""
+    flat = flatten({key: value for key, value in record.recipe.items() if key != "eval_data"})
+    for number, part in enumerate(record.recipe.get("eval_data") or (), start=1):
+        flat |= flatten(part, f"eval_data.{number}")
+    for part in record.recipe.get("evaluators") or ():
+        settings = part.get("settings") or {}
+        flat |= {f"evaluators.{part['name']}.{name}": value for name, value in settings.items()}
+    flat.pop("evaluators", None)
+    return ((name.replace(".settings.", ".", 1), value) for name, value in flat.items())
