@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,9 +104,9 @@ def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
         if one["heads"]:
             lines.append(("heads", f"{one['heads']} ({one['heads_evidence']})"))
         if one["left_out"]:
-            lines.append(("left out", grouped(one["left_out"])))
+            lines.append(("left out", _grouped(one["left_out"])))
     if described["others"]:
-        lines.append(("others", grouped(described["others"])))
+        lines.append(("others", _grouped(described["others"])))
     see = networks[0]["preprocessing"]
     lines.append(("images", f"{_seen(see)} ({see['source']})"))
     if described["settings"]:
@@ -123,7 +122,8 @@ def _seen(see: dict[str, Any]) -> str:
     return Preprocessing.model_validate(see).protocol(native=False).text
 
 
-def grouped(names: list[str]) -> str:
+def _grouped(names: list[str]) -> str:
     """Names by their first part with the number of tensors, e.g. "head (7), queue (2)"."""
-    counts = Counter(name.partition(".")[0] for name in names)
-    return ", ".join(f"{name} ({count})" for name, count in counts.items())
+    from ssl_bench.weights.recognize import grouped
+
+    return ", ".join(f"{name} ({count})" for name, count in grouped(names).items())

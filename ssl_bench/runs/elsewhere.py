@@ -31,6 +31,7 @@ from ssl_bench.runs.precision import Precision
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.settings import parse_settings
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.recognize import grouped
 
 SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
 ELSEWHERE = "elsewhere"
@@ -248,12 +249,9 @@ def _recipe(
 
 def _origin(loaded: Loaded, preprocessing: Preprocessing) -> WeightsOrigin:
     recognized, candidate = loaded.recognized, loaded.candidate
-    groups: dict[str, int] = {}
     others = [one for one in recognized.candidates if one is not candidate]
-    for name in (*candidate.left_out, *recognized.others):
-        first = name.partition(".")[0]
-        groups[first] = groups.get(first, 0) + 1
-    groups |= {one.name: len(one.tensors) + len(one.left_out) for one in others}
+    left_out = grouped((*candidate.left_out, *recognized.others))
+    left_out |= {one.name: len(one.tensors) + len(one.left_out) for one in others}
     return WeightsOrigin(
         file=recognized.stored.path.resolve().name,
         sha256=recognized.stored.sha256,
@@ -262,7 +260,7 @@ def _origin(loaded: Loaded, preprocessing: Preprocessing) -> WeightsOrigin:
         source=recognized.format.source,
         network=candidate.name,
         tensors_used=loaded.used,
-        left_out=groups,
+        left_out=left_out,
         notes=loaded.notes,
         preprocessing_source=preprocessing.source,
         settings=dict(recognized.settings),

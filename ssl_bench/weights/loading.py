@@ -19,7 +19,7 @@ from ssl_bench.weights.facts import Facts, facts_of, own_px, preprocessing_of
 from ssl_bench.weights.formats import PLAIN
 from ssl_bench.weights.naming import Layout
 from ssl_bench.weights.reading import read_weights
-from ssl_bench.weights.recognize import Candidate, Recognized, recognize
+from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized, recognize
 from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, wanted_names
 
 
@@ -99,7 +99,8 @@ def load_network(
     except UserError as error:
         raise UserError(f"{recognized.stored.path} cannot be loaded into {arch}: {error}") from error
     own = backbone.preprocessing
-    if own is not None and recognized.format is PLAIN and not candidate.layout.renames:
+    with_timms_names = not candidate.layout.renames and candidate.layout is not EFFICIENTNET
+    if own is not None and recognized.format is PLAIN and with_timms_names:
         preprocessing = own  # a plain file with timm's names: as timm's configuration of that network says
     backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
     notes = (*changed, *apply_facts(backbone, facts), *notes)

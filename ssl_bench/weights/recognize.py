@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ NOT_NETWORKS = re.compile(
     r"(optim\w*|optimizer\w*|lr_scheduler\w*|scheduler\w*|scaler|fp16_scaler|amp|loops|callbacks)"
 )
 """Sections of a checkpoint that hold the state of training."""
+SECTIONS = {"state_dict", "model", "model_state_dict", "classy_state_dict", "base_model"}
+"""Of a checkpoint, around the names of tensors."""
 MAX_DEPTH = 5
 
 
@@ -231,6 +233,15 @@ def _words(form: Format, stored: Stored, candidate: Candidate, settings: Mapping
     words = form.name if form is not PLAIN else f"state dict with the names of {candidate.layout.name}"
     epoch = settings.get("epoch")
     return f"{words} (epoch {epoch})" if isinstance(epoch, int) and not isinstance(epoch, bool) else words
+
+
+def grouped(names: Iterable[str]) -> dict[str, int]:
+    """Names by their first part, sections such as "state_dict" taken out, with the number of tensors of each."""
+    counts: dict[str, int] = {}
+    for name in names:
+        group = next((part for part in name.split(".") if part not in SECTIONS), name)
+        counts[group] = counts.get(group, 0) + 1
+    return counts
 
 
 def _some(names: list[str]) -> str:

@@ -6,37 +6,43 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from ssl_bench.cli.main import app
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import RunRecord, read_record
+from ssl_bench.records.record import read_record
 from ssl_bench.runs.elsewhere import WeightsRequest, evaluate_weights
 from ssl_bench.weights.loading import load_network, open_weights
 from tests.weights.networks import RESNET, resnet, tensors
 from tests.weights.test_formats import moco_v2
 
 KNN = {"evaluators.knn.neighbors": [1], "evaluators.knn.reported": 1}
-SMALL = {"data.train_images": 20, "data.test_images": 20, "data.image_px": 32}
 
 
 def request(path: Path, **changes: Any) -> WeightsRequest:
-    values = {"backbone.width": RESNET["width"], **KNN, **SMALL, **changes.pop("values", {})}
-    return WeightsRequest(path, arch="resnet18", evaluators=["knn"], values=values, **changes)
+    values = {"backbone.width": RESNET["width"], "data.image_px": 32, **KNN, **changes.pop("values", {})}
+    data = str(path.parent / "photos")
+    return WeightsRequest(path, data, arch="resnet18", evaluators=["knn"], values=values, **changes)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint beside photos of two classes, 40 x 40 px."""
+    drawn = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / label
+            folder.mkdir(parents=True)
+            for index in range(3):
+                pixels = drawn.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
     torch.save(moco_v2(resnet(0), resnet(1)), tmp_path / "moco_v2.pth.tar")
     return tmp_path / "moco_v2.pth.tar"
-
-
-def primary(record: RunRecord, subject: str = "trained") -> float:
-    found = [e for e in record.evaluations if e.subject == subject]
-    return next(m.value for m in found[0].measurements if m.primary)
 
 
 def test_the_record_says_where_the_weights_are_from_and_invents_no_training(checkpoint: Path, tmp_path: Path) -> None:
@@ -62,11 +68,10 @@ def test_the_record_says_where_the_weights_are_from_and_invents_no_training(chec
 
 
 def test_preprocessing_is_the_sources_and_stands_in_the_protocol(checkpoint: Path, tmp_path: Path) -> None:
-    photos = {"data.image_px": 24}  # the images are 32 px: resized
-    _, first = evaluate_weights(request(checkpoint, values=photos), tmp_path)
+    _, first = evaluate_weights(request(checkpoint), tmp_path)
     protocol = first.evaluations[0].measurements[0].protocol
-    assert "resize 27 bilinear, center crop 24" in protocol.text
-    changed = {**photos, "preprocessing.mean": [0.5, 0.5, 0.5], "preprocessing.interpolation": "bicubic"}
+    assert "resize 37 bilinear, center crop 32" in protocol.text
+    changed = {"preprocessing.mean": [0.5, 0.5, 0.5], "preprocessing.interpolation": "bicubic"}
     _, second = evaluate_weights(request(checkpoint, values=changed), tmp_path)
     assert "bicubic" in second.evaluations[0].measurements[0].protocol.text
     assert "mean 0.5" in second.evaluations[0].measurements[0].protocol.text
@@ -76,7 +81,8 @@ def test_preprocessing_is_the_sources_and_stands_in_the_protocol(checkpoint: Pat
         evaluate_weights(request(checkpoint, values={"method.lr": 1}), tmp_path)
 
 
-def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_bench.weights.loading.fitting", lambda candidate, most: [])
     names = tensors(resnet())
     del names["bn1.bias"]
     torch.save(names, tmp_path / "w.pth")
