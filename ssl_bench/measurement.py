@@ -63,15 +63,21 @@ def accuracy(
     )
 
 
-def within_noise(one: Measurement, other: Measurement) -> bool:
-    """Whether the difference of two numbers may be an accident of the test items; False where an interval is missing.
+def difference_interval(one: Measurement, other: Measurement) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of `other.value - one.value`; None where a number has no interval.
 
-    Newcombe 1998 (Statistics in Medicine 17, method 10): the 95 % interval of the difference, from both numbers' own,
-    holds 0. The same test items behind both make this cautious, since shared luck cancels out.
+    Newcombe 1998 (Statistics in Medicine 17, method 10), from both numbers' own intervals. The same test items behind
+    both make this cautious, since shared luck cancels out.
     """
     if one.interval is None or other.interval is None:
-        return False
-    low, high = sorted((one, other), key=lambda measurement: measurement.value)
-    assert low.interval is not None
-    assert high.interval is not None
-    return high.value - low.value <= math.hypot(high.value - high.interval[0], low.interval[1] - low.value)
+        return None
+    difference = other.value - one.value
+    below = math.hypot(other.value - other.interval[0], one.interval[1] - one.value)
+    above = math.hypot(other.interval[1] - other.value, one.value - one.interval[0])
+    return difference - below, difference + above
+
+
+def within_noise(one: Measurement, other: Measurement) -> bool:
+    """Whether a difference may be an accident of the test items; False where an interval is missing."""
+    interval = difference_interval(one, other)
+    return interval is not None and interval[0] <= 0 <= interval[1]

@@ -27,6 +27,7 @@ def run(
     arch: str | None = None,
     *,
     data: PathLike | None = None,
+    eval_data: PathLike | Sequence[PathLike] | None = None,
     preset: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -71,6 +72,7 @@ def run(
         method=method if resume is None else os.fspath(resume),
         arch=arch,
         data=None if data is None else os.fspath(data),
+        eval_data=_places(eval_data),
         preset=preset,
         evaluators=_names(with_),
         more_evaluators=more_evaluators,
@@ -102,7 +104,7 @@ def evaluate(
     run: PathLike,
     *,
     with_: str | Sequence[str] | None = None,
-    data: PathLike | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
     voc: PathLike | None = None,
     davis: PathLike | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -120,9 +122,8 @@ def evaluate(
     more, values = mask_folders(_path(voc), _path(davis))
     names = _names(with_)
     chosen = list(dict.fromkeys((*(names or ()), *more))) if names is not None or more else None
-    place = None if data is None else os.fspath(data)
     say = print if verbose else lambda text: None
-    return reevaluate(folder, chosen, place, values | _plain(settings or {}), say=say)[1]
+    return reevaluate(folder, chosen, _places(data) or (), values | _plain(settings or {}), say=say)[1]
 
 
 class WarningsOnly:
@@ -144,6 +145,13 @@ class WarningsOnly:
 
 def _path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
+
+
+def _places(data: PathLike | Sequence[PathLike] | None) -> tuple[str, ...] | None:
+    """One dataset, or several."""
+    if isinstance(data, str | os.PathLike):
+        return (os.fspath(data),)
+    return None if data is None else tuple(os.fspath(one) for one in data)
 
 
 def _names(names: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ import typer
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import (
     DAVIS_HELP,
+    DOWNLOAD_HELP,
     RESULTS,
     VOC_HELP,
     evaluator_names,
@@ -49,8 +50,12 @@ def evaluate(
         typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="another dataset, seen at the run's image size")
+        list[str] | None,
+        typer.Option(
+            "--data", "--eval-data", metavar="NAME|PATH", help="other data, seen at the run's image size; repeatable"
+        ),
     ] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     voc: Annotated[Path | None, typer.Option(metavar="DIR", help=VOC_HELP)] = None,
     davis: Annotated[Path | None, typer.Option(metavar="DIR", help=DAVIS_HELP)] = None,
     set_: Annotated[
@@ -89,19 +94,23 @@ def evaluate(
     names = None if chosen is None else list(chosen)
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
-    values |= parse_assignments(set_ or [])
+    values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
     quiet = redirect_stdout(sys.stderr) if as_json else nullcontext()  # whatever a plugin prints is no part of it
     if is_weights(run):
-        request = WeightsRequest(
-            Path(run), data or "shapes", arch, key, as_, names, values, accept_mismatch, baseline, command_line()
-        )
-        with quiet:
-            folder, record = evaluate_weights(request, results, say=lambda text: print(f"  ... {text}"))
+        evaluated = []
+        for one in data or ["shapes"]:
+            request = WeightsRequest(
+                Path(run), one, arch, key, as_, names, values, accept_mismatch, baseline, command_line()
+            )
+            with quiet:
+                evaluated.append(evaluate_weights(request, results, say=lambda text: print(f"  ... {text}")))
         if as_json:
-            print_json({"run": str(folder), "record": record.model_dump(mode="json")})
+            runs = [{"run": str(folder), "record": record.model_dump(mode="json")} for folder, record in evaluated]
+            print_json({"runs": runs})
             return
-        print_evaluations(record.evaluations, folder)
-        print(f"record  {folder / 'record.json'}")
+        for folder, record in evaluated:
+            print_evaluations(record.evaluations, folder)
+            print(f"record  {folder / 'record.json'}")
         return
     given = [f"--{name}" for name, value in (("arch", arch), ("key", key), ("as", as_)) if value is not None]
     given += [f"--{name}" for name, value in (("baseline", baseline), ("accept-mismatch", accept_mismatch)) if value]
@@ -114,7 +123,7 @@ def evaluate(
     if given:
         raise UserError(f"{', '.join(given)} are for files of weights, and {run} is a run: leave them out")
     with quiet:
-        paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
+        paths, records = reevaluate(folder, names, data or (), values, say=lambda text: print(f"  ... {text}"))
     if as_json:
         evaluations = [record.model_dump(mode="json") for record in records]
         print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})

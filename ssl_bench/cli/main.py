@@ -28,6 +28,7 @@ VERBS = [
     "inspect",
     "list",
     "show",
+    "diff",
     "table",
     "attention",
     "davis_video",

@@ -17,22 +17,21 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
     """The run's row: untrained beside trained for every primary measurement."""
     from ssl_bench.measurement import within_noise
 
-    primary: dict[str, dict[str, Any]] = {}
-    data: dict[str, str] = {}
+    primary: dict[tuple[str, str], dict[str, Any]] = {}
     for evaluation in record.evaluations:
         for one in evaluation.measurements:
             if one.primary:
-                name = f"{evaluation.evaluator} ({one.metric})"
-                primary.setdefault(name, {})["before" if evaluation.before_training else "trained"] = one
-                data[name] = "test" if evaluation.data == record.data.name else evaluation.data
+                itself = evaluation.data_fingerprint == record.data.fingerprint and record.data.test_images
+                key = (f"{evaluation.evaluator} ({one.metric})", "test" if itself else evaluation.data)
+                primary.setdefault(key, {})["before" if evaluation.before_training else "trained"] = one
     print()
-    print(f"{'':34}{record.backbone.start:>12}{'trained':>12}{'change':>10}")
-    for name, values in primary.items():
+    print(f"{'':34}{record.backbone.start:>12}{'trained':>12}{'change':>10}" if primary else "nothing was evaluated")
+    for (name, data), values in primary.items():
         both = "before" in values and "trained" in values
         change = f"{values['trained'].value - values['before'].value:+.1f}" if both else ""
         cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("before", "trained")]
         unit = next(iter(values.values()))
-        print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data[name]} {unit.unit}, n {unit.n:,}")
+        print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data} {unit.unit}, n {unit.n:,}")
         ends = [interval_text(values[subject]) if subject in values else "" for subject in ("before", "trained")]
         if any(ends):
             noise = "the difference is within noise" if both and within_noise(*values.values()) else ""
@@ -41,6 +40,8 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         print(f"\nstart   {record.backbone.pretrained}")
     synthetic = " (synthetic: says nothing about real images)" if record.data.synthetic else ""
     print(f"\ndata    {record.data.name}{synthetic}")
+    if record.eval_data:
+        print(f"        evaluated on {', '.join(one.name for one in record.eval_data)}")
     print(f"record  {run_dir / 'record.json'}")
     remark = below_the_start(primary, record.backbone.start)
     if remark:
@@ -49,15 +50,15 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         print(f"{label:8}{advised}")
 
 
-def below_the_start(primary: Mapping[str, Mapping[str, Any]], start: str) -> str:
+def below_the_start(primary: Mapping[tuple[str, str], Mapping[str, Any]], start: str) -> str:
     """What to say of a run whose training made every accuracy worse; "" where one is as good as before, or better.
 
-    `primary` is name -> "before" or "trained" -> measurement, `start` "untrained" or "pretrained". Evaluators of other
-    kinds than k-NN and probe are left out where those two are there: masks and clips are known to fall while accuracy
-    grows.
+    `primary` is (name, data) -> "before" or "trained" -> measurement, `start` "untrained" or "pretrained". Evaluators
+    of other kinds than k-NN and probe are left out where those two are there: masks and clips are known to fall while
+    accuracy grows.
     """
-    names = [name for name in primary if name.startswith(("knn ", "linear-probe "))]
-    pairs = [primary[name] for name in names if {"before", "trained"} <= primary[name].keys()]
+    accuracies = [values for (name, _), values in primary.items() if name.startswith(("knn ", "linear-probe "))]
+    pairs = [values for values in accuracies if {"before", "trained"} <= values.keys()]
     falls = [pair["trained"].value < pair["before"].value for pair in pairs]
     if not falls or not all(falls):
         return ""

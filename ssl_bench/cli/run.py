@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.cli.method_help import print_help
-from ssl_bench.cli.options import DAVIS_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
+from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
 from ssl_bench.cli.result import show_result
 from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command
@@ -25,6 +25,8 @@ EXAMPLES = """Examples:
   sslbench run dino --arch deit_s16                     on the embedded set, about ten minutes on two cores
 
   sslbench run dino --arch resnet18 --data ~/photos     a folder with train/CLASS/IMAGE and val/CLASS/IMAGE
+
+  sslbench run dino --arch resnet18 --data ~/unlabeled --eval-data ~/photos     trains without labels on any images
 
   sslbench run dino --help                              the settings of DINO"""
 
@@ -64,8 +66,13 @@ def run(
     ] = None,
     arch: Annotated[str | None, typer.Option(help="a backbone (sslbench list), or timm:NAME for any of timm")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="a dataset by name or folder [default: shapes]")
+        str | None, typer.Option(metavar="NAME|PATH", help="what to train on: a name or a path [default: shapes]")
     ] = None,
+    eval_data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|PATH", help="labeled data to evaluate on; repeatable [default: those of --data]"),
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD_HELP)] = False,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set [default: the preset's]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per step [default: the preset's]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of weights, order and augmentation [default: 0]")] = None,
@@ -90,7 +97,11 @@ def run(
         ),
     ] = None,
     eval_every: Annotated[
-        int | None, typer.Option(metavar="N", help="evaluate every network of the method (k-NN) after each N-th epoch")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="evaluate every network of the method (k-NN) after each N-th epoch, on the first --eval-data",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="resume a stopped run; give its folder")] = False,
     restart: Annotated[
@@ -120,10 +131,11 @@ def run(
         method=method,
         arch=arch,
         data=data,
+        eval_data=tuple(eval_data) if eval_data else None,
         preset=preset,
         evaluators=evaluator_names(with_),
         more_evaluators=more_evaluators,
-        values=named | paths | parse_assignments(set_ or []),
+        values=named | paths | parse_assignments(set_ or []) | ({"data.download": True} if download else {}),
         recipe_file=recipe,
         init=init,
     )

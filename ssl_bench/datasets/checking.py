@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
 
 from ssl_bench.dataset import Dataset, Split
 from ssl_bench.errors import UserError
@@ -23,11 +25,20 @@ class Checked:
     images: int
     problems: tuple[str, ...]
     """One message per image that cannot be read, in the order of the split."""
+    contents: tuple[tuple[Split, frozenset[bytes]], ...] = ()
+    """Every split with the digests of its images' pixels; empty unless all images were opened."""
 
     def __str__(self) -> str:
         if self.opened == self.images:
             return f"all {self.images:,} images open"
         return f"{self.opened:,} of {self.images:,} images opened, evenly chosen"
+
+    def shared(self, split: Split, other: Split) -> int | None:
+        """How many different images of `split` are also in `other`, by their pixels; None where not looked at."""
+        found = [next((digests for one, digests in self.contents if one is which), None) for which in (split, other)]
+        if found[0] is None or found[1] is None:
+            return None
+        return len(found[0] & found[1])
 
 
 def check_images(split: Split, limit: int | None = None, workers: int | None = None) -> list[str]:
@@ -35,27 +46,34 @@ def check_images(split: Split, limit: int | None = None, workers: int | None = N
 
     `workers` are threads (default: one a CPU core, decoding releases Python's lock).
     """
-    return _open_all([(split, index) for index in _evenly(len(split), limit)], workers)
+    looks = _open_all([(split, index) for index in _evenly(len(split), limit)], workers)
+    return [look for look in looks if isinstance(look, str)]
 
 
-def check_dataset(dataset: Dataset, limit: int | None = SAMPLE, workers: int | None = None) -> Checked:
-    """Open the images of every split: all up to `FULL_CHECK_UP_TO`, else `limit` (None: all).
+def check_datasets(*datasets: Dataset, limit: int | None = SAMPLE, workers: int | None = None) -> Checked:
+    """Open the images of every split of every set: all up to `FULL_CHECK_UP_TO` together, else `limit` (None: all).
 
-    A synthetic set is not opened.
+    Synthetic sets are not opened.
     """
-    splits = [] if dataset.synthetic else list(dataset.splits.values())
+    splits = [split for one in dict.fromkeys(datasets) if not one.synthetic for split in one.splits.values()]
     total = sum(len(split) for split in splits)
     chosen, start = [], 0
     wanted = list(_evenly(total, None if total <= FULL_CHECK_UP_TO else limit))
     for split in splits:
         chosen += [(split, index - start) for index in wanted if start <= index < start + len(split)]
         start += len(split)
-    return Checked(len(chosen), total, tuple(_open_all(chosen, workers)))
+    looks = _open_all(chosen, workers)
+    problems = tuple(look for look in looks if isinstance(look, str))
+    if problems or len(chosen) < total:
+        return Checked(len(chosen), total, problems)
+    digests = iter(look for look in looks if isinstance(look, bytes))
+    contents = tuple((split, frozenset(islice(digests, len(split)))) for split in splits)
+    return Checked(len(chosen), total, (), contents)
 
 
-def require_readable(dataset: Dataset, limit: int | None = SAMPLE, workers: int | None = None) -> Checked:
-    """`check_dataset`, raising one `UserError` that names the first ten bad files and how many there are."""
-    checked = check_dataset(dataset, limit, workers)
+def require_readable(*datasets: Dataset, limit: int | None = SAMPLE, workers: int | None = None) -> Checked:
+    """`check_datasets`, raising one `UserError` that names the first ten bad files and how many there are."""
+    checked = check_datasets(*datasets, limit=limit, workers=workers)
     if checked.problems:
         found, first = len(checked.problems), checked.problems[:10]
         more = f"\n  and {found - len(first):,} more" if found > len(first) else ""
@@ -71,20 +89,22 @@ def _evenly(count: int, limit: int | None) -> Iterable[int]:
     return (index * count // limit for index in range(limit))
 
 
-def _open_all(chosen: Sequence[tuple[Split, int]], workers: int | None) -> list[str]:
-    def problem(item: tuple[Split, int]) -> str | None:
+def _open_all(chosen: Sequence[tuple[Split, int]], workers: int | None) -> list[str | bytes]:
+    """For each of (split, index) a digest of the image's pixels, or the message why it cannot be read."""
+
+    def look(item: tuple[Split, int]) -> str | bytes:
         split, index = item
         try:
-            split.image(index)
+            image = split.image(index)
+            return blake2b(image.tobytes(), digest_size=16, salt=b"%d" % image.width).digest()
         except UserError as error:
             return str(error)
         except Exception as error:  # an outsider's dataset
             return f"image {index}: {type(error).__name__}: {error}"
-        return None
 
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers == 1:
-        return [found for item in chosen if (found := problem(item)) is not None]
+        return list(map(look, chosen))
     with ThreadPoolExecutor(workers) as pool:
-        return [found for found in pool.map(problem, chosen) if found is not None]
+        return list(pool.map(look, chosen))

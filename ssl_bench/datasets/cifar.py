@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 as their authors distribute them and torchvision keeps them (cifar-10-batches-py, ...).
 
 The files are pickles, which can run code when they are opened; torchvision opens one only after its MD5 sum has been
-compared with the published one. Nothing is downloaded.
+compared with the published one. Nothing is downloaded unless `data.download` (`--download`) is set.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class CIFARConfig(Settings):
     image_px: int = setting(32, "side of the square image that networks get", unit="px", source="CIFAR", ge=8, le=2048)
     train_fraction: float = setting(1.0, "share of each class's training images that is used", gt=0, le=1)
     subset_seed: int = setting(0, "which images train_fraction picks; a larger share contains a smaller one", ge=0)
+    download: bool = setting(
+        False, "download the set where it is not there (--download); never part of a recipe", exclude=True
+    )
 
 
 class ArrayImages:
@@ -77,6 +80,9 @@ class CIFAR10(Dataset):
     def __init__(self, config: CIFARConfig, path: Path | None) -> None:
         """Check the MD5 sums, load everything (0.2 GB). Raises `UserError` naming a file that is missing or differs."""
         root = None if path is None else _root(path, self.folder)
+        if path is not None and config.download:
+            root = root or path
+            _download(self.source(), root, self.layout)
         if path is None or root is None:
             where = "" if path is None else f"; {shown(path)}/ has no {self.folder}/"
             name = self.official_name
@@ -117,6 +123,16 @@ class CIFAR100(CIFAR10):
         from torchvision.datasets import CIFAR100 as Source
 
         return Source
+
+
+def _download(source: Any, root: Path, layout: str) -> None:
+    try:
+        source(root, download=True)
+    except Exception as error:  # no network, no space, a file that is not as published
+        raise UserError(
+            f"{source.filename} cannot be downloaded to {shown(root)}/ ({error}). Fetch it yourself from {source.url} "
+            f"and unpack it there. Expected {layout}"
+        ) from error
 
 
 def _root(path: Path, folder: str) -> Path | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,36 @@ def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[
         kind = registry.evaluator(name)
         built.append((name, kind(parse_settings(kind.Config, settings, f"evaluators.{name}", name))))
     return built
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A dataset with the evaluators that are run on it."""
+
+    dataset: Dataset
+    evaluators: tuple[tuple[str, Evaluator], ...]
+    folder: str = ""
+    """What tells its pictures' folders from those of other sets; empty where there is one set only."""
+
+    def place(self, evaluator: str, word: str) -> str:
+        """The folder, below a run's, for what an evaluator writes; `word` says of what."""
+        return f"evaluations/{evaluator}-{word}" + (f"-{self.folder}" if self.folder else "")
+
+
+def assign(
+    evaluators: Sequence[tuple[str, Evaluator]], training: Dataset, sets: Mapping[str, Dataset]
+) -> tuple[Assigned, ...]:
+    """Every evaluator to each of `sets` (folder name -> set), but those that read a set of their own once.
+
+    Without `sets` all are run on the training data.
+    """
+    if not sets:
+        return (Assigned(training, tuple(evaluators)),)
+    own = tuple(one for one in evaluators if one[1].data(training).fingerprint != training.fingerprint)
+    others = tuple(one for one in evaluators if one not in own)
+    several = len(sets) > 1
+    assigned = [Assigned(one, others, name if several else "") for name, one in sets.items() if others]
+    return (*assigned, Assigned(training, own)) if own else tuple(assigned)
 
 
 def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
 from ssl_bench.method import Situation
+from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.recipe import TrainingSettings
 from ssl_bench.settings import Settings
@@ -26,7 +27,7 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
     """
     recipe, plain = resolved.recipe, resolved.recipe.model_dump(mode="json")
     kind = resolved.backbone.kind_for(resolved.backbone_config, resolved.dataset.image_px)
-    images = len(resolved.dataset.pretraining)
+    images = len(resolved.training_split)
     preset = resolved.method.presets.get(preset_name)
     values = preset.values_for(kind) if preset else {}
     epochs = preset.epochs_for(recipe.training.batch_size, images) if preset else None
@@ -40,15 +41,15 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
         classes=len(resolved.dataset.classes),
         kind=kind,
     )
-    method = resolved.method.Config(**_section(values, "method"))
+    method = resolved.method.Config(**section_of(values, "method"))
     with suppress(UserError):  # a preset that does not fit this batch size or data leaves open what it leaves open
         method = resolved.method.fill(method, situation)
     standards: list[tuple[str, Mapping[str, Any], dict[str, Any]]] = [
         ("method", plain["method"]["settings"], method.model_dump(mode="json")),
         ("backbone", plain["backbone"]["settings"], _backbone_defaults(resolved)),
         ("data", plain["data"]["settings"], _defaults(type(resolved.dataset).Config)),
-        ("optimizer", plain["optimizer"], OptimizerSettings(**_section(values, "optimizer")).model_dump(mode="json")),
-        ("training", plain["training"], TrainingSettings(**_section(values, "training")).model_dump(mode="json")),
+        ("optimizer", plain["optimizer"], OptimizerSettings(**section_of(values, "optimizer")).model_dump(mode="json")),
+        ("training", plain["training"], TrainingSettings(**section_of(values, "training")).model_dump(mode="json")),
     ]
     started = {"initial": recipe.initial.words} if recipe.initial else {}
     return started | {
@@ -57,11 +58,6 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
         for name, value in settings.items()
         if f"{section}.{name}" not in NOT_A_CHANGE and name in standard and value != standard[name]
     }
-
-
-def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
-    prefix = f"{section}."
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
 def _defaults(model: type[Settings]) -> dict[str, Any]:

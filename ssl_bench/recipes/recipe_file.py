@@ -11,7 +11,9 @@ from typing import Any
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.records.seal import check_recipe
 
-SECTIONS = ("method", "backbone", "data", "optimizer", "training", "initial", "machine", "evaluators")
+SECTIONS = (
+    "method", "backbone", "data", "eval_data", "optimizer", "training", "initial", "machine", "evaluators",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class RecipeFile:
     method: str | None = None
     arch: str | None = None
     data: str | None = None
+    eval_data: tuple[str, ...] | None = None
     preset: str | None = None
     evaluators: tuple[str, ...] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -47,23 +50,31 @@ def read_recipe_file(path: Path) -> RecipeFile:
     return RecipeFile(**_names(names, path), values=_values(content, path))
 
 
+def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The settings of one section, without its prefix."""
+    prefix = section + "."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
 def _names(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The section [run], with values of the right kind."""
-    known = ("method", "arch", "data", "preset", "with")
+    known = ("method", "arch", "data", "preset", "eval_data", "with")
     for key, value in given.items():
         if key not in known:
             raise UserError(f"'run.{key}' in {path} is not known.{did_you_mean(key, known)} Known: {', '.join(known)}")
-        if key == "with":
+        if key in ("eval_data", "with"):
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-                raise UserError(f"'run.with' in {path} is {value!r:.60}. Give a list of names, e.g. [\"knn\"]")
+                example = '["knn"]' if key == "with" else '["~/birds"]'
+                raise UserError(f"'run.{key}' in {path} is {value!r:.60}. Give a list of names, e.g. {example}")
         elif not isinstance(value, str) or not value.strip():
             raise UserError(f"'run.{key}' in {path} is {value!r:.60}. Give a name in quotes (sslbench list)")
-    found: dict[str, Any] = {key: given[key] for key in known[:-1] if key in given}
-    return found | ({"evaluators": tuple(given["with"])} if "with" in given else {})
+    found: dict[str, Any] = {key: given[key] for key in known[:-2] if key in given}
+    lists = {"eval_data": "eval_data", "evaluators": "with"}
+    return found | {name: tuple(given[key]) for name, key in lists.items() if key in given}
 
 
 def _values(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings, keyed `section.setting` or `evaluators.name.setting`."""
+    """The settings, keyed `section.setting`, `evaluators.name.setting` or `eval_data.number.setting`."""
     values: dict[str, Any] = {}
     for section, settings in content.items():
         if section not in SECTIONS or not isinstance(settings, dict):
@@ -73,10 +84,10 @@ def _values(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
                 f"Known: run, {', '.join(SECTIONS)}"
             )
         for key, value in settings.items():
-            if section != "evaluators":
+            if section in ("evaluators", "eval_data") and isinstance(value, dict):
+                values |= {f"{section}.{key}.{name}": inner for name, inner in value.items()}
+            elif section != "evaluators":
                 values[f"{section}.{key}"] = value
-            elif isinstance(value, dict):
-                values |= {f"evaluators.{key}.{name}": inner for name, inner in value.items()}
             else:
                 raise UserError(
                     f"'evaluators.{key}' in {path} is {value!r:.60}, not a section. Settings of an evaluator stand "

@@ -9,35 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
-from ssl_bench.records.recipe import (
-    DataPart,
-    EvaluatorPart,
-    MachineSettings,
-    Part,
-    Recipe,
-    TrainingSettings,
-    arch_text,
+from ssl_bench.recipes.evaluation_data import (
+    data_part,
+    dataset_loaders,
+    default_evaluators,
+    open_evaluation_sets,
+    require_labels,
+    require_training_labels,
 )
+from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file, section_of
+from ssl_bench.records.recipe import EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names
 from ssl_bench.settings import parse_settings
 
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
-    from ssl_bench.dataset import Dataset
+    from ssl_bench.dataset import Dataset, Split
     from ssl_bench.method import Method
     from ssl_bench.weights.initial import InitialState
 
 SMALL_DATA_IMAGES = 20_000
 """Fewer training images than this choose the preset "small-data" where a method has one."""
-
-DEFAULT_EVALUATORS = ("knn", "linear-probe")
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,15 @@ class Request:
     method: str | None = None
     arch: str | None = None
     data: str | None = None
+    """What is trained on."""
     preset: str | None = None
     evaluators: tuple[str, ...] | None = None
     more_evaluators: tuple[str, ...] = ()
     """Run beside those, whether they are named or the default."""
     values: Mapping[str, Any] = field(default_factory=dict)
     recipe_file: Path | None = None
+    eval_data: tuple[str, ...] | None = None
+    """What is evaluated on; empty: the training data. None leaves it to the recipe file."""
     init: str | None = None
     """A run or a file whose weights to start from; `runs.asking.plan_run` finds it and sets `initial.source`."""
 
@@ -70,7 +70,20 @@ class Resolved:
     backbone: type[Backbone]
     backbone_config: Any
     dataset: Dataset
+    """What is trained on."""
+    eval_data: tuple[Dataset, ...] = ()
+    """What was given to evaluate on."""
     initial: InitialState | None = None
+
+    @property
+    def training_split(self) -> Split:
+        """The images that the method trains on."""
+        return self.dataset.train if self.method.needs_labels else self.dataset.pretraining
+
+    @property
+    def evaluation_sets(self) -> tuple[Dataset, ...]:
+        """What evaluators read that have no set of their own: `eval_data`, or without any the training data."""
+        return self.eval_data or (self.dataset,)
 
 
 def resolve(request: Request) -> Resolved:
@@ -88,36 +101,37 @@ def resolve(request: Request) -> Resolved:
     arch = file.arch if request.arch is None else request.arch
     if not arch:
         raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
-    asked = file.evaluators if request.evaluators is None else request.evaluators
-    evaluator_names = tuple(
-        dict.fromkeys((*(DEFAULT_EVALUATORS if asked is None else asked), *request.more_evaluators))
-    )
-    file_values = dict(file.values)
-    if request.evaluators is not None:  # a file's settings of evaluators that --with leaves out are no mistake
-        file_values = {key: v for key, v in file_values.items() if _runs(key, evaluator_names)}
-    if "initial.source" in request.values and request.recipe_file is not None:  # what a file pins is of its own source
-        file_values = {key: v for key, v in file_values.items() if not key.startswith("initial.")}
     own_values = {
-        **assignments_with_current_names(file_values, method_name),
+        **assignments_with_current_names(_values_of_file(file, request), method_name),
         **assignments_with_current_names(request.values, method_name),
     }
     arch, colon, network = arch.partition(":")
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:
         own_values |= {"backbone.name": _network_name(arch, network, backbone)}
-    _check_sections(own_values, evaluator_names)
+    _check_sections(own_values)
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
-    require_capable(
-        (method_name, method), (arch, backbone, backbone_config),
-        {name: section_of(own_values, f"evaluators.{name}") for name in evaluator_names},
-    )  # fmt: skip
 
     initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
     dataset = open_found(found, section_of(own_values, "data"))
+    require_training_labels(method, method_name, dataset)
+    images = len(dataset.train if method.needs_labels else dataset.pretraining)
+    eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
+    opened = open_evaluation_sets(eval_texts, own_values, dataset.image_px)
+    eval_data = tuple(one for _, one in opened)
+    asked = file.evaluators if request.evaluators is None else request.evaluators
+    if asked is None:
+        asked = default_evaluators(dataset, eval_data)
+    evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
+    _check_evaluator_settings(own_values, evaluator_names)
+    require_capable(
+        (method_name, method), (arch, backbone, backbone_config),
+        {name: section_of(own_values, f"evaluators.{name}") for name in evaluator_names},
+    )  # fmt: skip
     preset_name, reason = _choose_preset(
-        method_name, method, file.preset if request.preset is None else request.preset, len(dataset.pretraining)
+        method_name, method, file.preset if request.preset is None else request.preset, images
     )
     backbone_config = backbone.fill(backbone_config, dataset.image_px, method.backbone_defaults)
     require_start_fits(initial, backbone, backbone_config, dataset.image_px, arch_text(arch, dict(backbone_config)))
@@ -130,24 +144,24 @@ def resolve(request: Request) -> Resolved:
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
     machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
-    if training.batch_size > len(dataset.pretraining):
+    if training.batch_size > images:
         raise UserError(
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
-            f"({len(dataset.pretraining)} images). Give --batch-size {len(dataset.pretraining)} or smaller."
+            f"({images} images). Give --batch-size {images} or smaller."
         )
-    epochs = preset.epochs_for(training.batch_size, len(dataset.pretraining)) if preset else None
+    epochs = preset.epochs_for(training.batch_size, images) if preset else None
     if epochs is not None and "training.epochs" not in values:
         training = training.model_copy(update={"epochs": epochs})
     situation = Situation(
         image_px=dataset.image_px,
-        train_images=len(dataset.pretraining),
+        train_images=images,
         patch_px=patch_px,
         batch_size=training.batch_size,
         classes=len(dataset.classes),
         kind=network_kind,
     )
     method_config = fill(method, method_name, method_config, situation, backbone, dataset)
-    evaluators = []
+    evaluators, needing_labels = [], []
     for name in evaluator_names:
         kind = registry.evaluator(name)
         config = parse_settings(kind.Config, section_of(values, f"evaluators.{name}"), f"evaluators.{name}", name)
@@ -160,28 +174,37 @@ def resolve(request: Request) -> Resolved:
                 fingerprint=None if read == dataset.fingerprint else read,
             )
         )
+        if kind.needs_labels and read == dataset.fingerprint:
+            needing_labels.append(name)
+    require_labels(needing_labels, dataset, eval_data)
     _check_eval_every(training, evaluator_names)
     recipe = Recipe(
         method=Part(name=method_name, settings=method_config.model_dump(mode="json")),
         backbone=Part(name=arch, settings=backbone_config.model_dump(mode="json")),
-        data=DataPart(
-            name=dataset.name,
-            path=str(dataset.path) if dataset.path else None,
-            fingerprint=dataset.fingerprint,
-            image_px=dataset.image_px,
-            settings=dataset.config.model_dump(mode="json"),
-            plugin=found.plugin,
-            train_images=len(dataset.pretraining),
-            test_images=0 if dataset.test is None else len(dataset.test),
-        ),
+        data=data_part(found.plugin, dataset, images),
+        eval_data=tuple(data_part(plugin, one, len(one.train)) for plugin, one in opened),
         optimizer=optimizer.model_dump(mode="json"),
         training=training,
         evaluators=tuple(evaluators),
         initial=as_recorded(initial),
     )
     return Resolved(
-        recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, initial
-    )
+        recipe, machine, preset_name, reason, method, method_config, backbone, backbone_config, dataset, eval_data,
+        initial,
+    )  # fmt: skip
+
+
+def _values_of_file(file: RecipeFile, request: Request) -> dict[str, Any]:
+    """A file's settings without those of evaluators that --with leaves out and of data that --eval-data replaces."""
+    values = dict(file.values)
+    if request.evaluators is not None:
+        names = (*request.evaluators, *request.more_evaluators)
+        values = {key: value for key, value in values.items() if _runs(key, names)}
+    if request.eval_data is not None:
+        values = {key: value for key, value in values.items() if not key.startswith("eval_data.")}
+    if "initial.source" in request.values and request.recipe_file is not None:  # what a file pins is of its own source
+        values = {key: value for key, value in values.items() if not key.startswith("initial.")}
+    return values
 
 
 def _check_eval_every(training: TrainingSettings, evaluator_names: Sequence[str]) -> None:
@@ -238,6 +261,7 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         ("machine", machine),
         ("initial", recipe.initial.model_dump() if recipe.initial else {}),
         *((f"evaluators.{part.name}", part.settings) for part in recipe.evaluators),
+        *((f"eval_data.{number}", part.settings) for number, part in enumerate(recipe.eval_data, start=1)),
     ):
         values |= {f"{section}.{key}": value for key, value in settings.items()}
     if "positions" in registry.backbone(recipe.backbone.name).Config.model_fields:
@@ -246,15 +270,11 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         method=recipe.method.name,
         arch=recipe.backbone.name,
         data=recipe.data.reference,
+        eval_data=tuple(part.reference for part in recipe.eval_data),
         preset="none",
         evaluators=tuple(part.name for part in recipe.evaluators),
         values=values,
     )
-
-
-def dataset_loaders() -> dict[str, Any]:
-    """Every registered dataset by name, loaded when asked for (`opening.Known`)."""
-    return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 
 def _choose_preset(name: str, method: type[Method], given: str | None, train_images: int) -> tuple[str, str]:
@@ -271,13 +291,7 @@ def _choose_preset(name: str, method: type[Method], given: str | None, train_ima
     return "none", f"{name} has no presets"
 
 
-def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The settings of one section, without its prefix."""
-    prefix = section + "."
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-
-
-def _check_sections(values: Mapping[str, Any], evaluator_names: Sequence[str]) -> None:
+def _check_sections(values: Mapping[str, Any]) -> None:
     for key in values:
         section, dot, _ = key.partition(".")
         if section not in SECTIONS or not dot:
@@ -285,12 +299,16 @@ def _check_sections(values: Mapping[str, Any], evaluator_names: Sequence[str]) -
                 f"{key!r} is not a setting.{did_you_mean(section, SECTIONS)} Settings are named SECTION.SETTING with "
                 f"the sections {', '.join(SECTIONS)}, e.g. --set training.epochs=10"
             )
+
+
+def _check_evaluator_settings(values: Mapping[str, Any], evaluator_names: Sequence[str]) -> None:
+    for key in values:
         if not _runs(key, evaluator_names):
             raise UserError(
-                f"{key!r} sets an evaluator that does not run here. Running: {', '.join(evaluator_names)}; "
+                f"{key!r} sets an evaluator that does not run here. Running: {', '.join(evaluator_names) or 'none'}; "
                 "choose with --with NAME,NAME"
             )
-        if section == "evaluators" and key.count(".") < 2:
+        if key.startswith("evaluators.") and key.count(".") < 2:
             raise UserError(f"{key!r} names no setting: give evaluators.NAME.SETTING, e.g. evaluators.knn.temperature")
 
 

@@ -118,6 +118,9 @@ class Recipe(Settings):
     method: Part
     backbone: Part
     data: DataPart
+    """What is trained on."""
+    eval_data: tuple[DataPart, ...] = ()
+    """What is evaluated on; empty: on `data` themselves."""
     optimizer: dict[str, Any]
     training: TrainingSettings
     evaluators: tuple[EvaluatorPart, ...]
@@ -146,8 +149,11 @@ class Recipe(Settings):
     def digest(self) -> str:
         """Hex SHA-256 over the recipe and the data's fingerprint; where data lie on the disk is left out."""
         content = self.model_dump(mode="json")
-        for key in OUTSIDE_DIGEST:
-            del content["data"][key]
+        for part in (content["data"], *content["eval_data"]):
+            for key in OUTSIDE_DIGEST:
+                del part[key]
+        if not content["eval_data"]:  # older digests stay valid
+            del content["eval_data"]
         if content["training"]["eval_every"] is None:  # older digests stay valid
             del content["training"]["eval_every"]
         if self.initial is None:
@@ -186,6 +192,7 @@ class Recipe(Settings):
             "method": self.method.name,
             "arch": self.arch,
             "data": self.data.reference,
+            **({"eval_data": [part.reference for part in self.eval_data]} if self.eval_data else {}),
             "preset": preset,
             "with": [part.name for part in self.evaluators],
         }
@@ -194,6 +201,7 @@ class Recipe(Settings):
             ("method", self.method.settings),
             ("backbone", self.backbone.settings),
             ("data", self.data.settings),
+            *((f"eval_data.{number}", part.settings) for number, part in enumerate(self.eval_data, start=1)),
             ("optimizer", self.optimizer),
             ("training", self.training.model_dump(mode="json")),
             *([("initial", self.initial.model_dump())] if self.initial else []),

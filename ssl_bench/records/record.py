@@ -76,13 +76,14 @@ class EvaluationRecord(RecordPart):
 
 
 class DataRecord(RecordPart):
-    """The training data as it was."""
+    """A dataset as it was."""
 
     name: str
     plugin: str
     fingerprint: str
     synthetic: bool
     train_images: int
+    """Images that the method trained on; of evaluation data those that evaluators fitted on."""
     test_images: int
     classes: int
     image_px: int

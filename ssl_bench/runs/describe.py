@@ -26,6 +26,14 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     )
     for note in data.notes:
         line("data", note)
+    for one in resolved.eval_data:
+        line("evaluated", f"on {one.name} ({images_in_words(one)}, {one.image_px} px)")
+        for note in one.notes:
+            line("evaluated", f"{one.name}: {note}")
+    if not resolved.eval_data and not data.labeled:
+        names = " and ".join(part.name for part in recipe.evaluators)
+        line("evaluated", f"without labels, by {names}" if names else "not at all: there are no labels")
+        line("evaluated", "for accuracy add --eval-data with labeled images, now or later: sslbench eval RUN --data")
     line("method", f"{recipe.method.name}, preset {resolved.preset} ({resolved.preset_reason})")
     tokens = tokens_in_words(network, data.image_px)
     start = f", starts from {backbone.pretrained}" if backbone.pretrained else ""
@@ -33,7 +41,7 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     training = recipe.training
     line(
         "training",
-        f"{training.epochs} epochs of {len(data.pretraining) // training.batch_size:,} steps, "
+        f"{training.epochs} epochs of {len(resolved.training_split) // training.batch_size:,} steps, "
         f"batch {training.batch_size}, {recipe.optimizer['name']}, seed {training.seed}",
     )
 
@@ -78,20 +86,23 @@ def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
     )
 
 
-def describe_data(resolved: Resolved) -> DataRecord:
-    """The training data as a record holds it."""
-    return describe_dataset(resolved.dataset)
+def describe_data(resolved: Resolved) -> tuple[DataRecord, ...]:
+    """The training data, then the evaluation data, as a record holds them."""
+    recipe = resolved.recipe
+    described = [describe_dataset(resolved.dataset, recipe.data.plugin, len(resolved.training_split))]
+    for one, part in zip(resolved.eval_data, recipe.eval_data, strict=True):
+        described.append(describe_dataset(one, part.plugin, len(one.train)))
+    return tuple(described)
 
 
-def describe_dataset(data: Dataset) -> DataRecord:
-    """Data as a record holds them."""
-    kind = next((p for p in registry.plugins("dataset") if p.target.endswith(f":{type(data).__name__}")), None)
+def describe_dataset(data: Dataset, plugin: str, trained_on: int) -> DataRecord:
+    """Data as a record holds them; `trained_on` is how many images the split in use has."""
     return DataRecord(
         name=data.name,
-        plugin=kind.origin if kind else type(data).__module__,
+        plugin=registry.find("dataset", plugin).origin,
         fingerprint=data.fingerprint,
         synthetic=data.synthetic,
-        train_images=len(data.pretraining),
+        train_images=trained_on,
         test_images=0 if data.test is None else len(data.test),
         classes=len(data.classes),
         image_px=data.image_px,

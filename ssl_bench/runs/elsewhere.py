@@ -19,7 +19,8 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
-from ssl_bench.recipes.resolve import DEFAULT_EVALUATORS, dataset_loaders, section_of
+from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS, dataset_loaders
+from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, read_record, write_record
@@ -141,7 +142,7 @@ def _evaluated(
         method=recipe.method.name,
         method_plugin=ELSEWHERE,
         backbone=_backbone_record(loaded, dataset.image_px),
-        data=describe_dataset(dataset),
+        data=describe_dataset(dataset, recipe.data.plugin, len(dataset.train)),
         machine=machine.record(device, Precision("fp32", "nothing is trained", None)),
         training=None,
         weights=_origin(loaded, preprocessing),
@@ -190,7 +191,8 @@ def _opened(request: WeightsRequest, loaded: Loaded) -> tuple[Found, Dataset, Pr
 
 
 def _evaluators(request: WeightsRequest, dataset: Dataset) -> list[tuple[str, Evaluator]]:
-    names = list(request.evaluators if request.evaluators is not None else DEFAULT_EVALUATORS)
+    default = DEFAULT_EVALUATORS if dataset.labeled else WITHOUT_LABELS
+    names = list(request.evaluators if request.evaluators is not None else default)
     chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in section_of(request.values, "evaluators").items():
         name, _, setting = key.partition(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,9 +43,11 @@ class Start:
     """Resume although the data are no longer those that the run began with."""
 
 
-def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState | None:
-    """What the stopped run of this folder decided; None for a new one. Raises `UserError` for every conflict, and
-    writes nothing."""
+def stopped_run(resolved: Resolved, start: Start, data: Sequence[DataRecord]) -> RunState | None:
+    """What the stopped run of this folder decided; None for a new one.
+
+    `data` are the training data, then the evaluation data. Raises `UserError` for every conflict, and writes nothing.
+    """
     folder = start.run_dir
     if start.restart:
         if folder.exists() and not can_be_replaced(folder):
@@ -74,7 +76,7 @@ def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState 
         return state
     changed = changed_settings(state.recipe, resolved.recipe)
     if start.resume and all(name.endswith("fingerprint") and name != "initial.fingerprint" for name in changed):
-        change = _data_change(state.data, data, changed)
+        change = _data_change((state.data, *state.eval_data), data, changed)
         if not start.accept_changed_data:
             raise UserError(
                 f"the data of the run {folder.name} changed since it was started: {change}. Put them back as they "
@@ -84,8 +86,8 @@ def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState 
         note = f"resumed on changed data: {change}"
         return state.model_copy(
             update={
-                "recipe": resolved.recipe, "digest": resolved.recipe.digest, "data": data,
-                "notes": (*state.notes, note), "before_training": None,
+                "recipe": resolved.recipe, "digest": resolved.recipe.digest, "data": data[0],
+                "eval_data": tuple(data[1:]), "notes": (*state.notes, note), "before_training": None,
             }
         )  # fmt: skip
     raise UserError(
@@ -95,13 +97,15 @@ def stopped_run(resolved: Resolved, start: Start, data: DataRecord) -> RunState 
     )
 
 
-def new_run(resolved: Resolved, data: DataRecord) -> RunState:
-    """The state of a run that begins now."""
+def new_run(resolved: Resolved, data: Sequence[DataRecord], notes: Sequence[str] = ()) -> RunState:
+    """The state of a run that begins now; `data` are the training data, then the evaluation data."""
     return RunState(
         recipe=resolved.recipe,
         digest=resolved.recipe.digest,
         machine=resolved.machine,
-        data=data,
+        data=data[0],
+        eval_data=tuple(data[1:]),
+        notes=tuple(notes),
         preset=resolved.preset,
         preset_reason=resolved.preset_reason,
         started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,17 +136,25 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: leaf for key, inner in pairs for key, leaf in _flat(inner, key).items()}
 
 
-def _data_change(before: DataRecord, now: DataRecord, changed: list[str]) -> str:
-    counts = [
-        f"{getattr(before, name):,} {words} before, {getattr(now, name):,} now"
-        for name, words in (("train_images", "training images"), ("test_images", "test images"), ("classes", "classes"))
-        if getattr(before, name) != getattr(now, name)
-    ]
+def _data_change(before: Sequence[DataRecord], now: Sequence[DataRecord], changed: list[str]) -> str:
+    """In words what changed of the training data, of evaluation data and of what evaluators read on their own."""
+    counts = []
+    for number, (one, other) in enumerate(zip(before, now, strict=True)):
+        if one.fingerprint == other.fingerprint:
+            continue
+        of = f"evaluation data {one.name}: " if number else ""
+        differing = [
+            f"{of}{getattr(one, name):,} {words} before, {getattr(other, name):,} now"
+            for name, words in (
+                ("train_images", "training images"), ("test_images", "test images"), ("classes", "classes"),
+            )
+            if getattr(one, name) != getattr(other, name)
+        ]  # fmt: skip
+        same = f"{of or one.name + ' '}holds as many images as before, but their names, sizes or labels differ"
+        counts += differing or [same]
     evaluators = [name.split(".")[1] for name in changed if name.startswith("evaluators.")]
     if evaluators:
         counts.append(f"what {' and '.join(evaluators)} reads is another set")
-    if not counts:
-        counts.append(f"{before.name} holds as many images as before, but their names, sizes or labels differ")
     return "; ".join(counts)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ssl_bench import registry
 from ssl_bench.dataset import Dataset
-from ssl_bench.datasets.opening import find_dataset, open_found
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluator import Evaluator
-from ssl_bench.recipes.resolve import dataset_loaders, section_of
+from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, open_evaluation_sets, require_labels
+from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
@@ -23,34 +24,39 @@ from ssl_bench.runs.networks import finished_record, trained_backbone, untrained
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.settings import parse_settings
 
-SECTIONS = ("evaluators", "data", "machine")
+SECTIONS = ("evaluators", "data", "eval_data", "machine")
 
 
 def reevaluate(
     run_dir: Path,
     names: list[str] | None,
-    data: str | None,
+    data: Sequence[str],
     values: Mapping[str, Any],
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Path], list[EvaluationRecord]]:
     """Evaluate the trained and the untrained network of a finished run; returns the files written and all results.
 
-    Both networks are built from the record, at the run's image size whatever the data: the untrained one from the
-    recipe's seed, the trained one with the kept weights. A run without a training step has only the untrained one.
-    An evaluation that exists is read, not done again. Raises `UserError` when a trained run has no weights or a name
-    or setting is wrong.
+    `data` are the datasets to evaluate on; empty: the run's own. Both networks are built from the record, at the
+    run's image size whatever the data: the untrained one from the recipe's seed, the trained one with the kept weights.
+    A run without a training step has only the untrained one. An evaluation that exists is read, not done again. Raises
+    `UserError` when a trained run has no weights or a name or setting is wrong.
     """
     record = finished_record(run_dir)
     recipe = Recipe.model_validate(record.recipe)
     for key in values:
         if key.partition(".")[0] not in SECTIONS:
             raise UserError(f"{key!r} decides how a network was trained; eval takes evaluators.*, data.* and machine.*")
+    sets = _open(recipe, data, values)
+    if names is None and data:
+        names = _names_for(recipe, sets)
     evaluators = _evaluators(recipe, names, values)
+    needing = [name for name, one in evaluators if one.needs_labels and one.data(sets[0]).name == sets[0].name]
+    require_labels(needing, sets[0], sets if data or recipe.eval_data else ())
     machine_settings = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     device = machine.choose_device(machine_settings.device)
-    dataset = _open(recipe, data, section_of(values, "data"))
-    for note in dataset.notes:
-        say(f"{dataset.name}: {note}")
+    for dataset in sets:
+        for note in dataset.notes:
+            say(f"{dataset.name}: {note}")
 
     network = next((one.network for one in record.evaluations if one.network), None)
     networks = {"untrained": untrained_backbone}
@@ -66,8 +72,11 @@ def reevaluate(
             say(f"the network before training is left out: {error}")
             continue
         refuse_unsupported(backbone, recipe.arch, evaluators)
-        require_images_fit(backbone, dataset.image_px, recipe.arch)
-        for name, evaluator in evaluators:
+        for side in sorted({dataset.image_px for dataset in sets}):
+            require_images_fit(backbone, side, recipe.arch)
+        for dataset, (name, evaluator) in product(sets, evaluators):
+            if dataset is not sets[0] and evaluator.data(dataset).fingerprint != dataset.fingerprint:
+                continue  # it reads a set of its own, once
             place = f"evaluations/{name}-{subject}-{_digest(name, evaluator, dataset, recipe.data.image_px)}"
             path = run_dir / f"{place}.json"
             if path.exists():
@@ -85,6 +94,13 @@ def reevaluate(
             paths.append(path)
             results += done
     return paths, results
+
+
+def _names_for(recipe: Recipe, sets: Sequence[Dataset]) -> list[str]:
+    """The run's evaluators for other data; with those that read labels where the run had none and these have."""
+    names = [part.name for part in recipe.evaluators]
+    reading = any(registry.evaluator(name).needs_labels for name in names)
+    return names if reading or not all(one.labeled for one in sets) else [*names, *DEFAULT_EVALUATORS]
 
 
 def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, Any]) -> list[tuple[str, Evaluator]]:
@@ -107,29 +123,22 @@ def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, An
     return build_evaluators(list(chosen.items()))
 
 
-def _open(recipe: Recipe, data: str | None, given: Mapping[str, Any]) -> Dataset:
-    """The run's data, or others, seen at the run's image size unless `data.image_px` is given."""
+def _open(recipe: Recipe, data: Sequence[str], values: Mapping[str, Any]) -> list[Dataset]:
+    """The sets that the run was evaluated on, or others, seen at the run's image size unless a setting says another."""
+    given = {f"eval_data.{key}": value for key, value in section_of(values, "data").items()}
+    given |= {key: value for key, value in values.items() if key.startswith("eval_data.")}
+    if data:
+        return [one for _, one in open_evaluation_sets(data, given, recipe.data.image_px)]
+    parts = recipe.eval_data or (recipe.data,)
+    for number, part in enumerate(parts, start=1):
+        kept = {f"eval_data.{number}.{key}": value for key, value in part.settings.items()}
+        changed = {f"eval_data.{number}.{key}": value for key, value in section_of(given, "eval_data").items()}
+        given = kept | {key: value for key, value in changed.items() if key in kept} | given
     try:
-        found = find_dataset(recipe.data.reference if data is None else data, dataset_loaders())
+        return [one for _, one in open_evaluation_sets([part.reference for part in parts], given, recipe.data.image_px)]
     except UserError as error:
-        if data is not None:
-            raise
         words = str(error).rstrip(".")
         raise UserError(f"the run's data are not where they were: {words}. Give their place with --data PATH") from None
-    settings = dict(recipe.data.settings) if data is None else {}
-    sized = "image_px" in found.kind.Config.model_fields
-    if sized and data is not None:
-        settings["image_px"] = recipe.data.image_px
-    dataset = open_found(found, settings | dict(given))
-    if not sized and dataset.image_px != recipe.data.image_px:
-        try:
-            dataset.image_px = recipe.data.image_px  # the evaluation resizes to it
-        except AttributeError:
-            raise UserError(
-                f"the dataset {found.plugin} gives images of {dataset.image_px} px and the run's network was built "
-                f"for {recipe.data.image_px} px: choose other data, or a run on images of {dataset.image_px} px"
-            ) from None
-    return dataset
 
 
 def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) -> str:

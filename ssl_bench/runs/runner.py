@@ -15,14 +15,13 @@ import torch
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
-from ssl_bench.datasets.checking import require_readable
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
+from ssl_bench.evaluation.evaluate import Assigned, assign, build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluation.speed import measure_speed
-from ssl_bench.evaluator import Evaluator
 from ssl_bench.hints import resume_command
 from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
+from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.curves import summarize_curves
@@ -31,6 +30,7 @@ from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts, require_step_output
 from ssl_bench.runs import machine
 from ssl_bench.runs.building import build_method, require_rebuildable, seed_initial_weights
+from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
@@ -73,7 +73,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
         session = _prepare(resolved, start, display)
         if stopped is None:
             with replacing(start.run_dir, keep_interrupted=not start.restart):
-                state = new_run(resolved, data)
+                state = new_run(resolved, data, session.notes)
                 begin(start.run_dir, state)
                 state = session.measure_before_training(state)
         else:
@@ -89,7 +89,10 @@ class _Session:
     resolved: Resolved
     start: Start
     display: Display
-    evaluators: list[tuple[str, Evaluator]]
+    assigned: tuple[Assigned, ...]
+    """Which evaluators are run on which data."""
+    notes: tuple[str, ...]
+    """What a reader of the numbers must know of the data."""
     method: Method
     make_views: MakeViews
     optimizer: torch.optim.Optimizer
@@ -168,21 +171,27 @@ class _Session:
         every = self.resolved.recipe.training.eval_every
         if every is None:
             return lambda step: None
-        quick = [(name, evaluator) for name, evaluator in self.evaluators if evaluator.during_training]
+        first = self.assigned[0]
+        quick = [(name, evaluator) for name, evaluator in first.evaluators if evaluator.during_training]
         evaluations = EpochEvaluations(
-            self.method, quick, self.resolved.dataset, self.plan, every, self.start.run_dir, self.display.say
+            self.method, quick, first.dataset, self.plan, every, self.start.run_dir, self.display.say
         )
         evaluations.resume_at(first_step)
         return evaluations
 
     def evaluate(self, subject: Literal["untrained", "trained"], step: int) -> list[EvaluationRecord]:
-        """Every evaluator on the network as it is now, after `step` steps."""
-        return evaluate_network(
-            self.network, subject, self.evaluators, self.resolved.dataset, network=next(iter(self.method.networks())),
-            step=step, seed=self.plan.seed, device=self.plan.device,
-            workers=self.plan.workers, run_dir=self.start.run_dir,
-            places=[f"evaluations/{name}-{subject}" for name, _ in self.evaluators], say=self.display.say,
-        )  # fmt: skip
+        """Every evaluator on its data, with the network as it is now, after `step` steps."""
+        found = []
+        for part in self.assigned:
+            if len(self.assigned) > 1 and part.evaluators:
+                self.display.say(f"evaluating on {part.dataset.name}")
+            found += evaluate_network(
+                self.network, subject, part.evaluators, part.dataset, network=next(iter(self.method.networks())),
+                step=step, seed=self.plan.seed, device=self.plan.device,
+                workers=self.plan.workers, run_dir=self.start.run_dir,
+                places=[part.place(name, subject) for name, _ in part.evaluators], say=self.display.say,
+            )  # fmt: skip
+        return found
 
     def _save_weights(self) -> None:
         """Before any evaluator runs: nothing trained hangs on one."""
@@ -221,6 +230,7 @@ class _Session:
             method_plugin=registry.find("method", recipe.method.name).origin,
             backbone=self.backbone_record.model_copy(update=before.speed.model_dump()),
             data=state.data,
+            eval_data=state.eval_data,
             machine=machine.record(self.plan.device, Precision(before.precision, before.precision_reason, None)),
             training=training,
             evaluations=(*before.untrained, *trained),
@@ -239,8 +249,9 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])
     device = machine.choose_device(resolved.machine.device)
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
-    if not dataset.synthetic:
-        display.line("images", str(require_readable(dataset)))
+    notes = check_images(resolved, display.line)
+    sets = {folder_name(one.name): one for one in resolved.eval_data}
+    assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
     method = build_method(resolved).to(device)
     make_views = method.make_views(resolved.method_config)
@@ -251,10 +262,13 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     refuse_unsupported(network, recipe.arch, evaluators)
     require_offered(method, "method", recipe.method.name, recipe.arch, network)
     require_images_fit(network, dataset.image_px, recipe.arch, resolved)
+    for one in resolved.eval_data:
+        if one.image_px != dataset.image_px:
+            require_images_fit(network, one.image_px, f"{recipe.arch}, evaluated on {one.name},")
     optimizer_settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(optimizer_settings, method.parameter_groups())
     plan = Plan(
-        split=dataset.pretraining,
+        split=resolved.training_split,
         batch_size=recipe.training.batch_size,
         epochs=recipe.training.epochs,
         seed=recipe.training.seed,
@@ -273,7 +287,8 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         resolved=resolved,
         start=start,
         display=display,
-        evaluators=evaluators,
+        assigned=assigned,
+        notes=notes,
         method=method,
         make_views=make_views,
         optimizer=optimizer,

@@ -33,6 +33,7 @@ class RunState(RecordPart):
     digest: str
     machine: MachineSettings
     data: DataRecord
+    eval_data: tuple[DataRecord, ...] = ()
     preset: str
     preset_reason: str
     started_utc: str

@@ -77,10 +77,15 @@ def named_as_before(run_dir: Path, resolved: Resolved) -> Resolved:
 
     from ssl_bench.runs.state import read_run_state
 
-    name = read_run_state(run_dir).recipe.data.name
-    resolved.dataset.name = name
-    data = resolved.recipe.data.model_copy(update={"name": name})
-    return dataclasses.replace(resolved, recipe=resolved.recipe.model_copy(update={"data": data}))
+    before, recipe = read_run_state(run_dir).recipe, resolved.recipe
+    if len(before.eval_data) != len(recipe.eval_data):
+        return resolved  # another recipe, which is refused later
+    pairs = zip((before.data, *before.eval_data), (recipe.data, *recipe.eval_data), strict=True)
+    data, *eval_data = [now.model_copy(update={"name": earlier.name}) for earlier, now in pairs]
+    for dataset, part in zip((resolved.dataset, *resolved.eval_data), (data, *eval_data), strict=True):
+        dataset.name = part.name
+    recipe = recipe.model_copy(update={"data": data, "eval_data": tuple(eval_data)})
+    return dataclasses.replace(resolved, recipe=recipe)
 
 
 def request_of_run(run_dir: Path, given: Request) -> Request:
@@ -114,7 +119,18 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
                 else "--resume continues the run as it began, from random weights: leave --init out"
             )
     request = dataclasses.replace(request, values={**request.values, **moved})
-    return request if given.data is None else dataclasses.replace(request, data=given.data)
+    if given.data is not None:
+        request = dataclasses.replace(request, data=given.data)
+    if given.eval_data is None:
+        return request
+    sets = len(state.recipe.eval_data)
+    if len(given.eval_data) != sets:
+        was = f"was evaluated on {sets} sets" if sets else "is evaluated on its training data"
+        raise UserError(
+            f"--resume with --eval-data says where evaluation data lie now: the run {was}, and {len(given.eval_data)} "
+            "are given. To evaluate on others, finish the run, then: sslbench eval RUN --eval-data PATH"
+        )
+    return dataclasses.replace(request, eval_data=given.eval_data)
 
 
 def _is_evaluators_path(key: str) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ssl_bench.protocol import Protocol
-from ssl_bench.records.record import EvaluationRecord, RunRecord
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.description import Column, Source, parse_source
-from ssl_bench.tables.grouping import Group
+from ssl_bench.tables.grouping import Group, Run
 from ssl_bench.tables.paths import fill_in, look_up
 from ssl_bench.tables.table import ANY_CONDITIONS, Cell, Conditions, Statistic, TableData
 
@@ -98,7 +98,7 @@ def _values(column: Column, path: str, group: Group, view: _View) -> ByCondition
     source = parse_source(path)
     for run in group.runs if column.any_status else group.with_status("finished"):
         if source is not None:
-            measured = _measured(run.record, column, source, view)
+            measured = _measured(run, column, source, view)
         else:
             value = look_up(run.plain, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -109,15 +109,16 @@ def _values(column: Column, path: str, group: Group, view: _View) -> ByCondition
     return found
 
 
-def _measured(record: RunRecord, column: Column, source: Source, view: _View) -> dict[Conditions, float]:
+def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Conditions, float]:
     """Conditions -> value over one run's evaluations; of two under the same conditions, the later.
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
     """
-    if record.training is not None and record.training.steps == 0:
+    training = run.record.training
+    if training is not None and training.steps == 0:
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
     found: dict[Conditions, float] = {}
-    for evaluation in sorted(record.evaluations, key=lambda e: (e.made_utc, e.model_dump_json())):
+    for evaluation in run.evaluations:
         subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
         if evaluation.evaluator != source.evaluator or subject != source.subject:
             continue

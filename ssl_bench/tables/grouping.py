@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST, InitialWeights
-from ssl_bench.records.record import RunRecord
+from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title
@@ -29,7 +29,10 @@ class Run:
 
     record: RunRecord
     plain: Mapping[str, Any]
+    """The record as plain nested values, but for its evaluations."""
     identity: Mapping[str, Any]
+    evaluations: tuple[EvaluationRecord, ...]
+    """By the time at which they were made, in an order that does not depend on the record's."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Group:
 
 def as_run(record: RunRecord, description: TableDescription) -> Run:
     """A record with its identity, which has no evaluators and no data of theirs: numbers have their own protocols."""
-    plain = record.model_dump(mode="json")
+    plain = record.model_dump(mode="json", exclude={"evaluations"})
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
@@ -73,7 +76,8 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
     identity[PRECISION] = record.machine.precision
     for key in description.distinguish:
         identity[key.path] = look_up(plain, key.path)
-    return Run(record, plain, identity)
+    evaluations = sorted(record.evaluations, key=lambda one: (one.made_utc, one.model_dump_json()))
+    return Run(record, plain, identity, tuple(evaluations))
 
 
 def wanted(run: Run, conditions: Mapping[str, Any]) -> bool:

@@ -12,7 +12,6 @@ last in a ResNet) and fused optimizers read them in that order, so their strides
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import sync_folder
-from ssl_bench.records.state_file import DamagedFile, parse_strictly
+from ssl_bench.records.state_file import parse_strictly
+from ssl_bench.weights.tensor_file import cannot_save, detached, digest, read_tensors, sync_file
 
 MANIFEST = "manifest.json"
 FILES = ("method.safetensors", "optimizer.safetensors", "state.json")
@@ -58,13 +58,13 @@ def save_checkpoint(
             shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)
         tensors, plain = _flatten_optimizer(optimizer)
-        save_file(_detached(method), part / "method.safetensors")
+        save_file(detached(method), part / "method.safetensors")
         save_file(tensors, part / "optimizer.safetensors")
         (part / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **state}))
-        manifest = {name: _digest(part / name) for name in FILES}
+        manifest = {name: digest(part / name) for name in FILES}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in part.iterdir():
-            _sync_file(path)
+            sync_file(path)
         sync_folder(part)
         if final.exists():
             shutil.rmtree(final)
@@ -72,11 +72,11 @@ def save_checkpoint(
         sync_folder(folder)
     except (OSError, RuntimeError) as error:  # safetensors raises its own subclass of RuntimeError/Exception for I/O
         shutil.rmtree(part, ignore_errors=True)
-        raise _cannot_save(final, error) from error
+        raise cannot_save(final, error) from error
     except Exception as error:
         shutil.rmtree(part, ignore_errors=True)
         if type(error).__module__.startswith("safetensors"):
-            raise _cannot_save(final, error) from error
+            raise cannot_save(final, error) from error
         raise
     good = last_good(folder)
     for old in checkpoints(folder)[:-KEPT]:
@@ -129,15 +129,6 @@ def load_latest(folder: Path) -> Checkpoint | None:
     )
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Its library does not open paths that are not UTF-8: those are read here."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        return load(path.read_bytes())
-    return load_file(path)
-
-
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint's folder; "" if nothing is."""
     try:
@@ -149,59 +140,9 @@ def damage(path: Path) -> str:
     for name in FILES:
         if not (path / name).is_file():
             return f"{name} is missing"
-        if _digest(path / name) != manifest[name]:
+        if digest(path / name) != manifest[name]:
             return f"{name} does not match its SHA-256"
     return ""
-
-
-def save_weights(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> str:
-    """Write a network's weights atomically as safetensors with `description` in its header; returns its SHA-256."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        save_file(_detached(weights), part, metadata=dict(description))
-        _sync_file(part)
-        os.replace(part, path)
-        sync_folder(path.parent)
-    except Exception as error:
-        part.unlink(missing_ok=True)
-        raise _cannot_save(path, error) from error
-    return _digest(path)
-
-
-def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read weights, checked against `sha256` if given. Raises `UserError` for a missing or damaged file."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: weights are not committed; run the recipe again or copy the file back")
-    if sha256 is not None and _digest(path) != sha256:
-        raise DamagedFile(f"{path} is damaged: its SHA-256 is not the one in weights.json beside it")
-    return read_tensors(path)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors; shared storage is copied, because safetensors refuses overlapping tensors."""
-    result: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        plain = tensor.detach().to("cpu").contiguous()
-        key = plain.untyped_storage().data_ptr()
-        if key in seen or plain.untyped_storage().nbytes() != plain.nbytes:
-            plain = plain.clone()
-        seen.add(key)
-        result[name] = plain
-    return result
 
 
 def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -215,7 +156,7 @@ def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dic
             else:
                 plain.setdefault(str(index), {})[key] = value
     strides = {name: list(value.stride()) for name, value in tensors.items() if not value.is_contiguous()}
-    return _detached(tensors), {"plain": plain, "param_groups": state["param_groups"], "strides": strides}
+    return detached(tensors), {"plain": plain, "param_groups": state["param_groups"], "strides": strides}
 
 
 def _unflatten_optimizer(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,10 +167,3 @@ def _unflatten_optimizer(tensors: Mapping[str, Tensor], stored: Mapping[str, Any
             tensor = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     return {"state": state, "param_groups": stored["param_groups"]}
-
-
-def _cannot_save(path: Path, error: BaseException) -> UserError:
-    return UserError(
-        f"cannot save {path}: {error}. Free space or choose another folder with --results PATH; "
-        "checkpoints saved before are untouched."
-    )

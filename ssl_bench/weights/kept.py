@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_bench.files import write_atomically
 from ssl_bench.records.state_file import DamagedFile, parse_strictly
-from ssl_bench.training.checkpoint import load_weights, save_weights
+from ssl_bench.weights.tensor_file import load_weights, save_weights
 
 WEIGHTS_FILE, DIGEST_FILE = "weights.safetensors", "weights.json"
 

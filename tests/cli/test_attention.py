@@ -168,7 +168,7 @@ def test_the_untrained_network_is_the_one_that_was_judged(results: Path) -> None
     """Its k-NN accuracy of nearest neighbors on the run's images is the recorded one, recomputed from scratch."""
     from ssl_bench.datasets.opening import open_dataset
     from ssl_bench.evaluation.features import FeatureStore
-    from ssl_bench.recipes.resolve import dataset_loaders
+    from ssl_bench.recipes.evaluation_data import dataset_loaders
 
     backbone, record = untrained_backbone(results / "runs" / "trained")
     data = open_dataset(record.recipe["data"]["path"], dataset_loaders(), {"image_px": record.data.image_px})

@@ -53,6 +53,7 @@ def imagenet(root: Path) -> list[Path]:
 
 LAYOUTS: dict[str, Callable[[Path], list[Path]]] = {
     "image-folder": image_folder,
+    "images": image_folder,
     "tiny-imagenet": tiny_imagenet,
     "imagenet": imagenet,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssl_bench.datasets.checking import check_dataset, require_readable
+from ssl_bench.datasets.checking import check_datasets, require_readable
 from ssl_bench.datasets.image_folder import ImageFolder
 from ssl_bench.datasets.images import UnlabeledImages
 from ssl_bench.errors import UserError
@@ -89,7 +89,7 @@ def test_a_labeled_folder_says_how_it_was_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_image_is_named(folder: Path) -> None:
     (folder / "deep/broken.png").write_bytes(b"not a picture")
-    assert check_dataset(opened(folder)).images == 7
+    assert check_datasets(opened(folder)).images == 7
     with pytest.raises(UserError, match=r"1 of 7 images cannot be read:\n.*deep/broken\.png"):
         require_readable(opened(folder))
     (folder / "deep/empty.png").touch()

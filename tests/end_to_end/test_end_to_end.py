@@ -466,12 +466,17 @@ def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
     def row(before: float, after: float) -> dict[str, Any]:
         return {"before": measured(before), "trained": measured(after)}
 
-    both = {"knn (a)": row(30, 29), "linear-probe (b)": row(40, 39)}
+    both = {("knn (a)", "test"): row(30, 29), ("linear-probe (b)", "test"): row(40, 39)}
     assert "below the untrained network" in below_the_start(both, "untrained")
     assert "random" not in below_the_start(both, "pretrained")
-    assert below_the_start({"knn (a)": row(30, 29), "linear-probe (b)": row(40, 40)}, "untrained") == ""
-    assert "below" in below_the_start({"knn (a)": row(30, 29), "davis (j)": row(40, 60)}, "untrained")
-    assert below_the_start({"knn (a)": {"before": measured(3)}}, "untrained") == ""
+    assert (
+        below_the_start({("knn (a)", "test"): row(30, 29), ("linear-probe (b)", "test"): row(40, 40)}, "untrained")
+        == ""
+    )
+    assert "below" in below_the_start(
+        {("knn (a)", "test"): row(30, 29), ("davis (j)", "test"): row(40, 60)}, "untrained"
+    )
+    assert below_the_start({("knn (a)", "test"): {"before": measured(3)}}, "untrained") == ""
     assert below_the_start({}, "untrained") == ""
 
 

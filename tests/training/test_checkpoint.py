@@ -12,7 +12,8 @@ from torch import nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.training import checkpoint
-from ssl_bench.training.checkpoint import checkpoints, load_latest, load_weights, save_checkpoint, save_weights
+from ssl_bench.training.checkpoint import checkpoints, load_latest, save_checkpoint
+from ssl_bench.weights.tensor_file import load_weights, save_weights
 
 
 def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -110,5 +111,5 @@ def test_weights_are_checked_against_their_digest(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         load_weights(path, digest)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         load_weights(tmp_path / "none.safetensors")

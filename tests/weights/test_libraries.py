@@ -136,7 +136,7 @@ def test_torchvisions_transformer_in_its_own_names(tmp_path: Path) -> None:
 
 
 def test_our_own_runs_are_a_format_too(tmp_path: Path) -> None:
-    from ssl_bench.training.checkpoint import save_weights
+    from ssl_bench.weights.tensor_file import save_weights
 
     network = vit()
     save_weights(tmp_path / "weights.safetensors", network.state_dict(), {"run_id": "dino-1", "backbone": "deit_s16"})

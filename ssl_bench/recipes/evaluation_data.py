@@ -1,0 +1,141 @@
+"""What a run is evaluated on and by what: the sets of --eval-data, else the training data, if these have labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ssl_bench import registry
+from ssl_bench.errors import UserError
+from ssl_bench.recipes.recipe_file import section_of
+from ssl_bench.records.recipe import DataPart
+
+if TYPE_CHECKING:
+    from ssl_bench.dataset import Dataset
+    from ssl_bench.method import Method
+
+DEFAULT_EVALUATORS = ("knn", "linear-probe")
+WITHOUT_LABELS = ("label-free",)
+"""The default evaluators where nothing has labels."""
+LABELED_LAYOUT = "a folder with train/CLASS/IMAGE and val/CLASS/IMAGE"
+
+
+def dataset_loaders() -> dict[str, Any]:
+    """Every registered dataset by name, loaded when asked for (`opening.Known`)."""
+    return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
+
+
+def open_evaluation_set(text: str, settings: Mapping[str, Any], image_px: int) -> tuple[str, Dataset]:
+    """The plugin and the opened dataset that `text` names, seen at `image_px` unless `settings` say otherwise.
+
+    Raises `UserError`.
+    """
+    from ssl_bench.datasets.opening import find_dataset, open_found
+
+    found = find_dataset(text, dataset_loaders())
+    if "image_px" in found.kind.Config.model_fields:
+        return found.plugin, open_found(found, {"image_px": image_px} | dict(settings))
+    dataset = open_found(found, settings)
+    if dataset.image_px != image_px:
+        try:
+            dataset.image_px = image_px  # the evaluation resizes to it
+        except AttributeError:
+            raise UserError(
+                f"the dataset {found.plugin} gives images of {dataset.image_px} px and the network is built for "
+                f"{image_px} px: choose other data, or a run on images of {dataset.image_px} px"
+            ) from None
+    return found.plugin, dataset
+
+
+def open_evaluation_sets(texts: Sequence[str], values: Mapping[str, Any], image_px: int) -> list[tuple[str, Dataset]]:
+    """Plugin and dataset of each of `texts`, with names of their own.
+
+    `values` may hold `eval_data.SETTING`, for all of them, and `eval_data.NUMBER.SETTING`, from 1. Raises `UserError`,
+    also for a set that is given twice.
+    """
+    given = section_of(values, "eval_data")
+    numbered = {key for key in given if key.partition(".")[0].isdecimal()}
+    shared = {key: value for key, value in given.items() if key not in numbered}
+    for key in given:
+        number = key.partition(".")[0]
+        if not texts or (key in numbered and not 1 <= int(number) <= len(texts)):
+            count = f"{len(texts)} set{'s are' if len(texts) > 1 else ' is'} given" if texts else "none is given"
+            raise UserError(f"'eval_data.{key}' sets evaluation data, and {count} (--eval-data PATH)")
+    opened: list[tuple[str, Dataset]] = []
+    for place, text in enumerate(texts, start=1):
+        plugin, dataset = open_evaluation_set(text, shared | section_of(given, str(place)), image_px)
+        if any(dataset.fingerprint == other.fingerprint for _, other in opened):
+            raise UserError(f"--eval-data {text!r} is given twice: leave one out")
+        opened.append((plugin, dataset))
+    counts = Counter(folder_name(dataset.name) for _, dataset in opened)
+    for _, dataset in opened:
+        if counts[folder_name(dataset.name)] > 1:
+            dataset.name += f"-{dataset.fingerprint[:4]}"
+    return opened
+
+
+def folder_name(name: str) -> str:
+    """A dataset's name as part of a folder's name, on any file system."""
+    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in name).lower()
+
+
+def data_part(plugin: str, dataset: Dataset, trained_on: int) -> DataPart:
+    """The data as a recipe keeps them; `trained_on` is the number of training images."""
+    return DataPart(
+        name=dataset.name,
+        path=str(dataset.path) if dataset.path else None,
+        fingerprint=dataset.fingerprint,
+        image_px=dataset.image_px,
+        settings=dataset.config.model_dump(mode="json"),
+        plugin=plugin,
+        train_images=trained_on,
+        test_images=0 if dataset.test is None else len(dataset.test),
+    )
+
+
+def require_training_labels(method: type[Method], name: str, dataset: Dataset) -> None:
+    """Raises `UserError` for a method that trains on labels and data without any."""
+    if method.needs_labels and dataset.train.labels is None:
+        raise UserError(
+            f"{name} trains on labels, and {dataset.name} has none{_as_read(dataset)}. Give labeled data "
+            f"({LABELED_LAYOUT}), or choose a method that needs no labels (sslbench list methods)."
+        )
+
+
+def default_evaluators(training: Dataset, sets: Sequence[Dataset]) -> tuple[str, ...]:
+    """What evaluates where the user named nothing: without labels anywhere, what needs none."""
+    if sets or training.labeled:
+        return DEFAULT_EVALUATORS
+    return tuple(name for name in WITHOUT_LABELS if name in registry.names("evaluator"))
+
+
+def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[Dataset]) -> None:
+    """Raises `UserError` unless every set has what `evaluators`, which need labels, read: labels of several classes.
+
+    Without `sets` the training data are evaluated on.
+    """
+    needing = " and ".join(evaluators)
+    for dataset in sets or (training,) if evaluators else ():
+        if not dataset.labeled:
+            if sets:
+                raise UserError(
+                    f"{needing}: needs labels, and the evaluation data {dataset.name} have none{_as_read(dataset)}. "
+                    f"Give --eval-data {LABELED_LAYOUT}, or --with evaluators that need no labels."
+                )
+            raise UserError(
+                f"{needing}: needs labels, and {dataset.name} has none{_as_read(dataset)}. Add --eval-data with "
+                f"{LABELED_LAYOUT}, or choose evaluators that need no labels (sslbench list evaluators)."
+            )
+        assert dataset.train.labels is not None, "labeled data have labels"
+        if len(set(dataset.train.labels)) < 2:
+            raise UserError(
+                f"the training images of {dataset.name} are of one class only: accuracy on one class tells nothing. "
+                f"Give evaluation data of at least two classes (--eval-data)."
+            )
+
+
+def _as_read(dataset: Dataset) -> str:
+    """How the data were read, in brackets, where the dataset says so."""
+    return f" ({dataset.notes[0]})" if dataset.notes and dataset.notes[0].startswith("read ") else ""
