@@ -26,6 +26,7 @@ VERBS = [
     "run",
     "eval",
     "inspect",
+    "data",
     "list",
     "show",
     "diff",
