@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(run: Path, results: Path) -> dict[str, Any]:
-    """Train and judge the twin of one finished run, and write the pair. Raises `UserError` for an unusable run."""
+    """Train and evaluate the twin of one finished run, and write the pair. Raises `UserError` for an unusable run."""
     ours = read_record(run / "record.json")
     if ours.status != "finished" or ours.method not in TWINS:
         raise UserError(f"{run} is a {ours.status} run of {ours.method}: give finished ones of {', '.join(TWINS)}")

@@ -1,1 +1,1 @@
-"""Official sslbench plugins, written exactly as an outsider would write them."""
+"""Official sslbench plugins, written exactly as third-party plugins are."""

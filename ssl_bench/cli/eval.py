@@ -1,4 +1,4 @@
-"""`sslbench eval`: judge a finished run's weights again, with other evaluators, settings or data."""
+"""`sslbench eval`: evaluate a finished run's weights again, with other evaluators, settings or data."""
 
 from __future__ import annotations
 

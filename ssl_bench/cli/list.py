@@ -136,15 +136,15 @@ def _lines(rows: list[_Row]) -> list[str]:
 
 
 def _tried(plugins: list[Plugin], seconds: float) -> dict[Plugin, str]:
-    """Why each cannot be loaded, "" where it can; outsiders' two at a time, each in a process of its own."""
+    """Why each cannot be loaded, "" where it can; third-party plugins two at a time, each in a separate process."""
     from concurrent.futures import ThreadPoolExecutor
 
     from ssl_bench import registry
     from ssl_bench.registry.own_process import why_broken
 
-    outsiders = [plugin for plugin in plugins if plugin.distribution != registry.HOME]
+    third_party = [plugin for plugin in plugins if plugin.distribution != registry.HOME]
     with ThreadPoolExecutor(2) as pool:
-        faults = dict(zip(outsiders, pool.map(lambda plugin: why_broken(plugin, seconds), outsiders), strict=True))
+        faults = dict(zip(third_party, pool.map(lambda plugin: why_broken(plugin, seconds), third_party), strict=True))
     for plugin in plugins:
         if plugin.distribution == registry.HOME:
             try:

@@ -67,7 +67,7 @@ def main() -> None:
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         _discard_output()
         sys.exit(1)
-    except Exception as error:  # sslbench's own shows its traceback; an outsider's plugin is named
+    except Exception as error:  # errors of sslbench show their traceback; a third-party plugin is named
         words = blame(error)
         if not words or os.environ.get("SSLBENCH_DEBUG"):
             raise

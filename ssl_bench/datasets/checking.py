@@ -99,7 +99,7 @@ def _open_all(chosen: Sequence[tuple[Split, int]], workers: int | None) -> list[
             return blake2b(image.tobytes(), digest_size=16, salt=b"%d" % image.width).digest()
         except UserError as error:
             return str(error)
-        except Exception as error:  # an outsider's dataset
+        except Exception as error:  # a third-party dataset may raise anything
             return f"image {index}: {type(error).__name__}: {error}"
 
     if workers is None:

@@ -212,7 +212,7 @@ def _fits(kind: type[Dataset], path: Path) -> bool:
         return kind.recognizes(path)
     except PermissionError as error:
         raise UserError(f"cannot look into {shown(error.filename or path)}: no permission (chmod u+rx).") from error
-    except Exception:  # an outsider's plugin that stumbles over this folder does not know it
+    except Exception:  # a third-party plugin that fails on this folder does not recognize it
         return False
 
 

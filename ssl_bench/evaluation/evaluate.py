@@ -1,4 +1,4 @@
-"""Judging one frozen network: features once, then every evaluator, each with its protocol in the record."""
+"""Evaluating one frozen network: features once, then every evaluator, each with its protocol in the record."""
 
 from __future__ import annotations
 

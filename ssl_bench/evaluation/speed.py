@@ -3,7 +3,7 @@
 The rule: after a warm-up pass of 128 images, rounds of at least 0.2 s are timed until the last five differ by at most
 5 % of their median, for at most 25 rounds or 30 seconds; their median counts. It is left out where they still differ by
 more than 10 %, or where, on a CPU, the process got less than 70 % of the time of its threads: then something else used
-the machine. A single pass that takes over 20 s is judged by its share of CPU time alone.
+the machine. A single pass that takes over 20 s is accepted or refused by its share of CPU time alone.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ def measure_speed(backbone: Backbone, image_px: int, device: torch.device) -> Sp
                     backbone(images)
             rounds.append(watch.timing)
     backbone.train(training)
-    return judge(rounds[-ROUNDS:], passes * THROUGHPUT_BATCH, torch.get_num_threads(), device.type)
+    return speed_of(rounds[-ROUNDS:], passes * THROUGHPUT_BATCH, torch.get_num_threads(), device.type)
 
 
-def judge(rounds: Sequence[Timing], images: int, threads: int, device_type: str) -> Speed:
+def speed_of(rounds: Sequence[Timing], images: int, threads: int, device_type: str) -> Speed:
     """The rate of rounds of so many images, or why it does not count."""
     walls = [one.wall for one in rounds]
     spread = (max(walls) - min(walls)) / median(walls) if len(walls) > 1 else None

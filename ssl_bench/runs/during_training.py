@@ -56,7 +56,9 @@ class EpochEvaluations:
                             seed=self.plan.seed, device=self.plan.device, workers=self.plan.workers,
                             run_dir=self.run_dir, places=[f"evaluations/{name}-{network}-epoch{epoch}"],
                         )  # fmt: skip
-                    except UnusableFeatures as useless:  # the doctor and the last evaluation judge the run, not this
+                    except (
+                        UnusableFeatures
+                    ) as useless:  # the doctor and the last evaluation decide the run's status, not this
                         self.say(f"epoch {epoch}: {name} of {network} is left out: {useless}")
         self.curves = self.curves.with_evaluations(step, epoch, found)
         write_curves(self.run_dir, self.curves)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ssl_bench.tables.paths import plain_text, singular
 
@@ -130,8 +130,8 @@ class TableDescription(_Part):
     Both datasets of a row are always named."""
     filter: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Dotted path -> the value or values that a record must have to count."""
-    judged_by: str = ""
-    """Name of an evaluator: only records that hold an evaluation by it count; empty: all."""
+    evaluated_by: str = Field("", validation_alias=AliasChoices("evaluated_by", "judged_by"))
+    """Name of an evaluator: only records with an evaluation by it count; empty: all. Formerly `judged_by`."""
     row: tuple[Key, ...] = Field(min_length=1)
     distinguish: tuple[Key, ...] = ()
     """Shown in words where rows differ in it, in the block's heading where they agree. What else differs between

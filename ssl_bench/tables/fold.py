@@ -28,8 +28,8 @@ def fold(description: TableDescription, records: Iterable[RunRecord], published:
     if description.data != "section":
         title = "data" if description.data == "column" else "trained on"
         keys = (*keys, Key.model_validate({"id": DATA, "title": title, "from": "data.name"}))
-    judged = description.judged_by
-    counted = (r for r in records if not judged or any(one.evaluator == judged for one in r.evaluations))
+    evaluator = description.evaluated_by
+    counted = (r for r in records if not evaluator or any(one.evaluator == evaluator for one in r.evaluations))
     runs = [run for run in (as_run(record, description) for record in counted) if wanted(run, description.filter)]
     sections = runs_by_block(description, runs)
     names = [data.name for data in sections if data]

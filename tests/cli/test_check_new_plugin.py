@@ -195,7 +195,7 @@ def test_check_of_registered_names(sslbench: Command, tmp_path: Path, monkeypatc
         ("check broken", "broken cannot be imported: RuntimeError: no license"),
         ("check empty", "empty has 0 plugin classes"),
         ("check empty:Nothing", "no class of empty is called 'Nothing'"),
-        ("check empty:Stranger", "is no plugin"),
+        ("check empty:Stranger", "is not a plugin"),
         ("check timm", "'backbone.name'"),
         ("check knn --set knn.temprature=1", "Did you mean"),
     ],

@@ -195,14 +195,14 @@ def test_show_a_damaged_record(sslbench: Any, results: Path) -> None:
 
 
 @pytest.fixture
-def outsiders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("alice", "bob"):
         info = tmp_path / f"{name}_bench-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-bench\nVersion: 1.0\n")
-        broken = "broken_dense = list_outsider:X\n" if name == "bob" else ""
-        (info / "entry_points.txt").write_text(f"{METHODS}dense = list_outsider:Dense\n{broken}")
-    (tmp_path / "list_outsider.py").write_text("raise RuntimeError('imported')\n")
+        broken = "broken_dense = list_third_party:X\n" if name == "bob" else ""
+        (info / "entry_points.txt").write_text(f"{METHODS}dense = list_third_party:Dense\n{broken}")
+    (tmp_path / "list_third_party.py").write_text("raise RuntimeError('imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.refresh()
     yield tmp_path
@@ -232,7 +232,7 @@ def test_list_an_unknown_kind(sslbench: Any) -> None:
     assert "Did you mean 'methods'?" in err
 
 
-def test_list_shows_conflicts_and_check_finds_what_is_broken(sslbench: Any, outsiders: Path) -> None:
+def test_list_shows_conflicts_and_check_finds_what_is_broken(sslbench: Any, third_party: Path) -> None:
     status, out, err = sslbench("list", "methods")
     assert (status, err) == (0, "")
     clashing = [line for line in out.splitlines() if line.startswith("  dense ") and "BROKEN" in line]
@@ -246,11 +246,11 @@ def test_list_shows_conflicts_and_check_finds_what_is_broken(sslbench: Any, outs
     assert "RuntimeError: imported" in line
 
 
-def test_list_table_and_show_import_neither_plugins_nor_torch_nor_pandas(results: Path, outsiders: Path) -> None:
+def test_list_table_and_show_import_neither_plugins_nor_torch_nor_pandas(results: Path, third_party: Path) -> None:
     code = (
-        f"import sys\nsys.path.insert(0, {str(outsiders)!r})\nfrom ssl_bench.cli.main import app\n"
+        f"import sys\nsys.path.insert(0, {str(third_party)!r})\nfrom ssl_bench.cli.main import app\n"
         "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "names = ('torch', 'timm', 'pandas', 'ssl_bench_plugins', 'list_outsider')\n"
+        "names = ('torch', 'timm', 'pandas', 'ssl_bench_plugins', 'list_third_party')\n"
         "print('LOADED', [m for m in names if m in sys.modules])"
     )
     for arguments in (

@@ -39,7 +39,7 @@ class Made(Dataset):
 
 
 def broken() -> type[Dataset]:
-    raise UserError("the dataset 'broken' of outsider 1.0 cannot be loaded")
+    raise UserError("the dataset 'broken' of third-party 1.0 cannot be loaded")
 
 
 KNOWN: dict[str, Callable[[], type[Dataset]]] = {
@@ -182,7 +182,7 @@ def test_other_folders(here: Path) -> None:
     assert "hidden/ (with hidden files only) has no layout" in refused("hidden")
     os.makedirs("other/sources")
     words = refused("other")
-    assert "Not asked: the dataset 'broken' of outsider 1.0 cannot be loaded" in words
+    assert "Not asked: the dataset 'broken' of third-party 1.0 cannot be loaded" in words
     assert "other/ (with sources) has no layout that is known" in words
     assert "tiny-imagenet: Tiny-ImageNet: FOLDER/train/WNID" in words
 

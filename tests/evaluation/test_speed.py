@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssl_bench.evaluation import speed
-from ssl_bench.evaluation.speed import Speed, Timing, judge, measure_speed
+from ssl_bench.evaluation.speed import Speed, Timing, measure_speed, speed_of
 from tests.toy import ToyBackbone
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_a_process_that_did_not_get_its_cores_gives_no_rate_however_steady(monke
     assert found.images_per_second is None
     assert found.note == "left out, the machine was busy: the process got 50% of the CPU time of its threads"
     assert found.as_record().inference_images_per_second is None
-    assert judge([Timing(1.0, 0.1)] * 5, 128, 1, "cuda").images_per_second == 128  # a card computes, its CPU waits
+    assert speed_of([Timing(1.0, 0.1)] * 5, 128, 1, "cuda").images_per_second == 128  # a card computes, its CPU waits
 
 
 def test_one_long_pass_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

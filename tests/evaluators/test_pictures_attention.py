@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from ssl_bench.datasets.indexed_png import PALETTE
-from ssl_bench.evaluators.voc_jaccard.pictures import BEST, Judged, _colors, _columns, attention_sheet
+from ssl_bench.evaluators.voc_jaccard.pictures import BEST, Scored, _colors, _columns, attention_sheet
 
 
 def sheet(heads: int = 6, size: tuple[int, int] = (120, 90), **options: Any) -> np.ndarray:
@@ -51,8 +51,8 @@ def test_masks_are_tinted_in_a_color_of_each_head() -> None:
 def test_the_best_head_is_framed_and_the_truth_in_its_palette() -> None:
     truth = np.zeros((90, 120), np.uint8)
     truth[30:60, 30:90], truth[30:60, 90:100] = 5, 255
-    judged = Judged(truth, np.array([0.1, 0.2, 0.5, 0.3, 0.0, 0.1]), 0.15)
-    plain, framed = sheet(), sheet(judged=judged)
+    scored = Scored(truth, np.array([0.1, 0.2, 0.5, 0.3, 0.0, 0.1]), 0.15)
+    plain, framed = sheet(), sheet(scored=scored)
     assert count(plain, BEST) == 0
     assert count(framed, BEST) > 2 * 2 * (120 + 90) * 3
     tint = tuple(np.round(0.4 * 100 + 0.6 * PALETTE[5].astype(float)).astype(int))

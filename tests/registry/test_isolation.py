@@ -26,7 +26,7 @@ class Good(Method):
     Config = Settings
     make_views = step = networks = None
 '''
-OUTSIDERS = {
+THIRD_PARTY = {
     "exits": ("import sys; sys.exit('bye')", "SystemExit: bye"),
     "hangs": ("import time\ntime.sleep(1000)", "it hangs, it is not imported after 3 s"),
     "dies": ("import os; os._exit(7)", "ends the process that imports it (7)"),
@@ -54,7 +54,7 @@ def lay(folder: Path, name: str, entry_points: str) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of distributions as pip lays them, each broken in one way."""
     site = tmp_path_factory.mktemp("site")
-    for name, (source, _) in OUTSIDERS.items():
+    for name, (source, _) in THIRD_PARTY.items():
         (site / f"outside_{name}.py").write_text(source)
         lay(site, name, f"[ssl_bench.methods.v1]\n{name} = outside_{name}:Good\n")
     (site / "outside_good.py").write_text(GOOD)
@@ -111,11 +111,11 @@ def test_list_says_what_metadata_and_source_tell_and_imports_no_one(site: Path) 
     assert "hello" not in done.stdout
 
 
-def test_list_check_tries_each_outsider_in_a_process_of_its_own(site: Path) -> None:
+def test_list_check_tries_each_third_party_plugin_in_its_own_process(site: Path) -> None:
     done = sslbench(site, "list", "methods", "--check", "--seconds", "3")
     assert done.returncode == 1
     lines = lines_of(done.stdout)
-    for name, (_, words) in OUTSIDERS.items():
+    for name, (_, words) in THIRD_PARTY.items():
         assert words in lines[name, f"{name}-bench"]
         assert ("BROKEN" in lines[name, f"{name}-bench"]) == bool(words)
     for name in ("dino", "byol", "mocov2", "swav", "simclr", "supervised", "random"):
@@ -125,7 +125,7 @@ def test_list_check_tries_each_outsider_in_a_process_of_its_own(site: Path) -> N
     assert "method dino of thief-bench 1.0" in done.stderr
 
 
-def test_run_of_an_official_method_imports_no_outsider(site: Path, tmp_path: Path) -> None:
+def test_run_of_an_official_method_imports_no_third_party_plugin(site: Path, tmp_path: Path) -> None:
     write_image_folder(tmp_path / "tints")
     arguments = ("run", "dino", "--arch", "deit_ti16", "--data", "image-folder:tints", "--batch-size", "4", "--dry-run")
     done = sslbench(site, *arguments, cwd=tmp_path)
@@ -148,7 +148,9 @@ def test_a_folder_is_recognized_whatever_other_data_sets_do(tmp_path: Path) -> N
     assert 'method = "dino"' in done.stdout
 
 
-def test_what_an_outsider_prints_does_not_get_into_what_is_printed_for_machines(site: Path, tmp_path: Path) -> None:
+def test_what_a_third_party_plugin_prints_does_not_get_into_what_is_printed_for_machines(
+    site: Path, tmp_path: Path
+) -> None:
     done = sslbench(site, "run", "prints", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "hello from outside" in done.stderr

@@ -22,7 +22,7 @@ VOC = {"data": "voc12-val", "data_fingerprint": "c0de" * 8, "synthetic": False, 
 MASKS = {"data": "shapes-masks", "data_fingerprint": "5eed" * 8, "synthetic": True, "image_px": 64}
 
 
-def judged(evaluator: str, protocol: str, on: dict[str, Any], **values: tuple[float, float]) -> list[Any]:
+def measured_by(evaluator: str, protocol: str, on: dict[str, Any], **values: tuple[float, float]) -> list[Any]:
     """Evaluations of both networks; each metric with its (untrained, trained) values, the first one primary."""
     return [
         evaluation(
@@ -39,7 +39,7 @@ def judged(evaluator: str, protocol: str, on: dict[str, Any], **values: tuple[fl
 
 
 def jaccard(best: tuple[float, float], on: dict[str, Any] = VOC, protocol: str = "attention Jaccard v1") -> list[Any]:
-    return judged(
+    return measured_by(
         "voc-jaccard", protocol, on, best_head=best, best_single_head=(10.0, 20.0), average_head=(9.0, 15.0),
         mean_map=(8.0, 14.0), whole_image=(18.0, 18.0), center_box=(27.0, 27.0),
     )  # fmt: skip
@@ -106,7 +106,7 @@ def test_a_run_of_no_steps_is_the_random_row() -> None:
 
 
 def test_davis_beside_the_printed_figures() -> None:
-    scores = judged(
+    scores = measured_by(
         "davis", "DAVIS v1", VOC | {"data": "davis2017-val"},
         jf_mean=(30.0, 45.0), j_mean=(28.0, 44.0), f_mean=(32.0, 46.0), copy_first_jf_mean=(25.0, 25.0),
     )  # fmt: skip

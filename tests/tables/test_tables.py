@@ -248,7 +248,7 @@ def test_differing_protocols_are_marked_and_listed() -> None:
 
 
 def test_protocols_within_one_row_are_lines_of_their_own() -> None:
-    """Two seeds by the run's own k-NN, one of them judged again with another k: three values, never one mean."""
+    """Two seeds by the run's own k-NN, one of them evaluated again with another k: three values, never one mean."""
     again = evaluations((31.0, 60.0), None, protocol="10-NN", made_utc="2026-02-01T00:00:00Z")
     first, second = make_record(seed=0, knn=(30.0, 40.0)), make_record(seed=1, knn=(30.0, 42.0))
     table = comparison(first.model_copy(update={"evaluations": first.evaluations + again}), second)

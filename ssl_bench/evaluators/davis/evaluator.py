@@ -61,7 +61,7 @@ class DavisConfig(Settings):
 
 @dataclass(frozen=True)
 class Clips:
-    """The sequences to judge, and how a record names the set they are of."""
+    """The sequences to evaluate, and how a record names the set they are of."""
 
     name: str
     fingerprint: str

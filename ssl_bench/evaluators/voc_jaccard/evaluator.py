@@ -37,7 +37,7 @@ from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     score_set,
     true_masks,
 )
-from ssl_bench.evaluators.voc_jaccard.pictures import Judged, attention_sheet
+from ssl_bench.evaluators.voc_jaccard.pictures import Scored, attention_sheet
 from ssl_bench.protocol import NO_PROTOCOL
 from ssl_bench.setting_types import GivenList, GivenPath
 from ssl_bench.settings import Settings, setting
@@ -120,12 +120,12 @@ class VocJaccard(Evaluator):
         return self._measurements(scores, total, evaluation.backbone)
 
     def _draw(self, folder: Path, item: MaskedImage, mask: Mask, maps: Floats, scores: ImageScores) -> None:
-        judged = Judged(mask, scores.heads.mean(axis=0), float(scores.mean_map.mean()))
+        scored = Scored(mask, scores.heads.mean(axis=0), float(scores.mean_map.mean()))
         count = f", mean over {len(scores.heads)} masks" if len(scores.heads) > 1 else ""
         share = f"{100 * self.config.keep_mass:g} % of the attention"
         title = f"{item.name}: Jaccard (J) of {share} with {self.config.masks} masks{count}"
         folder.mkdir(parents=True, exist_ok=True)
-        attention_sheet(item.image, maps, self.config.keep_mass, title=title, tile_px=TILE_PX, judged=judged).save(
+        attention_sheet(item.image, maps, self.config.keep_mass, title=title, tile_px=TILE_PX, scored=scored).save(
             folder / f"{item.name}.png"
         )
 

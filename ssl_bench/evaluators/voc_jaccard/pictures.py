@@ -29,7 +29,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """What is known of an image whose true masks are known."""
 
     truth: Mask
@@ -48,7 +48,7 @@ class _Tile:
 
 
 def attention_sheet(
-    image: Image.Image, maps: Floats, share: float, *, title: str, tile_px: int, judged: Judged | None = None
+    image: Image.Image, maps: Floats, share: float, *, title: str, tile_px: int, scored: Scored | None = None
 ) -> Image.Image:
     """The sheet as an RGB image; `maps` (heads, rows, columns), `share` the mass that a mask keeps.
 
@@ -65,8 +65,8 @@ def attention_sheet(
     strongest = np.where(kept.any(axis=0), shares.argmax(axis=0), -1)
     colors, percent = _colors(heads), f"{100 * share:g} %"
 
-    known = [] if judged is None else [_Tile("ground truth", _with_truth(plain, judged.truth))]
-    score = "" if judged is None else f", J {100 * judged.mean_map:.1f} %"
+    known = [] if scored is None else [_Tile("ground truth", _with_truth(plain, scored.truth))]
+    score = "" if scored is None else f", J {100 * scored.mean_map:.1f} %"
     overview = [
         _Tile("image", plain),
         *known,
@@ -75,11 +75,11 @@ def attention_sheet(
         _Tile("strongest head of each patch", _tinted(plain, strongest, colors)),
     ]
     seen, masked = [], []
-    best = None if judged is None else int(judged.heads.argmax())
+    best = None if scored is None else int(scored.heads.argmax())
     for head, color in enumerate(colors):
         peak = maps[head].max() / maps[head].mean()
         seen.append(_Tile(f"head {head + 1}, peak {peak:.1f} x mean", _heat(maps[head], (height, width))))
-        score = "" if judged is None else f", J {100 * judged.heads[head]:.1f} %"
+        score = "" if scored is None else f", J {100 * scored.heads[head]:.1f} %"
         overlaid = _tinted(plain, kept[head] - 1, [color])
         masked.append(_Tile(f"head {head + 1}, {percent}{score}", overlaid, best=head == best))
         if head == best:
