@@ -30,7 +30,7 @@ from sklearn.datasets import load_sample_images
 
 from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.dataset import Split
-from ssl_bench.datasets.images import UnlabelledImages
+from ssl_bench.datasets.images import UnlabeledImages
 from ssl_bench.datasets.webdataset import WebDataset
 
 PER_SHARD = 10_000
@@ -83,7 +83,7 @@ def timed_open(path: Path) -> tuple[WebDataset, float]:
 
 
 def measure(folder: Path, images: int, repeats: int, sample: int) -> Result:
-    files = UnlabelledImages(UnlabelledImages.Config(image_px=224), folder / "files").train
+    files = UnlabeledImages(UnlabeledImages.Config(image_px=224), folder / "files").train
     before = resident_mb()
     data, first = timed_open(folder / "shards")
     _, second = timed_open(folder / "shards")

@@ -2,7 +2,7 @@
 
 The blocks are timm's, with the stride in the 3 x 3 convolution as in torchvision's, which the DINO authors use; like
 there, the last norm of a block starts at 1. Features are the averages over the last map. Weights and images are kept
-channels-last, which the convolutions of CPUs and GPUs run faster on.
+channels-last, which the convolutions of CPUs and GPUs run faster on, but for networks of a few channels.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from ssl_bench.settings import Settings, setting
 
 SMALL_IMAGE_PX = 64
 """Up to this side the stem keeps the resolution."""
+LEAST_CHANNELS_LAST = 8
+"""Channels from which channels-last is used: with fewer, oneDNN of torch 2.14 writes out of bounds in the backward pass
+of a strided 1 x 1 convolution (segmentation faults and hangs on CPUs with AVX2)."""
 
 
 class ResNetSettings(Settings):
@@ -76,7 +79,8 @@ class ResNet(Backbone):
             network.maxpool = nn.Identity()
         self.feature_dim = int(network.num_features)
         self.network = network
-        self.to(memory_format=torch.channels_last)
+        self._format = torch.channels_last if stem_channels >= LEAST_CHANNELS_LAST else torch.contiguous_format
+        self.to(memory_format=self._format)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, feature_dim): the last map's averages."""
@@ -85,7 +89,7 @@ class ResNet(Backbone):
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the four stages, at 1/4, 1/8, 1/16 and 1/32 of the image; with the small stem 1/1 to 1/8."""
         network = self.network
-        maps = network.conv1(images.contiguous(memory_format=torch.channels_last))
+        maps = network.conv1(images.contiguous(memory_format=self._format))
         maps = network.maxpool(network.act1(network.bn1(maps)))
         outputs = []
         for stage in (network.layer1, network.layer2, network.layer3, network.layer4):

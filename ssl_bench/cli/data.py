@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "data",
         help="Show what is in a dataset: splits, classes, sizes, duplicates, and a sheet of images and views.",
-        epilog="Example: sslbench data ~/photos --eval-data ~/labelled --method dino",
+        epilog="Example: sslbench data ~/photos --eval-data ~/labeled --method dino",
     )(data)
 
 

@@ -10,7 +10,7 @@ from ssl_bench.errors import UserError
 
 RESULTS = hints.RESULTS
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
-DOWNLOAD_HELP = "let a data set of torchvision's (stl10:PATH, ...) be downloaded to PATH where it is not there"
+DOWNLOAD_HELP = "let a dataset of torchvision's (stl10:PATH, ...) be downloaded to PATH where it is not there"
 DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
 
 

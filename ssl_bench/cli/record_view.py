@@ -105,6 +105,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             "machine",
             singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
             + (f" ({machine.precision_reason})" if machine.precision_reason else "")
+            + (", activations computed again" if machine.activation_checkpointing else "")
             + f", {machine.platform}",
         ),
         ("note", "; ".join(record.notes)),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -14,6 +15,8 @@ from ssl_bench.errors import UserError
 
 FULL_CHECK_UP_TO = 20_000
 """Images of all splits together that are all opened; of a larger set, `SAMPLE`."""
+SMALL_PIXELS, FULL_CHECK_OF_SMALL = 128 * 128, 100_000
+"""Images of at most so many pixels in the mean are all opened up to a larger number."""
 SAMPLE = 2_000
 
 
@@ -51,14 +54,14 @@ def check_images(split: Split, limit: int | None = None, workers: int | None = N
 
 
 def check_datasets(*datasets: Dataset, limit: int | None = SAMPLE, workers: int | None = None) -> Checked:
-    """Open the images of every split of every set: all up to `FULL_CHECK_UP_TO` together, else `limit` (None: all).
+    """Open the images of every split of every set: all where that takes seconds, else `limit` (None: all).
 
     Synthetic sets are not opened.
     """
     splits = [split for one in dict.fromkeys(datasets) if not one.synthetic for split in one.splits.values()]
     total = sum(len(split) for split in splits)
     chosen, start = [], 0
-    wanted = list(_evenly(total, None if total <= FULL_CHECK_UP_TO else limit))
+    wanted = list(_evenly(total, None if _all_are_cheap(splits, total) else limit))
     for split in splits:
         chosen += [(split, index - start) for index in wanted if start <= index < start + len(split)]
         start += len(split)
@@ -81,6 +84,24 @@ def require_readable(*datasets: Dataset, limit: int | None = SAMPLE, workers: in
         those = f"{checked.images:,} images" if checked.opened == checked.images else part
         raise UserError(f"{found:,} of {those} cannot be read:\n  " + "\n  ".join(first) + more)
     return checked
+
+
+def _all_are_cheap(splits: Sequence[Split], total: int) -> bool:
+    """Whether opening every image takes seconds: few images, or more that are small by a look at a few."""
+    if total <= FULL_CHECK_UP_TO:
+        return True
+    if total > FULL_CHECK_OF_SMALL:
+        return False
+    pixels = []
+    for split in splits:
+        size: Callable[[int], tuple[int, int]] | None = getattr(split, "size", None)
+        if size is None:
+            return False
+        for index in _evenly(len(split), 20):
+            with suppress(UserError):  # one that cannot be read is named later
+                width, height = size(index)
+                pixels.append(width * height)
+    return bool(pixels) and sum(pixels) <= SMALL_PIXELS * len(pixels)
 
 
 def _evenly(count: int, limit: int | None) -> Iterable[int]:

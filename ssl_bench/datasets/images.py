@@ -48,7 +48,7 @@ class UnlabeledImages(Dataset):
             there = passed.note(path) or "it is empty"
             raise UserError(f"{shown(path)}/ holds no image; {there}. Known endings: {' '.join(EXTENSIONS)}")
         self.train = ImageFiles(path, _without_labels(files, config), config.decode_px)
-        self.name = set_name(path, config.train_fraction)
+        self.name = set_name(path, config.train_fraction, _name(path))
         self.image_px = decide_image_px(self.train, config)
         found = (_how_it_was_read(path, files), passed.note(path))
         self.notes = tuple(note for note in found if note)
@@ -58,6 +58,12 @@ class UnlabeledImages(Dataset):
         """sha256 over every file's name below the folder, size and content (`content_digest`: of a large set a
         sample); not over where the folder lies."""
         return hashlib.sha256(f"images {self.train.digest}".encode()).hexdigest()
+
+
+def _name(path: Path) -> str:
+    """With the name of the folder around it for a part, which alone names no dataset: "birds-train"; else ""."""
+    path = path.absolute()
+    return set_name(path.with_name(f"{path.parent.name}-{path.name}")) if path.name in PARTS else ""
 
 
 def _without_labels(files: Sequence[ImageFile], config: FilesConfig) -> Iterator[tuple[None, ImageFile]]:

@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads from one large file: STL-10 and SVHN, read one image at a time."""
+"""Datasets that torchvision reads from one large file: STL-10 and SVHN, read one image at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DIGITS = tuple("0123456789")
 
 
 class STL10(Dataset):
-    """STL-10: methods train on 100,000 unlabelled images, evaluators fit on 5,000 and score on 8,000, 10 classes."""
+    """STL-10: methods train on 100,000 unlabeled images, evaluators fit on 5,000 and score on 8,000, 10 classes."""
 
     layout = "STL-10: FOLDER/stl10_binary/{train_X.bin,train_y.bin,test_X.bin,test_y.bin,unlabeled_X.bin}"
     may_be_missing = True
@@ -32,7 +32,7 @@ class STL10(Dataset):
     side_px: ClassVar[int] = 96
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether the path is the unpacked folder or holds it."""
         return root_of(path, cls.folder) is not None
 
@@ -70,16 +70,16 @@ class STL10(Dataset):
 
         self.classes, self.train = picks.classes, split_of(picks.train)
         self.test = None if picks.test is None else split_of(picks.test)
-        unlabelled = self._file(expected[4])
-        self._unlabelled = RawImages(unlabelled, np.arange(unlabelled.shape[0]), None)
+        unlabeled = self._file(expected[4])
+        self._unlabeled = RawImages(unlabeled, np.arange(unlabeled.shape[0]), None)
         self.name = set_name(path, config.train_fraction, self.official_name)
         self.image_px = config.image_px or self.side_px
         self._fingerprint = picks.fingerprint(blocks_digest(expected))
 
     @property
     def pretraining(self) -> Split:
-        """The unlabelled images."""
-        return self._unlabelled
+        """The unlabeled images."""
+        return self._unlabeled
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +106,7 @@ class SVHN(Dataset):
     official_name: ClassVar[str] = "svhn"
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether both files are there."""
         return all((path / f"{split}_32x32.mat").is_file() for split in ("train", "test"))
 

@@ -1,4 +1,4 @@
-"""Data sets of image files that torchvision reads: Flowers, Food, Pets, Aircraft, DTD, EuroSAT, ... in its layouts.
+"""Datasets of image files that torchvision reads: Flowers, Food, Pets, Aircraft, DTD, EuroSAT, ... in its layouts.
 
 torchvision knows the layouts, lists, class names and addresses; the images are decoded as everywhere here. Nothing is
 downloaded unless `data.download` (`--download`) is set. Evaluators fit on the official training and validation images
@@ -24,7 +24,7 @@ from ssl_bench.settings import setting
 
 
 class TorchvisionConfig(ContainerConfig):
-    """Settings of the data sets that torchvision knows."""
+    """Settings of the datasets that torchvision knows."""
 
     download: bool = setting(
         False, "download the set where it is not there (--download); never part of a recipe", exclude=True
@@ -32,7 +32,7 @@ class TorchvisionConfig(ContainerConfig):
 
 
 class TorchvisionFiles(Dataset):
-    """Base of the data sets below: `source` names the class of torchvision.datasets."""
+    """Base of the datasets below: `source` names the class of torchvision.datasets."""
 
     may_be_missing = True
     Config = TorchvisionConfig
@@ -47,7 +47,7 @@ class TorchvisionFiles(Dataset):
     test: ImageFiles | None
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def recognizes(cls, path: Path) -> bool:
         """Whether the path is the unpacked folder or holds it."""
         return root_of(path, cls.folder) is not None
 
@@ -101,7 +101,7 @@ def root_of(path: Path, folder: str) -> Path | None:
 
 
 def open_source(kind: type[Dataset], source: str, root: Path, download: bool, **arguments: Any) -> Any:
-    """torchvision's data set `source` in `root`; downloaded first where asked for and not there.
+    """torchvision's dataset `source` in `root`; downloaded first where asked for and not there.
 
     Raises `UserError` where its files are not there, or the download fails.
     """

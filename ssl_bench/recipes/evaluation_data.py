@@ -116,17 +116,18 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
 
     Without `sets` the training data are evaluated on.
     """
-    needing = " and ".join(evaluators)
+    needing = f"{' and '.join(evaluators)} {'need' if len(evaluators) > 1 else 'needs'} labels"
+    without = f"--with {','.join(WITHOUT_LABELS)}"
     for dataset in sets or (training,) if evaluators else ():
         if not dataset.labeled:
             if sets:
                 raise UserError(
-                    f"{needing}: needs labels, and the evaluation data {dataset.name} have none{_as_read(dataset)}. "
-                    f"Give --eval-data {LABELED_LAYOUT}, or --with evaluators that need no labels."
+                    f"{needing}, and the evaluation data {dataset.name} have none{_as_read(dataset)}. "
+                    f"Give --eval-data {LABELED_LAYOUT}, or {without}."
                 )
             raise UserError(
-                f"{needing}: needs labels, and {dataset.name} has none{_as_read(dataset)}. Add --eval-data with "
-                f"{LABELED_LAYOUT}, or choose evaluators that need no labels (sslbench list evaluators)."
+                f"{needing}, and {dataset.name} has none{_as_read(dataset)}. Add --eval-data with {LABELED_LAYOUT}, or "
+                f"give {without}."
             )
         assert dataset.train.labels is not None, "labeled data have labels"
         if len(set(dataset.train.labels)) < 2:

@@ -134,6 +134,8 @@ class MachineRecord(RecordPart):
     """fp32 or bf16 (autocast), as chosen; `precision_reason` says why."""
     precision_reason: str
     platform: str
+    activation_checkpointing: bool | None = None
+    """Whether activations were computed again in the backward pass; None in records that did not say."""
 
 
 class TrainingRecord(RecordPart):

@@ -86,7 +86,7 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
     return words
 
 
-def record(device: torch.device, precision: Precision) -> MachineRecord:
+def record(device: torch.device, precision: Precision, *, activation_checkpointing: bool) -> MachineRecord:
     """The machine as a record holds it."""
     return MachineRecord(
         device=device_name(device),
@@ -95,6 +95,7 @@ def record(device: torch.device, precision: Precision) -> MachineRecord:
         precision=precision.name,
         precision_reason=precision.reason,
         platform=platform.platform(),
+        activation_checkpointing=activation_checkpointing,
     )
 
 

@@ -231,7 +231,11 @@ class _Session:
             backbone=self.backbone_record.model_copy(update=before.speed.model_dump()),
             data=state.data,
             eval_data=state.eval_data,
-            machine=machine.record(self.plan.device, Precision(before.precision, before.precision_reason, None)),
+            machine=machine.record(
+                self.plan.device,
+                Precision(before.precision, before.precision_reason, None),
+                activation_checkpointing=self.resolved.machine.activation_checkpointing,
+            ),
             training=training,
             evaluations=(*before.untrained, *trained),
             curves=summarize_curves(self.start.run_dir),

@@ -149,7 +149,7 @@ def test_check_of_a_folder_that_is_not_installed(sslbench: Command, monkeypatch:
         assert status == 0, err
         assert "(backbone SmallNet, not installed" in out
         assert re.search(r"eval mode is deterministic +ok", out)
-        assert "21 hold, 0 fail" in out
+        assert re.search(r"\d+ hold, 0 fail", out)
 
 
 def test_a_failed_check_says_how_to_mend_it_and_exits_with_1(sslbench: Command, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_a_labeled_folder_says_how_it_was_read(tmp_path: Path) -> None:
     assert len(opened(birds).train) == 6
     same = ImageFolder(ImageFolder.Config(), birds)
     part = opened(birds / "train")
+    assert part.name == "birds-train"
     assert part.notes == ("read without labels; the folder around train/ is the one that has them",)
     assert [part.train.path(i) for i in range(4)] == [same.train.path(i) for i in range(4)]  # the same order of images
 

@@ -173,7 +173,7 @@ def test_read_as_torchvision_reads_it(tmp_path: Path, name: str) -> None:
             else:
                 assert round(brightness / 10) // 10 == label
     found = open_dataset(str(tmp_path / "data"), dataset_loaders())
-    assert (found.name, found.fingerprint) == (name, data.fingerprint), "recognised by what lies in the folder"
+    assert (found.name, found.fingerprint) == (name, data.fingerprint), "recognized by what lies in the folder"
     if folder:
         assert open_dataset(f"{name}:{tmp_path}/data/{folder}", dataset_loaders()).fingerprint == data.fingerprint
 

@@ -42,6 +42,7 @@ def test_same_weights_same_digest_and_both_networks_recompute(
     logs = [(folder / "metrics.jsonl").read_bytes() for folder in folders]
     assert logs[0] == logs[1]
     assert records[0]["digest"] == records[1]["digest"]
+    assert [record["machine"]["activation_checkpointing"] for record in records] == [False, True]
 
 
 def test_a_network_that_cannot_is_refused_before_anything_is_written(sslbench: Command, tmp_path: Path) -> None:

@@ -229,3 +229,15 @@ def test_a_training_step_runs_on_fake_tensors():
     vit = tiny_vit(drop_path=0.5).train()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         vit(mode.from_tensor(torch.randn(2, 3, 16, 16))).sum().backward()
+
+
+@pytest.mark.parametrize(("width", "channels_last"), [(0.0625, False), (0.1, False), (0.125, True)])
+def test_narrow_residual_networks_are_kept_from_a_fault_of_onednn(width: float, channels_last: bool) -> None:
+    """A strided 1 x 1 convolution of fewer than 8 channels, channels-last, ends the process in its backward pass."""
+    torch.manual_seed(0)
+    network = resnet.ResNet18(resnet.ResNetSettings(width=width), image_px=32)
+    weight = network.network.conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+    network(torch.rand(2, 3, 32, 32)).square().mean().backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
