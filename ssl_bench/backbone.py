@@ -9,8 +9,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ssl_bench.blocks.preprocessing import Preprocessing
-from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
 from ssl_bench.protocol import NO_PROTOCOL, Protocol
 from ssl_bench.settings import Settings
@@ -19,6 +17,9 @@ Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
 """What an architecture may offer beyond features: "patch_tokens": `tokens` and `patch_tokens`; "attention":
 `attention`; "masking": `tokens` takes `mask`, `mask_token` and `keep`; "feature_maps": `feature_maps`."""
 Kind = Literal["vit", "convnet"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's training set, for channels in 0..1."""
 Positions = Literal["dino", "mae", "timm"]
 """Rule that resamples learned positions for an image size other than the one a network was built for.
 
@@ -66,8 +67,8 @@ class Backbone(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Of the images it takes, by channel; ImageNet's unless its weights were made with another."""
     std: tuple[float, float, float] = IMAGENET_STD
-    preprocessing: Preprocessing | None = None
-    """How the network's published weights are evaluated where its library says so, e.g. timm's configuration."""
+    preprocessing: Any = None
+    """A `blocks.preprocessing.Preprocessing`: how published weights of this network are evaluated, where known."""
     feature_dim: int
     """Length of one feature vector."""
     supports: frozenset[str] = frozenset()

@@ -34,14 +34,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ssl_bench.backbone import IMAGENET_MEAN as IMAGENET_MEAN
+from ssl_bench.backbone import IMAGENET_STD as IMAGENET_STD
 from ssl_bench.blocks import pixels as operations
 
 View = Callable[[Image.Image, random.Random], Tensor]
 Views = Callable[[Image.Image, random.Random], tuple[Tensor, ...]]
-
-# Mean and standard deviation of ImageNet's training set, for channels in 0..1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LONGEST_ASPECT = 4
 """Images of a larger ratio of their sides are cropped before they are resized for evaluation: memory stays bounded."""

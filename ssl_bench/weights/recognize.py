@@ -176,7 +176,7 @@ def _name_of(form: Format, prefix: str) -> str:
     for name, pattern in form.networks:
         if re.search(f"({pattern})$", prefix) and (pattern or not prefix or len(form.networks) == 1):
             return name
-    return prefix.rstrip(".") or "network"
+    return ".".join(part for part in prefix.split(".") if part and part not in SECTIONS) or "network"
 
 
 def _order(form: Format, candidate: Candidate) -> tuple[int, int, str]:
