@@ -13,7 +13,7 @@ from ssl_bench.cli.record_view import view_of
 from ssl_bench.cli.result import show_result
 from ssl_bench.cli.show import plain_lines
 from ssl_bench.measurement import Measurement, accuracy, wilson_interval, within_noise
-from tests.example_records import evaluation, make_record
+from tests.example_records import evaluation, make_record, measured
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 2), (132, 244), (1068, 2000), (49_999, 50_000)])
@@ -58,12 +58,14 @@ def test_a_run_shows_n_interval_and_noise(capsys: pytest.CaptureFixture[str]) ->
         for name, both in pairs.items()
         for subject, hits in zip(("untrained", "trained"), both, strict=True)
     )
-    record = make_record(evaluations=evaluations)
+    rank = evaluation("label-free", "trained", measured(35.0, metric="rankme", unit="dims"))
+    record = make_record(evaluations=(*evaluations, rank))
     show_result(record, Path("results/runs/x"))
     lines = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("  knn (top1)"))
     assert lines[start].endswith("53.3        57.4      +4.1   test %, n 244")
     assert " ".join(lines[start + 1].split()) == "95 % interval 47.0-59.4 51.1-63.4 the difference is within noise"
     assert " ".join(lines[start + 3].split()) == "95 % interval 47.0-59.4 72.3-82.6"
+    assert lines[start + 4].endswith("35.0             shapes dims, n 1,000"), "of training images: not of the test"
     shown = "\n".join(plain_lines(view_of(record, Path("record.json"), [])))
     assert "95 % interval  untrained 47.0-59.4, trained 51.1-63.4" in " ".join(shown.split(" " * 3))

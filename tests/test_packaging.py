@@ -40,6 +40,8 @@ def test_every_entry_point_loads_and_tells_what_it_is(kind: registry.Kind) -> No
     declared = PROJECT["project"]["entry-points"][registry.group_of(kind)]
     assert declared
     for name, target in declared.items():
-        plugin = registry.Plugin(kind, name, target, "sslbench", "0")
+        plugin = registry.Plugin(kind, name, target.partition(" ")[0], "sslbench", "0")
+        if registry.find(kind, name).lacking():
+            continue
         assert plugin.load() is not None
         assert plugin.describe()[0], f"{target} has no docstring"

@@ -3,10 +3,11 @@
     sslbench run simclr --arch resnet18 --data DATA/cifar10-12k --set backbone.width=0.25
     python -m benchmarks.peers.lightly_training results/runs/simclr-resnet18-cifar10_12k-*
 
-Each finished run of ours gets a twin of lightly's loss, heads, transform and moving average (`lightly_twins.py`). All
-else is the run's recipe: data and the order of images, backbone with the same initial weights, optimizer, its schedule
-and groups, epochs, batch, precision, threads, and our k-NN. Settings that both sides have (crop, strengths of color,
-widths, temperature, momentum) are the recipe's too, so that building blocks are compared and not their defaults.
+Each finished run of ours gets a twin of lightly's loss, heads, transform and moving average: the method `lightly-...`
+of that name, which `sslbench run` trains, too. All else is the run's recipe: data and the order of images, backbone
+with the same initial weights, optimizer, its schedule and groups, epochs, batch, precision, threads, and our k-NN.
+Settings that both sides have (crop, strengths of color, widths, temperature, momentum) are the recipe's too, so that
+building blocks are compared and not their defaults.
 What the blocks do on their own differs and stays so: how heads are initialized, how pixels are resampled (lightly's
 crops are torchvision's, bilinear), which random numbers are drawn. So one pair is one sample; the spread between two
 of our own seeds tells how much of a difference means nothing.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import shlex
 import sys
@@ -31,7 +33,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.lightly_twins import TWINS
+from ssl_bench import registry
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network
@@ -45,6 +47,8 @@ from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 
 TOLERATED = 1.5
+TWINS = ("byol", "dino", "simclr")
+"""Our methods whose settings lightly's blocks all take; each has a method `lightly-...` beside it."""
 METRIC = ("knn", "top1_k20")
 
 
@@ -74,12 +78,14 @@ def compare(run: Path, results: Path) -> dict[str, Any]:
     resolved = resolve(request_of(recipe, {}))
     if resolved.recipe.digest != ours.digest:
         raise UserError(f"the recipe of {run} does not resolve to itself here: is the data another?")
-    measured, state = train_twin(dataclasses.replace(resolved, method=TWINS[ours.method]), ours)
+    twin = registry.method(f"lightly-{ours.method}")
+    blocks, _, different = (inspect.getdoc(twin) or "").partition("\n\n")
+    measured, state = train_twin(dataclasses.replace(resolved, method=twin), ours)
     own, theirs = top_1(ours.evaluations), top_1(measured)
     pair = {
         "schema_version": 1,
         "peer": f"lightly {version('lightly')}",
-        "blocks": TWINS[ours.method].blocks,
+        "blocks": blocks,
         "method": ours.method,
         "run_id": ours.run_id,
         "digest": ours.digest,
@@ -92,7 +98,7 @@ def compare(run: Path, results: Path) -> dict[str, Any]:
         "difference": round(own - theirs, 4),
         "same": "data, order of images, initial backbone, optimizer, groups, epochs, batch, precision, threads, k-NN "
         "and the recipe's crop, color strengths, probabilities, widths, temperatures and momentum",
-        "different": TWINS[ours.method].different,
+        "different": different,
         "seconds": {"ours": ours.training.seconds, "lightly": round(state.seconds, 2)},
         "final_logs": {"ours": ours.training.final_logs, "lightly": state.final_logs},
         "evaluations": [one.model_dump(mode="json") for one in measured],

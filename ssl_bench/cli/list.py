@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
         found = [plugin for one in shown for plugin in registry.plugins(one)]
         faults = {plugin: registry.fault(plugin) for plugin in found}
         if check:
-            faults |= _tried([plugin for plugin in found if not faults[plugin]], seconds)
+            faults |= _tried([plugin for plugin in found if not faults[plugin] and not plugin.lacking()], seconds)
         if as_json:
             print_json({"plugins": [_plain(plugin, words) for plugin, words in faults.items()]})
         console = terminal()
@@ -74,7 +74,7 @@ def _kind(given: str, kinds: tuple[Kind, ...]) -> Kind:
 
 
 def _plain(plugin: Plugin, fault: str) -> dict[str, str | None]:
-    """A plugin as JSON has it; `broken` is null for one that nothing is known against."""
+    """A plugin as JSON has it; `broken` is null for one that nothing is known against, `needs` for one that can run."""
     summary, paper = plugin.describe()
     return {
         "kind": plugin.kind,
@@ -85,6 +85,7 @@ def _plain(plugin: Plugin, fault: str) -> dict[str, str | None]:
         "summary": summary,
         "paper": paper,
         "broken": fault or None,
+        "needs": plugin.lacking() or None,
     }
 
 
@@ -100,7 +101,8 @@ def _rows(faults: dict[Plugin, str]) -> list[_Row]:
     rows = []
     for plugin, fault in faults.items():
         summary, paper = plugin.describe()
-        rows.append(_Row(plugin.name, plugin.origin, paper, f"{BROKEN}{fault}" if fault else summary))
+        needs = f" (needs {lacking})" if (lacking := plugin.lacking()) else ""
+        rows.append(_Row(plugin.name, plugin.origin, paper, f"{BROKEN}{fault}" if fault else summary + needs))
     return rows
 
 

@@ -22,6 +22,7 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         for one in evaluation.measurements:
             if one.primary:
                 itself = evaluation.data_fingerprint == record.data.fingerprint and record.data.test_images
+                itself = itself and one.unit == "%"  # ranks and the like are of training images
                 key = (f"{evaluation.evaluator} ({one.metric})", "test" if itself else evaluation.data)
                 primary.setdefault(key, {})["before" if evaluation.before_training else "trained"] = one
     print()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.registry.docstrings import describe, why_unreadable
+from ssl_bench.registry.extras import install_line, split_extras
 from ssl_bench.registry.third_party import IMPORT_SECONDS, BrokenPlugin, foreign_code
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Plugin:
     version: str
     misfit: str = ""
     """Why its entry point cannot be used, e.g. another major version of the API; "" if it can."""
+    extras: tuple[str, ...] = ()
+    """Extras of its distribution that it needs: `module:Class [extra]` in the entry point."""
 
     @property
     def origin(self) -> str:
@@ -54,8 +57,11 @@ class Plugin:
     def load(self, seconds: float | None = None) -> Any:
         """Import the module and return the class.
 
-        Raises `BrokenPlugin` for any error in its code and for an import that takes longer than `seconds`.
+        Raises `UserError` where packages of an extra are missing, `BrokenPlugin` for any error in its code and for an
+        import that takes longer than `seconds`.
         """
+        if lacking := self.lacking():
+            raise UserError(f"the {self.kind} {self.name!r} needs packages that are not installed: {lacking}")
         before = f"the {self.kind} {self.name!r} of {self.origin} cannot be loaded from {self.target}"
         from ssl_bench.registry.preflight import why_no_plugin
 
@@ -69,6 +75,10 @@ class Plugin:
                 + (f" (sslbench check {self.name})" if self.kind != "dataset" else "")
             )
         return loaded
+
+    def lacking(self) -> str:
+        """How to install the optional packages that it needs; "" where none is missing."""
+        return install_line(self.distribution, self.extras) if self.extras else ""
 
     def describe(self) -> tuple[str, str]:
         """(first line of the class docstring, paper cited in the module docstring), read as text, not imported."""
@@ -96,7 +106,8 @@ def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
         for entry in entries:
             kind, misfit = _kind_of_group(entry.group)
             if kind is not None:
-                plugin = Plugin(kind, entry.name, entry.value, name, version, misfit)
+                target, extras = split_extras(entry.value)
+                plugin = Plugin(kind, entry.name, target, name, version, misfit, extras)
                 found[kind].setdefault(entry.name, []).append(plugin)
     return found
 

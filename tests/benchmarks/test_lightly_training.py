@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.peers.lightly_training import compare, main, table
-from benchmarks.peers.lightly_twins import TWINS
+from benchmarks.peers.lightly_training import TWINS, compare, main, table
+from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
@@ -43,7 +43,7 @@ def small(method: str, data: Path, **values: Any) -> Resolved:
 def test_a_twin_starts_from_the_same_backbone_and_trains_as_many_heads(name: str, data: Path) -> None:
     resolved = small(name, data)
     built = []
-    for candidate in (resolved, replace(resolved, method=TWINS[name])):
+    for candidate in (resolved, replace(resolved, method=registry.method(f"lightly-{name}"))):
         torch.manual_seed(0)
         built.append(build_method(candidate))
     ours, theirs = (evaluated_network(one).state_dict() for one in built)

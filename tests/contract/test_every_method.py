@@ -8,15 +8,14 @@ from ssl_bench import registry
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.records.recipe import TrainingSettings
 from ssl_bench.settings import parse_settings
-
-METHODS = [plugin.name for plugin in registry.plugins("method") if plugin.distribution == registry.HOME]
+from tests.methods import WITH_SETTINGS
 
 
 def test_the_methods_of_the_tables_are_there() -> None:
-    assert {"dino", "byol", "mocov2", "swav", "simclr", "supervised", "random"} <= set(METHODS)
+    assert {"dino", "byol", "mocov2", "swav", "simclr", "supervised", "random"} <= set(WITH_SETTINGS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_SETTINGS)
 def test_presets_name_settings_that_exist_with_values_that_they_take(name: str) -> None:
     method = registry.method(name)
     models = {"method": method.Config, "optimizer": OptimizerSettings, "training": TrainingSettings}
@@ -30,7 +29,7 @@ def test_presets_name_settings_that_exist_with_values_that_they_take(name: str) 
                 parse_settings(model, of_section, section, name)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_SETTINGS)
 def test_every_setting_says_what_it_means(name: str) -> None:
     for setting, field in registry.method(name).Config.model_fields.items():
         assert (field.description or "").endswith("."), setting

@@ -19,6 +19,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.runs.folder import hold
 from ssl_bench.runs.state import read_run_state, write_run_state
 from tests.conftest import Command
+from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder
 
 SMALL_SETTINGS = (
@@ -42,7 +43,7 @@ NARROW = ("--set", "backbone.depth=2", "--set", "backbone.dim=64", "--set", "tra
 QUICK = ("--set", "evaluators.linear-probe.epochs=2")
 
 
-@pytest.mark.parametrize("method", registry.names("method"))
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_every_method_runs_stops_resumes_and_is_evaluated_again(
     sslbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -17,6 +17,7 @@ from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.runs.trial import require_images_fit, step_failure
 from ssl_bench.settings import parse_text
+from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder
 
 
@@ -66,7 +67,7 @@ def advice(message: str) -> list[dict[str, Any]]:
     return changes
 
 
-@pytest.mark.parametrize("method", registry.names("method"))
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_a_batch_larger_than_the_data(folder: Path, method: str) -> None:
     request = Request(method, "deit_ti16", str(folder), values={"training.batch_size": 64})
     message = refusal(request)
@@ -76,7 +77,7 @@ def test_a_batch_larger_than_the_data(folder: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ["deit_ti16", "deit_s5", "timm:vit_base_patch14_dinov2", "timm:vit_small_patch16_224"])
-@pytest.mark.parametrize("method", registry.names("method"))
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_images_and_views_that_patches_do_not_divide(folder: Path, method: str, arch: str) -> None:
     crops = [name for name in registry.method(method).Config.model_fields if name.endswith("crop_px")]
     cases = [{"data.image_px": 50}, {"data.image_px": 80, **{f"method.{name}": 23 for name in crops[:1]}}]
@@ -127,7 +128,7 @@ def first_step_message(request: Request) -> str:
     return ""
 
 
-@pytest.mark.parametrize("method", registry.names("method"))
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_settings_that_do_not_fit_the_batch(folder: Path, method: str) -> None:
     """Methods' own refusals: a batch of one, a queue that is no multiple of it, more prototypes than images, ..."""
     wrong = {"queue_size": 3, "batch_norm_splits": 3, "prototypes": 50}

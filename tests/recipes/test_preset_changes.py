@@ -11,9 +11,8 @@ from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Request, resolve
+from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder
-
-METHODS = [plugin.name for plugin in registry.plugins("method") if plugin.distribution == registry.HOME]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def changes(folder: Path, method: str, arch: str, preset: str | None, **values: 
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_a_preset_changes_nothing_of_itself_and_what_is_set_is_all_that_is_named(folder: Path, method: str) -> None:
     for arch, own in (("deit_ti16", {"backbone__depth": 2}), ("resnet18", {"backbone__width": 0.25})):
         for preset in (None, "none", *registry.method(method).presets):

@@ -13,12 +13,11 @@ from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, Resolved, request_of, resolve
 from ssl_bench.records.recipe import toml_key, toml_value
+from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder
 
 ARCHS = ("deit_ti16", "resnet18", "timm:vit_tiny_patch16_224", "timm:convnext_atto")
-PRESETS = [
-    (method, preset) for method in registry.names("method") for preset in (*registry.method(method).presets, "none")
-]
+PRESETS = [(method, preset) for method in WITH_SETTINGS for preset in (*registry.method(method).presets, "none")]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.records.recipe import MachineSettings, TrainingSettings
 from ssl_bench.settings import Settings, parse_settings, parse_text
+from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder
 
 WRONG: tuple[Any, ...] = (
@@ -51,11 +52,11 @@ def deep() -> Any:
     return value
 
 
-@pytest.mark.parametrize("method", registry.names("method"))
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_no_value_of_any_setting_is_a_traceback(folder: Path, method: str) -> None:
     """Each setting of a request gets wrong and extreme values; what is accepted must give a whole recipe."""
     draw = random.Random(method)
-    first = method == registry.names("method")[0]  # the other sections depend on no method
+    first = method == WITH_SETTINGS[0]  # the other sections depend on no method
     for arch in ("deit_ti16", "resnet18", "timm:convnext_atto") if first else ("deit_ti16",):
         for section, model in sections(method, arch).items():
             if (section != "method" and not first) or (section != "backbone" and arch != "deit_ti16"):
@@ -97,7 +98,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_what_is_allowed(kind: Any) -> N
 def test_reversed_and_impossible_ranges_are_answered(folder: Path) -> None:
     """The settings that are pairs of numbers, of every method."""
     found = 0
-    for method in registry.names("method"):
+    for method in WITH_SETTINGS:
         for name in registry.method(method).Config.model_fields:
             if not name.endswith(("scale", "sigma_px")):
                 continue

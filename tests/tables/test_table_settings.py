@@ -17,13 +17,14 @@ from ssl_bench.tables.fold import fold
 from ssl_bench.tables.loading import built_in_tables, load_table
 from ssl_bench.tables.table import Row, Table
 from tests.example_records import evaluation, evaluations, make_record, measured
+from tests.methods import WITH_SETTINGS
 from tests.tables.test_tables import describe
 
-METHODS = [plugin.name for plugin in registry.plugins("method") if plugin.distribution == registry.HOME]
 ALL_EVALUATORS = (
     *evaluations(),
     evaluation("voc-jaccard", "trained", measured(40.0, metric="best_head")),
     evaluation("davis", "trained", measured(50.0, metric="jf_mean")),
+    evaluation("label-free", "trained", measured(9.0, metric="rankme", unit="dims")),
 )
 
 
@@ -95,7 +96,7 @@ def all_tables(*records: RunRecord) -> list[Table]:
     return [fold(source.description, records, source.published) for source in sources] + [fold(describe(), records)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_a_setting_that_differs_is_named_beside_another_that_the_table_shows(method: str) -> None:
     """For every setting of a method: two runs that differ in it and in the precision that auto decided."""
     recipe = full_recipe(method)
