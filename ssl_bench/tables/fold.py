@@ -154,7 +154,7 @@ def _notes(own: Group) -> list[str]:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(own.repeated))}")
     if record.backbone.pretrained:
         settings = f" ({own.settings})" if own.settings else ""
-        weights = "not trained here" if record.training.steps == 0 else "which the figures before the arrows are of"
+        weights = "not trained here" if record.steps == 0 else "which the figures before the arrows are of"
         notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
     versions = sorted({run.record.method_plugin for run in own.runs})
     if len(versions) > 1:
