@@ -67,6 +67,11 @@ class Backbone(nn.Module):
     why_not: Mapping[Capability, str] = {}
     """Why a capability is missing, for messages: {"attention": "it is a convolutional network"}."""
 
+    check_settings: ClassVar[Mapping[str, Any] | None] = None
+    """Settings with which the checks of methods and evaluators build it, narrow; None: they use other networks."""
+    settings_before: ClassVar[Mapping[str, Any]] = {}
+    """Of settings that were added later: the values that stand for what runs from before them did."""
+
     def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__()
 

@@ -50,6 +50,7 @@ class ViT(Backbone):
     Config = ViTSettings
     kind: Kind = "vit"
     supports = frozenset({"patch_tokens", "attention", "masking", "feature_maps"})
+    settings_before: ClassVar[Mapping[str, Any]] = {"positions": "timm"}
     own_patch_px: ClassVar[int] = 16
     own_dim: ClassVar[int] = 384
     own_depth: ClassVar[int] = 12
@@ -142,6 +143,7 @@ class DeitTi16(ViT):
     """DeiT-Ti/16: 12 blocks, width 192, 3 heads, 5.5 M parameters."""
 
     own_dim = 192
+    check_settings = {"patch_px": 8, "depth": 2, "dim": 64}  # noqa: RUF012
 
 
 class DeitS16(ViT):

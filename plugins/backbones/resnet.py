@@ -106,6 +106,7 @@ class ResNet(Backbone):
 class ResNet18(ResNet):
     """ResNet-18: basic blocks (2, 2, 2, 2), 512 features, 11 M parameters."""
 
+    check_settings = {"width": 0.125}  # noqa: RUF012
     block = BasicBlock
     layers = (2, 2, 2, 2)
 

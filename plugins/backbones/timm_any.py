@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from pydantic import field_validator
@@ -62,6 +62,7 @@ class TimmAny(Backbone):
     """Any network of timm's by its name."""
 
     Config = TimmSettings
+    settings_before: ClassVar[Mapping[str, Any]] = {"positions": "timm"}
 
     def __init__(self, config: TimmSettings, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__(config, image_px=image_px, drop_path=drop_path)

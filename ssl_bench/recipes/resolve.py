@@ -112,24 +112,28 @@ def resolve(request: Request) -> Resolved:
     _check_sections(own_values)
     backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
 
+    asked = file.evaluators if request.evaluators is None else request.evaluators
+    require_capable(
+        (method_name, method), (arch, backbone, backbone_config),
+        {name: section_of(own_values, f"evaluators.{name}") for name in (*(asked or ()), *request.more_evaluators)},
+    )  # fmt: skip
+
     initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
-    dataset = open_found(found, section_of(own_values, "data"))
+    eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
+    data_settings = section_of(own_values, "data")
+    if eval_texts and "held_out" in found.kind.Config.model_fields:
+        data_settings.setdefault("held_out", 0.0)  # evaluated on other data: all of these train
+    dataset = open_found(found, data_settings)
     require_training_labels(method, method_name, dataset)
     images = len(dataset.train if method.needs_labels else dataset.pretraining)
-    eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
     opened = open_evaluation_sets(eval_texts, own_values, dataset.image_px)
     eval_data = tuple(one for _, one in opened)
-    asked = file.evaluators if request.evaluators is None else request.evaluators
     if asked is None:
         asked = default_evaluators(dataset, eval_data)
     evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
     _check_evaluator_settings(own_values, evaluator_names)
-    require_capable(
-        (method_name, method), (arch, backbone, backbone_config),
-        {name: section_of(own_values, f"evaluators.{name}") for name in evaluator_names},
-    )  # fmt: skip
     preset_name, reason = _choose_preset(
         method_name, method, file.preset if request.preset is None else request.preset, images
     )
@@ -264,8 +268,8 @@ def request_of(recipe: Recipe, machine: Mapping[str, Any]) -> Request:
         *((f"eval_data.{number}", part.settings) for number, part in enumerate(recipe.eval_data, start=1)),
     ):
         values |= {f"{section}.{key}": value for key, value in settings.items()}
-    if "positions" in registry.backbone(recipe.backbone.name).Config.model_fields:
-        values.setdefault("backbone.positions", "timm")  # of a run from before this was a setting
+    for name, value in registry.backbone(recipe.backbone.name).settings_before.items():
+        values.setdefault(f"backbone.{name}", value)
     return Request(
         method=recipe.method.name,
         arch=recipe.backbone.name,

@@ -153,10 +153,9 @@ def _notes(own: Group) -> list[str]:
     if own.repeated:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(own.repeated))}")
     if record.backbone.pretrained:
-        notes.append(
-            f"{name}{f' ({own.settings})' if own.settings else ''}: started from {record.backbone.pretrained}; what "
-            "stands before its arrows was measured with these weights, not with an untrained network"
-        )
+        settings = f" ({own.settings})" if own.settings else ""
+        weights = "not trained here" if record.training.steps == 0 else "which the figures before the arrows are of"
+        notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
     versions = sorted({run.record.method_plugin for run in own.runs})
     if len(versions) > 1:
         notes.append(f"{name}: its seeds were run by different versions: {', '.join(versions)}")

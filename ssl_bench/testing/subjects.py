@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,11 +25,6 @@ BATCH = 8
 CLASSES = 4
 TRAIN_IMAGES = 8000
 """What a method is told of the data: enough for any queue or number of prototypes meant for small data."""
-NETWORKS: Mapping[str, Mapping[str, Any]] = {
-    "deit_ti16": {"patch_px": 8, "depth": 2, "dim": 64},
-    "resnet18": {"width": 0.125},
-}
-"""One of each kind, narrow: 16 patches and 2 blocks; 8 channels in the first layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +52,20 @@ class Network:
 
 
 def networks(requires: frozenset[str] = frozenset()) -> list[Network]:
-    """The narrow networks that support what is required. Raises `CheckSkipped` when none does."""
-    found = []
-    for name, settings in NETWORKS.items():
-        kind = registry.backbone(name)
-        if requires <= kind.supports:
-            found.append(Network(name, kind, kind.Config(**settings)))
+    """The official networks that declare `check_settings` and support what is required, narrow.
+
+    Raises `CheckSkipped` when none does.
+    """
+    official = [plugin.name for plugin in registry.plugins("backbone") if plugin.distribution == registry.HOME]
+    offered = [(name, kind) for name in official if (kind := registry.backbone(name)).check_settings is not None]
+    found = [
+        Network(name, kind, kind.Config(**(kind.check_settings or {})))
+        for name, kind in offered
+        if requires <= kind.supports
+    ]
     if not found:
-        raise CheckSkipped(f"none of {', '.join(NETWORKS)} supports {', '.join(sorted(requires))}")
+        names = ", ".join(name for name, _ in offered)
+        raise CheckSkipped(f"none of {names} supports {', '.join(sorted(requires))}")
     return found
 
 

@@ -24,6 +24,7 @@ ALL_EVALUATORS = (
     *evaluations(),
     evaluation("voc-jaccard", "trained", measured(40.0, metric="best_head")),
     evaluation("davis", "trained", measured(50.0, metric="jf_mean")),
+    evaluation("label-free", "trained", measured(9.0, metric="rankme", unit="dims")),
 )
 
 

@@ -12,7 +12,7 @@ from ssl_bench.tables.loading import load_table
 from ssl_bench.tables.plain import to_plain
 from ssl_bench.tables.render import block_grid, to_csv, to_markdown
 from ssl_bench.tables.table import Block, Statistic, Table
-from tests.example_records import evaluations, make_record
+from tests.example_records import evaluation, evaluations, make_record, measured
 
 PHOTOS = {
     "name": "photos", "fingerprint": "0f0f" * 8, "synthetic": False, "train_images": 12_480, "test_images": 0,
@@ -108,3 +108,28 @@ def test_a_run_from_weights_is_never_called_untrained() -> None:
     assert [row["start"] for row in csv.DictReader(io.StringIO(to_csv(table))) if row["data"]] == [
         "untrained", "pretrained",
     ]  # fmt: skip
+
+
+def test_weights_that_were_not_trained_here_are_said_to_be_so() -> None:
+    record = make_record(backbone={"pretrained": "teacher.pth"}, evaluations=evaluations((60.0, 0.0), None)[:1])
+    record = record.model_copy(update={"training": record.training.model_copy(update={"steps": 0})})
+    (block,) = comparison(record).blocks
+    assert any("started from pretrained weights (teacher.pth), not trained here" in note for note in block.notes)
+
+
+def test_what_was_measured_without_labels_has_a_table() -> None:
+    measures = ("rankme", "effective_rank", "uniformity", "alignment", "feature_spread")
+    made = [
+        evaluation(
+            "label-free", subject, *(measured(value, metric=name, unit=unit, primary=name == "rankme")
+            for name, unit in zip(measures, ("dims", "dims", "nats", "1", "1"), strict=True)),
+            data="photos", data_fingerprint=PHOTOS["fingerprint"], synthetic=False,
+        )
+        for subject, value in (("untrained", 1.5), ("trained", 2.5))
+    ]  # fmt: skip
+    source = load_table("label_free")
+    table = fold(source.description, [make_record(data=PHOTOS, evaluations=tuple(made))], source.published)
+    (block,) = table.blocks
+    assert block.heading.startswith("photos: 12,480 training images, without labels")
+    assert [cell.value and cell.value.mean for cell in block.rows[0].cells] == [2.5] * 5
+    assert [cell.baseline and cell.baseline.mean for cell in block.rows[0].cells] == [1.5] * 5
