@@ -73,10 +73,11 @@ def evaluate(
         print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})
         return
     width = max((len(one.metric) for record in records for one in record.measurements), default=0)
+    named = max((len(record.evaluator) for record in records), default=0)
     for record in records:
         for one in record.measurements:
             print(
-                f"  {record.evaluator:14} {record.subject:10} {one.metric:{width}} {one.value:8.2f} {one.unit}  "
+                f"  {record.evaluator:{named}} {record.subject:10} {one.metric:{width}} {one.value:8.{2 if one.unit == '%' else 3}f} {one.unit}  "
                 f"{f'({ends}) ' if (ends := interval_text(one)) else ''}n {one.n:,}, {record.data}"
             )
         for picture in record.pictures:
