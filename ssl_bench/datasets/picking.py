@@ -171,8 +171,8 @@ def pick(
                 "class) are held out to test on; --set data.held_out=0 trains on all"
             )
     if test is None:
-        way = ", or hold some out with --set data.held_out=0.1" if train_name == "" else ""
-        notes.append(f"there is no labeled val or test part to score on: name another set with --eval-data{way}")
+        way = ", --set data.held_out=0.1 holds some out" if train_name == "" else ""
+        notes.append(f"nothing of it is scored: it has no labeled val or test part (--eval-data names other data{way})")
     if config.train_fraction < 1:
         rows = _share(rows, train, labels, classes, config.train_fraction, config.subset_seed)
     return Picks(classes, _ordered(train_name, train, rows, labels[rows]), test, tuple(notes))

@@ -120,13 +120,18 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
     without = f"--with {','.join(WITHOUT_LABELS)}"
     for dataset in sets or (training,) if evaluators else ():
         if not dataset.labeled:
+            lacks, hold_out = f"none{_as_read(dataset)}", ""
+            if dataset.train.labels is not None:
+                lacks = "labels but no labeled test part"
+                if "held_out" in type(dataset.config).model_fields:
+                    hold_out = f" Hold some out: --set {'eval_data' if sets else 'data'}.held_out=0.1."
             if sets:
                 raise UserError(
-                    f"{needing}, and the evaluation data {dataset.name} have none{_as_read(dataset)}. "
+                    f"{needing}, and the evaluation data {dataset.name} have {lacks}.{hold_out} "
                     f"Give --eval-data {LABELED_LAYOUT}, or {without}."
                 )
             raise UserError(
-                f"{needing}, and {dataset.name} has none{_as_read(dataset)}. Add --eval-data with {LABELED_LAYOUT}, or "
+                f"{needing}, and {dataset.name} has {lacks}.{hold_out} Add --eval-data with {LABELED_LAYOUT}, or "
                 f"give {without}."
             )
         assert dataset.train.labels is not None, "labeled data have labels"

@@ -121,10 +121,13 @@ def resolve(request: Request) -> Resolved:
     initial = chosen_start(section_of(own_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
-    dataset = open_found(found, section_of(own_values, "data"))
+    eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
+    data_settings = section_of(own_values, "data")
+    if eval_texts and "held_out" in found.kind.Config.model_fields:
+        data_settings.setdefault("held_out", 0.0)  # evaluated on other data: all of these train
+    dataset = open_found(found, data_settings)
     require_training_labels(method, method_name, dataset)
     images = len(dataset.train if method.needs_labels else dataset.pretraining)
-    eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
     opened = open_evaluation_sets(eval_texts, own_values, dataset.image_px)
     eval_data = tuple(one for _, one in opened)
     if asked is None:

@@ -133,7 +133,7 @@ def test_labels_of_other_kinds(tmp_path: Path) -> None:
 def test_labeled_shards_without_splits(tmp_path: Path) -> None:
     stored = write(tmp_path / "birds.tar", [sample(i, cls=i % 2) for i in range(20)])
     assert (len(opened(stored).train), opened(stored).test) == (20, None)
-    assert "--eval-data, or hold some out with --set data.held_out=0.1" in opened(stored).notes[1]
+    assert "--eval-data names other data, --set data.held_out=0.1 holds some out" in opened(stored).notes[1]
     assert len(opened(stored, held_out=0.1).test or []) == 2
 
 
