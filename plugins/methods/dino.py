@@ -68,7 +68,7 @@ class DINOSettings(Settings):
     )
     head_batch_norm: bool = setting(False, "Batch norm in the head.", source="section 3.1")
     predictor: bool = setting(False, "Predictor MLP on the student, as in BYOL.", source="table 7, row 6")
-    norm_last_layer: bool = setting(True, "Gain of the last layer fixed at 1; false is safe with S only.", source=CODE)
+    norm_last_layer: bool = setting(True, "Last layer's gain fixed at 1; false: stable for ViT-S only.", source=CODE)
     freeze_last_layer_epochs: int = setting(1, "How long the last layer is frozen.", unit="epochs", source=CODE, ge=0)
     teacher: Teacher = setting("momentum", "Where the teacher's weights come from.", source="section 5.2")
     teacher_momentum: float = setting(0.996, "Teacher's momentum l at the start; ends at 1.", source=HOW, ge=0, le=1)

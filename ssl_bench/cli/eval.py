@@ -136,11 +136,14 @@ def evaluate(
 def print_evaluations(records: Sequence[EvaluationRecord], folder: Path) -> None:
     """One line a measurement, and the pictures."""
     width = max((len(one.metric) for record in records for one in record.measurements), default=0)
+    named = max((len(record.evaluator) for record in records), default=0)
     for record in records:
         for one in record.measurements:
+            digits = 2 if one.unit == "%" else 3
+            ends = f"({words}) " if (words := interval_text(one)) else ""
             print(
-                f"  {record.evaluator:14} {record.subject:10} {one.metric:{width}} {one.value:8.2f} {one.unit}  "
-                f"{f'({ends}) ' if (ends := interval_text(one)) else ''}n {one.n:,}, {record.data}"
+                f"  {record.evaluator:{named}} {record.subject:10} {one.metric:{width}} {one.value:8.{digits}f} "
+                f"{one.unit}  {ends}n {one.n:,}, {record.data}"
             )
         for picture in record.pictures:
             print(f"  picture {folder / picture}")
