@@ -322,6 +322,8 @@ def test_bad_files_are_named_together(birds: Path) -> None:
 def test_large_sets_are_sampled_evenly(birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_bench.datasets.checking.FULL_CHECK_UP_TO", 7)
     dataset = opened(birds)
+    assert str(require_readable(dataset, limit=4)) == "all 8 images open", "a few more, as they are small"
+    monkeypatch.setattr("ssl_bench.datasets.checking.SMALL_PIXELS", 10)
     (birds / "val/owl/1.png").write_text("no image")  # the last of 8; images 0, 2, 4, 6 are looked at
     assert str(require_readable(dataset, limit=4)) == "4 of 8 images opened, evenly chosen"
     with pytest.raises(UserError, match=r"^1 of 8 images cannot be read:\n.*val/owl/1"):
