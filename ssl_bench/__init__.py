@@ -9,20 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_bench.api.results import load_curves, load_results
-    from ssl_bench.api.running import evaluate, run
+    from ssl_bench.records.frames import load_curves, load_results
+    from ssl_bench.runs.functions import evaluate, run
 
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load_curves", "load_results", "run"]
 
-_HOMES = {"evaluate": "running", "load_curves": "results", "load_results": "results", "run": "running"}
-"""The module of `ssl_bench.api` that defines each: `import ssl_bench` alone imports neither pandas nor torch."""
+_HOMES = {
+    "evaluate": "runs.functions",
+    "load_curves": "records.frames",
+    "load_results": "records.frames",
+    "run": "runs.functions",
+}
+"""The module that defines each: `import ssl_bench` alone imports neither pandas nor torch."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ssl_bench' has no attribute {name!r}")
-    return getattr(import_module(f"ssl_bench.api.{_HOMES[name]}"), name)
+    return getattr(import_module(f"ssl_bench.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

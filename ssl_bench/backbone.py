@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
-from ssl_bench.protocol import NO_PROTOCOL, Protocol
+from ssl_bench.measurement import NO_PROTOCOL, Protocol
 from ssl_bench.settings import Settings
 
 Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]

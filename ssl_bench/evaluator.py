@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
-from ssl_bench.measurement import Measurement
-from ssl_bench.protocol import Protocol
+from ssl_bench.measurement import Measurement, Protocol
 from ssl_bench.settings import Settings
 
 __all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Protocol", "SplitName"]

@@ -40,8 +40,7 @@ from ssl_bench.blocks.schedules import linear_ramp
 from ssl_bench.blocks.sinkhorn import sinkhorn
 from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
-from ssl_bench.setting_types import AreaRange, BlurRange
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import AreaRange, BlurRange, Settings, setting
 
 Teacher = Literal["momentum", "student_copy", "previous_iteration", "previous_epoch"]
 Assignment = Literal["centering", "sinkhorn", "softmax"]

@@ -50,8 +50,7 @@ from ssl_bench.method import (
     Situation,
     StepOutput,
 )
-from ssl_bench.setting_types import AreaRange, BlurRange
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import AreaRange, BlurRange, Settings, setting
 
 CODE = "main_moco.py"
 V1 = "1911.05722, section 3"

@@ -34,8 +34,7 @@ from ssl_bench.blocks.patch_sizes import view_px
 from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Sign, Situation, StepOutput
-from ssl_bench.setting_types import AreaRange, BlurRange
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import AreaRange, BlurRange, Settings, setting
 
 VIEWS, HEAD = "appendix A", "model_util.py"
 

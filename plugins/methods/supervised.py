@@ -21,8 +21,7 @@ from ssl_bench.blocks.patch_sizes import view_px
 from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Preset, Progress, Situation, StepOutput
-from ssl_bench.setting_types import AreaRange
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import AreaRange, Settings, setting
 
 
 class SupervisedSettings(Settings):

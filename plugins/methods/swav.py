@@ -53,8 +53,7 @@ from ssl_bench.method import (
     Situation,
     StepOutput,
 )
-from ssl_bench.setting_types import AreaRange, BlurRange
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import AreaRange, BlurRange, Settings, setting
 
 VIEWS = "multicropdataset.py"
 APPENDIX = "appendix A.1"

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ssl_bench.blocks.schedules import LrScaling, cosine, scaled_lr
 from ssl_bench.method import ParameterGroup, Progress
-from ssl_bench.setting_types import DecayRates
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import DecayRates, Settings, setting
 
 
 class OptimizerSettings(Settings):

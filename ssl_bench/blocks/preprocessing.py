@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD, evaluation_transform
-from ssl_bench.protocol import NO_PROTOCOL, Protocol, Value
+from ssl_bench.measurement import NO_PROTOCOL, Protocol, Value
 
 Triple = tuple[float, float, float]
 

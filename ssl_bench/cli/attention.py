@@ -125,7 +125,7 @@ def _show(file: Path, place: Path, backbone: Backbone, title: str, size_px: int,
     from ssl_bench.datasets.reading import read_image, shown
     from ssl_bench.evaluation.attention_maps import attention_maps, seen_size
     from ssl_bench.evaluators.voc_jaccard.pictures import attention_sheet
-    from ssl_bench.files import write_atomically
+    from ssl_bench.system.files import write_atomically
 
     image = read_image(file)
     patch_px = backbone.patch_px or 1

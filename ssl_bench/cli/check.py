@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.errors import UserError, unknown_name
-from ssl_bench.hints import command
+from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
     from ssl_bench.registry.entry_points import Kind

@@ -117,7 +117,7 @@ def _mask_set(text: str) -> str:
     """What a folder of VOC or DAVIS holds, and which option takes it; "" for any other dataset."""
     from ssl_bench.datasets.davis import open_davis
     from ssl_bench.datasets.voc import open_voc
-    from ssl_bench.hints import command
+    from ssl_bench.system.hints import command
 
     path = Path(text).expanduser()
     if not path.is_dir() or not any((path / place / "JPEGImages").is_dir() for place in _places(path)):

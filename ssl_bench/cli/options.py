@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_bench import hints
 from ssl_bench.errors import UserError
+from ssl_bench.system import hints
 
 RESULTS = hints.RESULTS
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_bench.hints import command, results_of
+from ssl_bench.system.hints import command, results_of
 
 if TYPE_CHECKING:
     from ssl_bench.measurement import Measurement

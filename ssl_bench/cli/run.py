@@ -13,8 +13,8 @@ from ssl_bench.cli.method_help import print_help
 from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
 from ssl_bench.cli.result import show_result
 from ssl_bench.errors import UserError
-from ssl_bench.hints import resume_command
-from ssl_bench.signals import interrupting_signals
+from ssl_bench.system.hints import resume_command
+from ssl_bench.system.signals import interrupting_signals
 
 if TYPE_CHECKING:
     from ssl_bench.recipes.resolve import Resolved

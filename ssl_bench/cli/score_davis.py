@@ -121,7 +121,7 @@ def _check_folder(folder: Path) -> None:
 
 def _write(folder: Path, subset: str, means: Mapping[str, float], scores: Sequence[ObjectScores]) -> list[Path]:
     """Columns, names and decimals as evaluation_method.py of davis2017-evaluation, byte for byte."""
-    from ssl_bench.files import write_atomically
+    from ssl_bench.system.files import write_atomically
 
     per_sequence = [(one.name, *(_decimals(one.measures()[name]) for name in ("J-Mean", "F-Mean"))) for one in scores]
     written = []

@@ -14,13 +14,13 @@ import typer
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.cli.terminal import terminal
-from ssl_bench.hints import resume_command
+from ssl_bench.system.hints import resume_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ssl_bench.cli.record_view import Number, RecordView
-    from ssl_bench.protocol import Protocol
+    from ssl_bench.measurement import Protocol
     from ssl_bench.records.record import RunRecord
 
 

@@ -12,7 +12,7 @@ from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.cli.terminal import terminal
 from ssl_bench.errors import UserError, unknown_name
-from ssl_bench.hints import command
+from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
     from ssl_bench.tables.table import Table
@@ -139,7 +139,7 @@ def _print_written(tables: list[Table], written: list[Path]) -> None:
 
 
 def _write(table: Table, folder: Path) -> tuple[Path, Path]:
-    from ssl_bench.files import write_atomically
+    from ssl_bench.system.files import write_atomically
     from ssl_bench.tables.render import to_csv, to_markdown
 
     _make(folder)

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ssl_bench.datasets.reading import shown
 from ssl_bench.errors import UserError
-from ssl_bench.files import write_atomically
+from ssl_bench.system.files import write_atomically
 
 VOID = 255
 """VOC's label for pixels that count for nothing."""

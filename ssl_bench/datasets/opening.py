@@ -17,8 +17,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.listing import subfolders
 from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.setting_types import absolute_path
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import absolute_path, parse_settings
 
 GENERAL = "image-folder"
 """The dataset that most layouts fit: taken when no other one recognizes a folder."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssl_bench.errors import UserError
-from ssl_bench.files import cache_folder
+from ssl_bench.system.files import cache_folder
 
 
 def unpacked(kind: str, sources: Sequence[Path], content: str, build: Callable[[Path], None]) -> Path:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssl_bench.errors import UserError
-from ssl_bench.signals import ignore_signals, signals_blocked
+from ssl_bench.system.signals import ignore_signals, signals_blocked
 
 
 def from_workers(

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from ssl_bench.files import write_atomically
-from ssl_bench.measurement import Measurement
-from ssl_bench.protocol import Protocol
+from ssl_bench.measurement import Measurement, Protocol
 from ssl_bench.records.record import CurvesRecord, CurveSummary, EvaluationRecord, RecordPart
 from ssl_bench.records.state_file import DamagedFile, read_model, sealed
+from ssl_bench.system.files import write_atomically
 
 CURVES_FILE = "curves.json"
 SCHEMA_VERSION = 2

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ssl_bench.errors import UserError
-from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
 from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
 from ssl_bench.records.state_file import read_model, sealed
+from ssl_bench.system.files import cannot_write, write_atomically
 
 SCHEMA_VERSION = 4
 """2: a file carries a fingerprint of itself (`state_file`), and a record may have notes. 3: evaluations name their

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError, did_you_mean
-from ssl_bench.files import write_atomically
-from ssl_bench.hints import command, resume_command
 from ssl_bench.records.recipe import OUTSIDE_DIGEST
 from ssl_bench.records.record import DataRecord
 from ssl_bench.runs.restart import LOCK, can_be_replaced, is_run_folder
 from ssl_bench.runs.state import RUN_FILE, RunState, read_run_state, write_run_state
+from ssl_bench.system.files import write_atomically
+from ssl_bench.system.hints import command, resume_command
 
 if TYPE_CHECKING:
     import torch

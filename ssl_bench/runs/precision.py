@@ -14,9 +14,9 @@ import torch
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.speed import BUSY, LONG_PASS_SECONDS, Stopwatch, Timing, cpu_share
-from ssl_bench.files import cache_folder, write_atomically
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.runs.device_name import device_name
+from ssl_bench.system.files import cache_folder, write_atomically
 from ssl_bench.training.loop import Plan, autocast, prepare
 
 WORTH = 1.1

@@ -18,7 +18,6 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import Assigned, assign, build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluation.speed import measure_speed
-from ssl_bench.hints import resume_command
 from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.preset_changes import changed_settings
@@ -39,6 +38,7 @@ from ssl_bench.runs.precision import Precision
 from ssl_bench.runs.restart import replacing
 from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import require_images_fit
+from ssl_bench.system.hints import resume_command
 from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 from ssl_bench.weights.initial import arch_as_typed

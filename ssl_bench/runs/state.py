@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssl_bench.files import write_atomically
 from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import DataRecord, EvaluationRecord, RecordPart, SpeedRecord
 from ssl_bench.records.state_file import read_model, sealed
+from ssl_bench.system.files import write_atomically
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 2

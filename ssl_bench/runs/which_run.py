@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.errors import UserError, did_you_mean
-from ssl_bench.hints import command
+from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
     from ssl_bench.recipes.resolve import Request, Resolved

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ssl_bench.protocol import Protocol
+from ssl_bench.measurement import Protocol
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.description import Column, Source, parse_source
 from ssl_bench.tables.grouping import Group, Run

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ssl_bench.measurement import Measurement, difference_interval
-from ssl_bench.protocol import Protocol
+from ssl_bench.measurement import Measurement, Protocol, difference_interval
 from ssl_bench.records.recipe import OUTSIDE_DIGEST
 from ssl_bench.records.record import DataRecord, RunRecord
 from ssl_bench.tables.naming import NOT_RECORDED, setting_name

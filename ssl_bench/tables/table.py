@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ssl_bench.protocol import NO_PROTOCOL, Protocol
+from ssl_bench.measurement import NO_PROTOCOL, Protocol
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Key, TableDescription
 

@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssl_bench.errors import UserError
-from ssl_bench.files import sync_folder
 from ssl_bench.records.state_file import parse_strictly
+from ssl_bench.system.files import sync_folder
 from ssl_bench.weights.tensor_file import cannot_save, detached, digest, read_tensors, sync_file
 
 MANIFEST = "manifest.json"

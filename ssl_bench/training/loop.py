@@ -20,10 +20,10 @@ import torch
 from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
 from ssl_bench.dataset import Split
 from ssl_bench.errors import UserError
-from ssl_bench.hints import resume_command
 from ssl_bench.method import Batch, MakeViews, Method, Progress, StepOutput
 from ssl_bench.registry.failures import in_one_message
-from ssl_bench.signals import stop_requests
+from ssl_bench.system.hints import resume_command
+from ssl_bench.system.signals import stop_requests
 from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches
 from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan

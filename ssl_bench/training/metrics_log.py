@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import UserError
-from ssl_bench.files import write_atomically
+from ssl_bench.system.files import write_atomically
 
 
 class MetricsLog:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.hints import resume_command, shell_quoted
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_record
+from ssl_bench.system.hints import resume_command, shell_quoted
 from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
 from ssl_bench.weights.loading import open_weights

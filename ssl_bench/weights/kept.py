@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ssl_bench.files import write_atomically
 from ssl_bench.records.state_file import DamagedFile, parse_strictly
+from ssl_bench.system.files import write_atomically
 from ssl_bench.weights.tensor_file import load_weights, save_weights
 
 WEIGHTS_FILE, DIGEST_FILE = "weights.safetensors", "weights.json"

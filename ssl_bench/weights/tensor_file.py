@@ -11,8 +11,8 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from ssl_bench.errors import UserError
-from ssl_bench.files import sync_folder
 from ssl_bench.records.state_file import DamagedFile
+from ssl_bench.system.files import sync_folder
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ssl_bench.cli.output import SurvivingStream
 from ssl_bench.errors import UserError
-from ssl_bench.hints import resume_command
 from ssl_bench.runs import runner
 from ssl_bench.runs.display import TerminalDisplay
 from ssl_bench.runs.folder import hold
+from ssl_bench.system.hints import resume_command
 from ssl_bench.training.batches import EpochOrder, batches
 from ssl_bench.training.loop import StepReport
 from ssl_bench.training.metrics_log import MetricsLog

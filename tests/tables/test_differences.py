@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ssl_bench.measurement import Measurement, accuracy, difference_interval, within_noise
-from ssl_bench.protocol import Protocol
+from ssl_bench.measurement import Measurement, Protocol, accuracy, difference_interval, within_noise
 from ssl_bench.records.record import RunRecord, write_record
 from ssl_bench.tables.differences import compared, differences, protocol_note
 from tests.conftest import Command

@@ -1,7 +1,7 @@
 """`shapes`: the embedded dataset, ten classes of textured objects, made from a seed; `shapes_layouts` has its masks.
 
 Nothing is downloaded: images are drawn once (about 10 s) and kept as .npy files in a cache folder: the folder given
-(`--data shapes:FOLDER`), else the cache folder (see `ssl_bench.files`). `shapes_render` tells what they show.
+(`--data shapes:FOLDER`), else the cache folder (see `ssl_bench.system.files`). `shapes_render` tells what they show.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.cifar import ArrayImages
 from ssl_bench.datasets.shapes.render import CLASSES, render
-from ssl_bench.files import cache_folder
 from ssl_bench.settings import Settings, setting
+from ssl_bench.system.files import cache_folder
 
 VERSION = 1
 """Of the drawing code: one more whenever an image changes, so that no cache or record mixes two sets."""

@@ -21,7 +21,7 @@ from ssl_bench.datasets.indexed_png import write_mask
 from ssl_bench.datasets.shapes.dataset import VERSION
 from ssl_bench.datasets.shapes.render import CLIP_FRAMES, render, render_clip
 from ssl_bench.errors import UserError
-from ssl_bench.files import cache_folder
+from ssl_bench.system.files import cache_folder
 
 MASK_PX = 224
 MASKED_IMAGES = 200

@@ -26,8 +26,7 @@ from ssl_bench.evaluators.davis.pictures import write_pictures
 from ssl_bench.evaluators.davis.results import read_result
 from ssl_bench.evaluators.davis.scores import ObjectScores, mean_measures, score_sequence
 from ssl_bench.evaluators.davis.video_masks import VERSION, Propagation, sides
-from ssl_bench.setting_types import GivenList, GivenPath
-from ssl_bench.settings import Settings, setting
+from ssl_bench.settings import GivenList, GivenPath, Settings, setting
 
 SCRIPT = "DINO eval_video_segmentation.py"
 

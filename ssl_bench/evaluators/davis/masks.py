@@ -21,7 +21,7 @@ from ssl_bench.datasets.davis import DavisSequence
 from ssl_bench.datasets.indexed_png import write_mask
 from ssl_bench.errors import UserError
 from ssl_bench.evaluators.davis.video_masks import VERSION, Propagation, propagate_masks
-from ssl_bench.files import write_atomically
+from ssl_bench.system.files import write_atomically
 
 MADE_BY = "made_by.json"
 SAY_SECONDS = 20.0

@@ -19,7 +19,7 @@ from ssl_bench.datasets.indexed_png import PALETTE, VOID, Mask
 from ssl_bench.errors import UserError
 from ssl_bench.evaluators.davis.results import read_result
 from ssl_bench.evaluators.davis.scores import ObjectScores, mean_measures
-from ssl_bench.files import write_atomically
+from ssl_bench.system.files import write_atomically
 
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 Color = tuple[int, int, int]

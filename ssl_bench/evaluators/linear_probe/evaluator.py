@@ -34,8 +34,7 @@ from ssl_bench.evaluators.linear_probe.training import (
     hold_out,
     train_probes,
 )
-from ssl_bench.measurement import accuracy
-from ssl_bench.protocol import NO_PROTOCOL
+from ssl_bench.measurement import NO_PROTOCOL, accuracy
 from ssl_bench.settings import Settings, setting
 
 FOLDS = 5

@@ -38,9 +38,8 @@ from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     true_masks,
 )
 from ssl_bench.evaluators.voc_jaccard.pictures import Scored, attention_sheet
-from ssl_bench.protocol import NO_PROTOCOL
-from ssl_bench.setting_types import GivenList, GivenPath
-from ssl_bench.settings import Settings, setting
+from ssl_bench.measurement import NO_PROTOCOL
+from ssl_bench.settings import GivenList, GivenPath, Settings, setting
 
 VERSION = 1
 """Of the protocol: raised when the same settings would give other numbers."""

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 import ssl_bench
-from ssl_bench.api.results import typed
 from ssl_bench.errors import UserError
 from ssl_bench.measurement import accuracy
 from ssl_bench.records.curves import Curves, summarize_curves, write_curves
+from ssl_bench.records.frames import typed
 from ssl_bench.records.record import RunRecord, write_record
 from tests.example_records import evaluation, make_record, measured
 

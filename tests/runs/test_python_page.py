@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import ssl_bench
-from ssl_bench.api.running import WarningsOnly
 from ssl_bench.errors import UserError
+from ssl_bench.runs.functions import WarningsOnly
 from tests.conftest import Command
 from tests.toy import write_image_folder
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ssl_bench import files as cache
 from ssl_bench.datasets.voc import open_voc
 from ssl_bench.errors import UserError
-from ssl_bench.files import cache_folder
 from ssl_bench.runs.folder import find_run
+from ssl_bench.system import files as cache
+from ssl_bench.system.files import cache_folder
 from ssl_bench.tables.loading import load_table
 
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_bench.measurement import Measurement
-from ssl_bench.protocol import NO_PROTOCOL, Protocol, scalar_text
+from ssl_bench.measurement import NO_PROTOCOL, Measurement, Protocol, scalar_text
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.loading import load_table

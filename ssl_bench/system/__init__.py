@@ -1,0 +1,1 @@
+"""What the operating system sees: files written whole or not at all, signals, commands as a shell reads them."""
