@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -17,12 +17,16 @@ Capability = Literal["patch_tokens", "attention", "masking", "feature_maps"]
 """What an architecture may offer beyond features: "patch_tokens": `tokens` and `patch_tokens`; "attention":
 `attention`; "masking": `tokens` takes `mask`, `mask_token` and `keep`; "feature_maps": `feature_maps`."""
 Kind = Literal["vit", "convnet"]
-Positions = Literal["dino", "timm"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's training set, for channels in 0..1."""
+Positions = Literal["dino", "mae", "timm"]
 """Rule that resamples learned positions for an image size other than the one a network was built for.
 
 "dino": bicubic without antialiasing (a = -0.75), scale factor (side + 0.1) / grid (`interpolate_pos_encoding` in
-vision_transformer.py of github.com/facebookresearch/dino). "timm": bicubic with antialiasing (a = -0.5), scale factor
-side / grid (timm's `resample_abs_pos_embed`).
+vision_transformer.py of github.com/facebookresearch/dino). "mae": the same with scale factor side / grid
+(`interpolate_pos_embed` in util/pos_embed.py of github.com/facebookresearch/mae; transformers' networks). "timm":
+bicubic with antialiasing (a = -0.5), scale factor side / grid (timm's `resample_abs_pos_embed`).
 """
 
 
@@ -60,6 +64,11 @@ class Backbone(nn.Module):
     """The weights it starts from, e.g. "vit_tiny_patch16_224.augreg_in21k"; empty for random initial weights."""
     image_px: int
     """Side of the square image it was built for."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of the images it takes, by channel; ImageNet's unless its weights were made with another."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    preprocessing: Any = None
+    """A `blocks.preprocessing.Preprocessing`: how published weights of this network are evaluated, where known."""
     feature_dim: int
     """Length of one feature vector."""
     supports: frozenset[str] = frozenset()
@@ -95,6 +104,14 @@ class Backbone(nn.Module):
         left_open = {name for name in cls.Config.model_fields if getattr(config, name) is None}
         decided = {name: value for name, value in defaults.items() if name in left_open}
         return config.model_copy(update=decided) if decided else config
+
+    @classmethod
+    def names_like(cls, family: str, shapes: Mapping[str, tuple[int, ...]]) -> Sequence[str]:
+        """Of a backbone that is many networks: names of those that tensors of these names and shapes may belong to.
+
+        `family` is "vit", "resnet", "convnext", "swin", "beit", "dinov3", "efficientnet" or "".
+        """
+        return ()
 
     @classmethod
     def without_pretrained(cls, config: Any) -> Any:

@@ -10,10 +10,12 @@ network does not show, it says why (`timm_attention`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, get_args
 
+import timm
 import torch
 from pydantic import field_validator
 from torch import Tensor
@@ -21,10 +23,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench.backbone import Backbone, Capability, Kind, Positions, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
+from ssl_bench.blocks.preprocessing import from_timm
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
-from . import timm_attention, timm_maps, timm_weights, vit_tokens
+from . import timm_attention, timm_maps, timm_search, timm_weights, vit_tokens
 from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
 from .vit_positions import fit_positions
 
@@ -89,6 +92,8 @@ class TimmAny(Backbone):
         self.supports = frozenset(get_args(Capability)).difference(self.why_not)
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
+        published = timm.get_pretrained_cfg(config.name)
+        self.preprocessing = from_timm(dataclasses.asdict(published)) if published else None
 
     @classmethod
     def patch_px_for(cls, config: TimmSettings, image_px: int) -> int | None:
@@ -104,17 +109,22 @@ class TimmAny(Backbone):
     def fill(cls, config: TimmSettings, image_px: int, defaults: Mapping[str, Any]) -> TimmSettings:
         """Positions as the method wants them where the network can have them so, else as timm.
 
-        Raises `UserError` where "dino" is asked for and the network is no plain ViT.
+        Raises `UserError` where DINO's or MAE's rule is asked for and the network is no plain ViT.
         """
         rules = _facts(config, image_px).positions
         wanted = defaults.get("positions")
         chosen = config.positions or (wanted if wanted in rules else "timm")
-        if chosen == "dino" and chosen not in rules:
+        if chosen != "timm" and chosen not in rules:
             raise UserError(
-                f"backbone.positions = 'dino': {config.name} is not a plain ViT read at its CLS token, and only timm's "
-                "rule is known for it. Leave the setting out, or choose e.g. deit_s16 or timm:vit_small_patch16_224"
+                f"backbone.positions = {chosen!r}: {config.name} is not a plain ViT read at its CLS token, and only "
+                "timm's rule is known for it. Leave the setting out, or choose e.g. timm:vit_small_patch16_224"
             )
         return config.model_copy(update={"positions": chosen})
+
+    @classmethod
+    def names_like(cls, family: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+        """Names of timm's networks of a family whose size may fit."""
+        return timm_search.names_like(family, shapes)
 
     @classmethod
     def without_pretrained(cls, config: TimmSettings) -> TimmSettings:

@@ -104,7 +104,7 @@ def position_rules(network: Any) -> tuple[Positions, ...]:
     """The rules that can resample the network's learned positions; DINO's where features are a plain ViT's CLS."""
     if getattr(network, "pos_embed", None) is None or not isinstance(network, VisionTransformer | Eva):
         return ()
-    return ("timm", "dino") if reads_cls_alone(network) else ("timm",)
+    return ("timm", "dino", "mae") if reads_cls_alone(network) else ("timm",)
 
 
 def reads_cls_alone(network: Any) -> bool:

@@ -28,7 +28,7 @@ from ssl_bench.blocks.patch_selection import check_selection, replace_masked, se
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.blocks.recompute import recompute
 
-from .vit_positions import add_positions_as_dino
+from .vit_positions import ADDED, add_positions
 
 
 class Selection(NamedTuple):
@@ -51,7 +51,7 @@ def embed(vit: Any, images: Tensor, positions: Positions = "timm", selection: Se
     patches = vit.patch_embed(images)
     if mask is not None and mask_token is not None:
         patches = replace_masked(patches, mask.reshape(patches.shape[:-1]), mask_token)
-    tokens = add_positions_as_dino(vit, patches) if positions == "dino" else vit._pos_embed(patches)
+    tokens = vit._pos_embed(patches) if positions == "timm" else add_positions(vit, patches, ADDED[positions])
     if keep is not None:
         prefix, rest = tokens.tensor_split([vit.num_prefix_tokens], dim=1)
         tokens = torch.cat([prefix, select_kept(rest, keep)], dim=1)

@@ -227,12 +227,12 @@ def _facts(path: Path, record: RunRecord) -> dict[str, Any]:
         "tokens": network.tokens,
         "pretrained": network.pretrained or None,
         "inference_images_per_second": network.inference_images_per_second,
-        "steps": training.steps,
-        "epochs": training.epochs,
-        "train_seconds": training.seconds,
-        "train_images_per_second": training.images_per_second,
-        "peak_memory_mb": training.peak_memory_mb,
-        "resumed": training.resumed,
+        "steps": training and training.steps,
+        "epochs": training and training.epochs,
+        "train_seconds": training and training.seconds,
+        "train_images_per_second": training and training.images_per_second,
+        "peak_memory_mb": training and training.peak_memory_mb,
+        "resumed": training and training.resumed,
         "machine.device": machine.device,
         "machine.cores": machine.cores,
         "machine.threads": machine.threads,
@@ -264,7 +264,11 @@ def _free_values(record: RunRecord) -> dict[str, Any]:
         values |= _prefixed(section, recipe[section])
     for part in recipe["evaluators"]:
         values |= _prefixed(f"evaluators.{part['name']}", part["settings"])
-    return values | _prefixed("log", record.training.final_logs) | _prefixed("version", record.versions)
+    return (
+        values
+        | _prefixed("log", record.training.final_logs if record.training else {})
+        | _prefixed("version", record.versions)
+    )
 
 
 def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

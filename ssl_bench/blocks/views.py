@@ -34,14 +34,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ssl_bench.backbone import IMAGENET_MEAN as IMAGENET_MEAN
+from ssl_bench.backbone import IMAGENET_STD as IMAGENET_STD
 from ssl_bench.blocks import pixels as operations
 
 View = Callable[[Image.Image, random.Random], Tensor]
 Views = Callable[[Image.Image, random.Random], tuple[Tensor, ...]]
-
-# Mean and standard deviation of ImageNet's training set, for channels in 0..1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LONGEST_ASPECT = 4
 """Images of a larger ratio of their sides are cropped before they are resized for evaluation: memory stays bounded."""
@@ -217,11 +215,13 @@ def evaluation_transform(
     interpolation: operations.Interpolation = "bicubic",
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
+    squash: bool = False,
 ) -> Callable[[Image.Image], Tensor]:
     """The deterministic view for evaluation: ``(3, crop_px, crop_px)`` from the center of an RGB image.
 
     The shorter side is first resized to ``resize_px`` (None: left as it is) with Pillow, so that pixels equal those of
     torchvision's Resize and CenterCrop, with which published numbers were made. The defaults are DINO's eval_knn.py.
+    With ``squash`` both sides become ``resize_px``, whatever the aspect (as processors of transformers do).
 
     Raises:
         ValueError: ``resize_px`` is smaller than ``crop_px``; later, an image that is not resized is.
@@ -229,7 +229,7 @@ def evaluation_transform(
     if resize_px is not None and resize_px < crop_px:
         raise ValueError(f"resize_px = {resize_px} is smaller than crop_px = {crop_px}: resize to at least the crop.")
     resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
-    return functools.partial(_evaluation_view, crop_px, resize_px, resample, mean, std)
+    return functools.partial(_evaluation_view, crop_px, resize_px, resample, mean, std, squash)
 
 
 def _evaluation_view(
@@ -238,10 +238,13 @@ def _evaluation_view(
     resample: Image.Resampling,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    squash: bool,
     image: Image.Image,
 ) -> Tensor:
     shorter = min(image.size)
-    if resize_px is not None and resize_px != shorter:
+    if squash and resize_px is not None:
+        image = image.resize((resize_px, resize_px), resample)
+    elif resize_px is not None and resize_px != shorter:
         # torchvision truncates the longer side to whole pixels
         width, height = (int(resize_px * side / shorter) for side in image.size)
         if max(width, height) > LONGEST_ASPECT * resize_px:

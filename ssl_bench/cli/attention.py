@@ -97,7 +97,7 @@ def _network(run: str, results: Path, untrained: bool) -> tuple[Backbone, str]:
     from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 
     folder = find_run(run, results)
-    untrained = untrained or finished_record(folder).training.steps == 0
+    untrained = untrained or finished_record(folder).steps == 0
     backbone, record = untrained_backbone(folder) if untrained else trained_backbone(folder)
     arch = record.backbone.name
     if "attention" not in backbone.supports:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,19 +20,31 @@ from ssl_bench.cli.options import (
     parse_assignments,
 )
 from ssl_bench.cli.result import interval_text
+from ssl_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_bench.records.record import EvaluationRecord
+
+WEIGHT_ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "eval",
-        help="Evaluate a run's kept weights again, with other evaluators, settings or data.",
+        help="Evaluate a run's kept weights again, with other evaluators, settings or data; or a file of weights.",
         epilog="Example: sslbench eval dino-deit_s16-shapes-s0-3f9c --with knn --set evaluators.knn.temperature=0.1",
     )(evaluate)
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, the beginning of one, or its folder")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|WEIGHTS",
+            help="a run's id, the beginning of one, or its folder; or a file of weights or Hugging Face folder",
+        ),
+    ],
     with_: Annotated[
         str | None,
         typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
@@ -49,29 +62,79 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="evaluators.NAME.SETTING, data.* or machine.*"),
     ] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="WEIGHTS: the architecture [default: the registered one that fits]")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="WEIGHTS: which network, e.g. student [default: the paper's]")
+    ] = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", metavar="METHOD", help="WEIGHTS: the method that trained them, for tables")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="WEIGHTS: also the same architecture with random weights")
+    ] = False,
+    accept_mismatch: Annotated[
+        bool, typer.Option("--accept-mismatch", help="WEIGHTS: load although the file says another number of heads")
+    ] = False,
     results: Annotated[Path, typer.Option(metavar="DIR", help="where runs are kept")] = RESULTS,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the evaluations as one JSON document; progress goes to stderr")
     ] = False,
 ) -> None:
-    """Evaluate the trained network and its untrained self, and write the result beside the run's record."""
+    """Evaluate the trained network and its untrained self, or a file of weights, and write the result as a record."""
     from ssl_bench.runs.asking import mask_folders
+    from ssl_bench.runs.elsewhere import WeightsRequest, evaluate_weights, is_weights
     from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.plain_names import command_line
     from ssl_bench.runs.reevaluate import reevaluate
 
-    folder = find_run(run, results)
     more, values = mask_folders(voc, davis)
     chosen = evaluator_names(with_)
     names = None if chosen is None else list(chosen)
     if more:
         names = list(dict.fromkeys((*(names or ()), *more)))
     values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # whatever a plugin prints is no part of it
+    quiet = redirect_stdout(sys.stderr) if as_json else nullcontext()  # whatever a plugin prints is no part of it
+    if is_weights(run):
+        evaluated = []
+        for one in data or ["shapes"]:
+            request = WeightsRequest(
+                Path(run), one, arch, key, as_, names, values, accept_mismatch, baseline, command_line()
+            )
+            with quiet:
+                evaluated.append(evaluate_weights(request, results, say=lambda text: print(f"  ... {text}")))
+        if as_json:
+            runs = [{"run": str(folder), "record": record.model_dump(mode="json")} for folder, record in evaluated]
+            print_json({"runs": runs})
+            return
+        for folder, record in evaluated:
+            print_evaluations(record.evaluations, folder)
+            print(f"record  {folder / 'record.json'}")
+        return
+    given = [f"--{name}" for name, value in (("arch", arch), ("key", key), ("as", as_)) if value is not None]
+    given += [f"--{name}" for name, value in (("baseline", baseline), ("accept-mismatch", accept_mismatch)) if value]
+    try:
+        folder = find_run(run, results)
+    except UserError as error:
+        if given or Path(run).suffix in WEIGHT_ENDINGS:
+            raise UserError(f"{run} does not exist: give a file of weights, or a Hugging Face folder") from None
+        raise UserError(f"{error} And no file of weights is called so") from None
+    if given:
+        raise UserError(f"{', '.join(given)} are for files of weights, and {run} is a run: leave them out")
+    with quiet:
         paths, records = reevaluate(folder, names, data or (), values, say=lambda text: print(f"  ... {text}"))
     if as_json:
         evaluations = [record.model_dump(mode="json") for record in records]
         print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})
         return
+    print_evaluations(records, folder)
+    for path in paths:
+        print(f"written: {path}")
+
+
+def print_evaluations(records: Sequence[EvaluationRecord], folder: Path) -> None:
+    """One line a measurement, and the pictures."""
     width = max((len(one.metric) for record in records for one in record.measurements), default=0)
     named = max((len(record.evaluator) for record in records), default=0)
     for record in records:
@@ -84,5 +147,3 @@ def evaluate(
             )
         for picture in record.pictures:
             print(f"  picture {folder / picture}")
-    for path in paths:
-        print(f"written: {path}")

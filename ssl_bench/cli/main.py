@@ -25,6 +25,7 @@ app = typer.Typer(
 VERBS = [
     "run",
     "eval",
+    "inspect",
     "data",
     "list",
     "show",

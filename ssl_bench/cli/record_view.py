@@ -79,7 +79,7 @@ def view_of(record: RunRecord, path: Path, problems: list[str]) -> RecordView:
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
-    network, data, machine, training = record.backbone, record.data, record.machine, record.training
+    network, data, machine = record.backbone, record.data, record.machine
     tokens = "" if network.tokens is None else f", {network.tokens:,} tokens per image"
     speed = network.inference_images_per_second
     inference = f", images/s {network.inference_note}" if network.inference_note else ""
@@ -88,7 +88,11 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
     reason = f": {record.preset_reason}" if record.preset_reason else ""
     return [
-        ("method", f"{record.method} ({record.method_plugin}), preset {record.preset}{reason}"),
+        (
+            "method",
+            f"{record.method} ({record.method_plugin}){f', preset {record.preset}' * bool(record.preset)}{reason}",
+        ),
+        *_origin(record),
         (
             "network",
             f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}"
@@ -96,14 +100,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ),
         ("data", _data_text(data)),
         ("evaluated", "; ".join(f"on {_data_text(one)}" for one in record.eval_data)),
-        (
-            "training",
-            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
-            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
-            f"peak memory {training.peak_memory_mb:,.0f} MiB"
-            + (f", resumed {training.resumed} times" if training.resumed else ""),
-        ),
-        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
+        *_training(record),
         (
             "machine",
             singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
@@ -117,6 +114,41 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("commit", record.git_commit or ""),
         ("command", record.command),
         ("digest", record.digest),
+    ]
+
+
+def _training(record: RunRecord) -> list[tuple[str, str]]:
+    """What training cost and how it ended; nothing for weights from elsewhere."""
+    training = record.training
+    if training is None:
+        return []
+    return [
+        (
+            "training",
+            singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
+            + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
+            f"peak memory {training.peak_memory_mb:,.0f} MiB"
+            + (f", resumed {training.resumed} times" if training.resumed else ""),
+        ),
+        ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
+    ]
+
+
+def _origin(record: RunRecord) -> list[tuple[str, str]]:
+    """Where weights from elsewhere are from; nothing for a run."""
+    origin = record.weights
+    if origin is None:
+        return []
+    left_out = ", ".join(f"{name} ({count})" for name, count in origin.left_out.items())
+    return [
+        ("weights", f"from elsewhere: {origin.file}, sha256 {origin.sha256[:12]}, {origin.container}"),
+        ("format", f"{origin.format} ({origin.source})" if origin.source else origin.format),
+        (
+            "loaded",
+            f"{origin.network}: all {origin.tensors_used} tensors" + (f"; left out: {left_out}" if left_out else ""),
+        ),
+        ("changed", "; ".join(origin.notes)),
+        ("seen as", origin.preprocessing_source),
     ]
 
 

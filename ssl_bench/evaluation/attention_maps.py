@@ -14,7 +14,6 @@ from torch import Tensor
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks import pixels as operations
 from ssl_bench.blocks.patch_sizes import nearest_whole
-from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 
 Resize = Literal["square", "short-side", "native"]
 
@@ -38,16 +37,16 @@ def seen_size(size: tuple[int, int], size_px: int, resize: Resize, patch_px: int
 def attention_maps(backbone: Backbone, images: Sequence[Image.Image], size: tuple[int, int]) -> NDArray[np.float64]:
     """(images, heads, rows, columns): last block's CLS attention on RGB `images`, resized to `size` (height, width).
 
-    Bilinear with antialiasing, mean and deviation of ImageNet, as visualize_attention.py.
+    Bilinear with antialiasing as visualize_attention.py, mean and deviation as the network takes them.
     """
     parameter = next(backbone.parameters())
-    batch = torch.stack([_as_tensor(image, size) for image in images]).to(parameter.device, parameter.dtype)
+    batch = torch.stack([_as_tensor(image, size, backbone) for image in images]).to(parameter.device, parameter.dtype)
     maps: NDArray[np.float64] = backbone.attention(batch).double().cpu().numpy()
     return maps
 
 
-def _as_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
+def _as_tensor(image: Image.Image, size: tuple[int, int], backbone: Backbone) -> Tensor:
     height, width = size
     resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
     values = operations.unpack(resized).transpose(2, 0, 1).astype(np.float32, order="C")
-    return operations.normalize(values, IMAGENET_MEAN, IMAGENET_STD)
+    return operations.normalize(values, backbone.mean, backbone.std)

@@ -13,6 +13,7 @@ import torch
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone, eval_mode
+from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import FeatureStore
@@ -76,6 +77,7 @@ def evaluate_network(
     *,
     network: str | None = None,
     step: int | None = None,
+    preprocessing: Preprocessing | None = None,
     seed: int,
     device: torch.device,
     workers: int,
@@ -87,8 +89,8 @@ def evaluate_network(
 
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
     folder itself, PNG or GIF, and the record names them. `network` is its name in the method, `step` the optimizer
-    steps done. An "untrained" network that starts from weights of another training is recorded as "pretrained". Every
-    module's mode is put back.
+    steps done, `preprocessing` how images are seen other than by default. An "untrained" network that starts from
+    weights of another training is recorded as "pretrained". Every module's mode is put back.
     """
     called: Literal["trained", "untrained", "pretrained"] = subject
     if subject == "untrained" and backbone.pretrained:
@@ -101,6 +103,7 @@ def evaluate_network(
         autocast_dtype=None,
         batch_size=THROUGHPUT_BATCH,
         workers=workers,
+        preprocessing=preprocessing,
         say=say,
     )
     records = []

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from ssl_bench.backbone import Backbone, eval_mode
-from ssl_bench.blocks.views import evaluation_transform
+from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.dataset import Dataset, Split
 from ssl_bench.datasets.workers import from_workers, quiet_worker
 from ssl_bench.errors import UserError
-from ssl_bench.evaluator import Features, Protocol, SplitName
+from ssl_bench.evaluator import Features, SplitName
 
 Kind = Literal["features", "probe_features"]
 
@@ -32,8 +32,6 @@ class UnusableFeatures(UserError):
         self.status = status
 
 
-RESIZE_TO_CROP = 256 / 224
-"""Shorter side before the center crop, for a crop of 1 (DINO's eval_knn.py and eval_linear.py: 256 for 224)."""
 BATCHES_WORTH_WORKERS = 8
 """With fewer batches than this, starting worker processes costs more than they save."""
 
@@ -42,9 +40,9 @@ class FeatureStore:
     """`FeatureStore(...)("train")`: features of a split in its order, extracted at the first call (`FeatureSource`).
 
     One transform for all images of both splits. Sets whose images are all `image_px` squares, such as CIFAR: as they
-    are. All others: bicubic resize of the shorter side to 256/224 of `image_px`, center crop. Mean and standard
-    deviation of ImageNet in both cases. The backbone runs in eval mode and gets its modes back; `autocast_dtype` None
-    is float32.
+    are. All others: resized and center-cropped as `preprocessing` says, by default bicubic, the shorter side to 256/224
+    of `image_px`. Mean and standard deviation are `preprocessing`'s in both cases, by default ImageNet's. The backbone
+    runs in eval mode and gets its modes back; `autocast_dtype` None is float32.
     """
 
     def __init__(
@@ -57,22 +55,15 @@ class FeatureStore:
         autocast_dtype: torch.dtype | None,
         batch_size: int,
         workers: int,
+        preprocessing: Preprocessing | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.backbone, self.dataset, self.device, self.say = backbone, dataset, device, say
         self.autocast_dtype, self.batch_size, self.workers = autocast_dtype, batch_size, workers
-        resize_px = image_px if is_native(dataset, image_px) else round(image_px * RESIZE_TO_CROP)
-        self.transform = evaluation_transform(crop_px=image_px, resize_px=resize_px)
-        positions = backbone.positions_protocol(image_px, image_px)
-        self.protocol = Protocol.of("native {image_px} px{positions}", image_px=image_px, positions=positions)
-        if resize_px != image_px:
-            self.protocol = Protocol.of(
-                "resize {resize_px} {interpolation}, center crop {image_px}{positions}",
-                resize_px=resize_px,
-                interpolation="bicubic",
-                image_px=image_px,
-                positions=positions,
-            )
+        native = is_native(dataset, image_px)
+        preprocessing = (preprocessing or Preprocessing()).at(image_px)
+        self.transform = preprocessing.transform(native)
+        self.protocol = preprocessing.protocol(native, backbone.positions_protocol(image_px, image_px))
         self._kept: dict[tuple[SplitName, Kind], Features] = {}
 
     def __call__(self, split: SplitName, kind: Kind = "features") -> Features:

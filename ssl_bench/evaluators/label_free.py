@@ -162,7 +162,7 @@ def view_features(evaluation: Evaluation, indices: Tensor) -> tuple[Tensor, Tens
     device = torch.device("cpu") if parameter is None else parameter.device
     crop = Crop(
         crop_px=evaluation.dataset.image_px, scale=(0.2, 1.0), jitter_probability=0.8, brightness=0.4, contrast=0.4,
-        saturation=0.4, hue=0.1, gray_probability=0.2,
+        saturation=0.4, hue=0.1, gray_probability=0.2, mean=evaluation.backbone.mean, std=evaluation.backbone.std,
     )  # fmt: skip
     for low in range(0, len(indices), BATCH):
         batch = indices[low : low + BATCH].tolist()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from ssl_bench.errors import UserError
 from ssl_bench.files import cannot_write, write_atomically
 from ssl_bench.measurement import Measurement
+from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
@@ -200,7 +201,10 @@ class RunRecord(RecordPart):
     eval_data: tuple[DataRecord, ...] = ()
     """What was evaluated on where that was not the training data; empty in records of schema 1 to 3."""
     machine: MachineRecord
-    training: TrainingRecord
+    training: TrainingRecord | None
+    """None for weights that were trained elsewhere."""
+    weights: WeightsOrigin | None = None
+    """Where the weights come from that were trained elsewhere; None for a run."""
     evaluations: tuple[EvaluationRecord, ...]
     curves: CurvesRecord | None = None
     """None for a run without `training.eval_every`."""
@@ -210,6 +214,11 @@ class RunRecord(RecordPart):
     command: str
     started_utc: str
     finished_utc: str
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done here; 0 for weights that were trained elsewhere."""
+        return 0 if self.training is None else self.training.steps
 
     @model_validator(mode="before")
     @classmethod
@@ -223,6 +232,9 @@ class RunRecord(RecordPart):
     @classmethod
     def _is_a_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
         """Also gives its settings today's names."""
+        if "weights" in recipe:
+            WeightsRecipe.model_validate(recipe)
+            return recipe
         parsed = Recipe.model_validate(recipe)
         evaluators = zip(recipe["evaluators"], parsed.evaluators, strict=True)
         return recipe | {

@@ -89,13 +89,14 @@ def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
 def describe_data(resolved: Resolved) -> tuple[DataRecord, ...]:
     """The training data, then the evaluation data, as a record holds them."""
     recipe = resolved.recipe
-    described = [_describe(resolved.dataset, recipe.data.plugin, len(resolved.training_split))]
+    described = [describe_dataset(resolved.dataset, recipe.data.plugin, len(resolved.training_split))]
     for one, part in zip(resolved.eval_data, recipe.eval_data, strict=True):
-        described.append(_describe(one, part.plugin, len(one.train)))
+        described.append(describe_dataset(one, part.plugin, len(one.train)))
     return tuple(described)
 
 
-def _describe(data: Dataset, plugin: str, trained_on: int) -> DataRecord:
+def describe_dataset(data: Dataset, plugin: str, trained_on: int) -> DataRecord:
+    """Data as a record holds them; `trained_on` is how many images the split in use has."""
     return DataRecord(
         name=data.name,
         plugin=registry.find("dataset", plugin).origin,

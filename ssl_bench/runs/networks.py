@@ -21,6 +21,11 @@ def finished_record(run_dir: Path) -> RunRecord:
     record = read_record(run_dir / "record.json")
     if record.status != "finished":
         raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
+    if record.weights is not None:
+        raise UserError(
+            f"{record.run_id} is an evaluation of weights from elsewhere and keeps none itself: give their file, "
+            f"{record.weights.file}"
+        )
     return record
 
 

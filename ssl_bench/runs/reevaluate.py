@@ -60,14 +60,14 @@ def reevaluate(
 
     network = next((one.network for one in record.evaluations if one.network), None)
     networks = {"untrained": untrained_backbone}
-    if record.training.steps:
+    if record.steps:
         networks["trained"] = trained_backbone
     paths, results = [], []
     for subject, build in networks.items():
         try:
             backbone = build(run_dir)[0].to(device)
         except UserError as error:
-            if subject == "trained" or recipe.initial is None or not record.training.steps:
+            if subject == "trained" or recipe.initial is None or not record.steps:
                 raise
             say(f"the network before training is left out: {error}")
             continue
@@ -85,7 +85,7 @@ def reevaluate(
                 continue
             done = evaluate_network(
                 backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
-                network=network, step=record.training.steps if subject == "trained" else 0,
+                network=network, step=record.steps if subject == "trained" else 0,
                 seed=recipe.training.seed, device=device,
                 workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
                 run_dir=run_dir, places=[place], say=say,

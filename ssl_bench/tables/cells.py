@@ -114,7 +114,8 @@ def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Con
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
     """
-    if run.record.training.steps == 0:
+    training = run.record.training
+    if training is not None and training.steps == 0:
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
     found: dict[Conditions, float] = {}
     for evaluation in run.evaluations:

@@ -173,9 +173,9 @@ def _surroundings(record: RunRecord) -> dict[str, str]:
         **{f"version of {name}": version for name, version in record.versions.items()},
         "commit": record.git_commit or "none",
         "platform": machine.platform,
-        "training time": f"{training.seconds:,.0f} s",
-        "training speed": f"{training.images_per_second:,.1f} images/s",
-        "peak memory": f"{training.peak_memory_mb:,.0f} MiB",
+        "training time": f"{training.seconds:,.0f} s" if training else "trained elsewhere",
+        "training speed": f"{training.images_per_second:,.1f} images/s" if training else "trained elsewhere",
+        "peak memory": f"{training.peak_memory_mb:,.0f} MiB" if training else "trained elsewhere",
     }
 
 

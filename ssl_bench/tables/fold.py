@@ -134,7 +134,7 @@ def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], li
 
 def _precisions(groups: list[Group]) -> list[str]:
     """That a comparison mixes precisions: with "auto" a measurement on the run's machine decided, not the user."""
-    trained = [run.record for own in groups for run in own.runs if run.record.training.steps]
+    trained = [run.record for own in groups for run in own.runs if run.record.steps]
     met = sorted({record.machine.precision for record in trained})
     if len(met) < 2:
         return []
@@ -154,7 +154,7 @@ def _notes(own: Group) -> list[str]:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(own.repeated))}")
     if record.backbone.pretrained:
         settings = f" ({own.settings})" if own.settings else ""
-        weights = "not trained here" if record.training.steps == 0 else "which the figures before the arrows are of"
+        weights = "not trained here" if record.steps == 0 else "which the figures before the arrows are of"
         notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
     versions = sorted({run.record.method_plugin for run in own.runs})
     if len(versions) > 1:

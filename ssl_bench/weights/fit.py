@@ -12,6 +12,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import Settings
 from ssl_bench.weights.initial import InitialState
+from ssl_bench.weights.whole import heads_of, in_own_names
 
 SHOWN = 4
 """Names of tensors that a message lists of each kind."""
@@ -21,7 +22,7 @@ def start_from(backbone: Backbone, initial: InitialState, arch: str) -> None:
     """Load initial weights into a new backbone, all of them, and name them in `backbone.pretrained`."""
     weights = require_fit(backbone, initial, arch)
     backbone.load_state_dict(weights)
-    backbone.pretrained = ", ".join([initial.words, *_resampled(initial, weights)])
+    backbone.pretrained = ", ".join([initial.words, *_resampled(in_own_names(weights, initial.weights), weights)])
 
 
 def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[str, Tensor]:
@@ -29,21 +30,29 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
 
     Raises `UserError` for those of another architecture.
     """
-    weights = backbone.fit_weights(initial.weights)
-    differences = differences_of(weights, backbone.state_dict())
+    state = backbone.state_dict()
+    weights = backbone.fit_weights(in_own_names(state, initial.weights))
+    differences = differences_of(weights, state)
     if differences:
-        nearest = _nearest(weights, backbone.image_px)
+        nearest = _nearest(initial.weights, backbone.image_px)
         advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
         advice = f" They are those of {initial.arch}" if initial.arch else advice
         raise UserError(f"the initial weights {initial.source} do not fit {arch}: {'; '.join(differences)}.{advice}")
+    heads = heads_of(backbone)
+    if initial.heads is not None and heads is not None and heads != initial.heads:
+        raise UserError(
+            f"the initial weights {initial.source} are of a network with {initial.heads} heads, and {arch} has "
+            f"{heads}: the shapes agree, the features would not. Evidence: {initial.heads_evidence}. Say --set "
+            f"backbone.heads={initial.heads}"
+        )
     return weights
 
 
-def _resampled(initial: InitialState, weights: Mapping[str, Tensor]) -> list[str]:
+def _resampled(initial: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
     """Which tensors were fitted to another image size."""
     return [
         f"{name} resampled from {tuple(given.shape)} to {tuple(weights[name].shape)}"
-        for name, given in initial.weights.items()
+        for name, given in initial.items()
         if name in weights and weights[name].shape != given.shape
     ]
 
@@ -67,13 +76,14 @@ def _some(names: Sequence[str]) -> str:
 
 def _nearest(weights: Mapping[str, Tensor], image_px: int) -> str:
     """The registered architecture that shares most tensors, by name and shape, as it is typed; "" where none does."""
-    shared = {
-        name: sum(name in weights and weights[name].shape == tensor.shape for name, tensor in state.items())
-        / len(state)
-        for name, state in _architectures(image_px)
-    }
+    shared = {name: _share(state, in_own_names(state, weights)) for name, state in _architectures(image_px)}
     best = max(shared, key=lambda name: shared[name], default="")
     return f"--arch {best}" if best and shared[best] > 0 else ""
+
+
+def _share(state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
+    """Which part of a network's tensors are among the weights, by name and shape."""
+    return sum(name in weights and weights[name].shape == tensor.shape for name, tensor in state.items()) / len(state)
 
 
 def _architectures(image_px: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssl_bench import registry
@@ -16,8 +15,13 @@ from ssl_bench.errors import UserError
 from ssl_bench.hints import resume_command, shell_quoted
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_record
+from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
-from ssl_bench.weights.tensor_file import load_weights
+from ssl_bench.weights.loading import open_weights
+from ssl_bench.weights.reading import CONFIG, read_weights
+
+OWN_PREFIX = "network."
+"""In front of every name in the files of our own backbones."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class InitialState:
     """Which network of its method they are of, e.g. "teacher"; "" where nothing says so."""
     arch: str = ""
     """What builds that network, as it is typed, e.g. "--arch deit_s16"; "" where nothing says so."""
+    heads: int | None = None
+    """Attention heads, where the file says how many; shapes do not."""
+    heads_evidence: str = ""
 
     @property
     def words(self) -> str:
@@ -48,7 +55,10 @@ def initial_state(source: Path, network: str | None = None) -> InitialState:
     there are none, for damaged files, for values that are not finite, and for another network.
     """
     source = source.expanduser().absolute()
-    state = _of_run(source) if source.is_dir() else _of_file(source)
+    if source.is_dir():
+        state = _of_others(source, network) if (source / CONFIG).exists() else _of_run(source)
+    else:
+        state = _of_file(source, network)
     if network and state.network and network != state.network:
         raise UserError(
             f"{source} holds the network {state.network!r}, not {network!r}: leave initial.network out, or set it to "
@@ -94,7 +104,7 @@ def _of_run(folder: Path) -> InitialState:
     record = read_record(folder / "record.json")
     if record.status != "finished":
         raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
-    if not record.training.steps:
+    if not record.steps:
         raise UserError(f"the run {record.run_id} trained nothing, so that it kept no weights: choose another run")
     weights = kept_weights(folder)
     network = next((one.network for one in record.evaluations if one.network), None) or ""
@@ -102,23 +112,29 @@ def _of_run(folder: Path) -> InitialState:
     return InitialState(folder, weights, fingerprint_of(weights), network, arch)
 
 
-def _of_file(path: Path) -> InitialState:
+def _of_file(path: Path, network: str | None) -> InitialState:
     if path.name == "record.json":
         return _of_run(path.parent)
     if path.name == WEIGHTS_FILE and (path.parent / "record.json").exists():
         return _of_run(path.parent)  # checked against its digest there
     if not path.exists():
-        raise UserError(f"{path} is not there. Give --init a finished run or a .safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = file.metadata() or {}
-        weights = load_weights(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is no whole .safetensors file ({error}). Give --init a finished run or a .safetensors file"
-        ) from None
-    if not weights:
-        raise UserError(f"{path} holds no tensors")
-    return InitialState(
-        path, weights, fingerprint_of(weights), description.get("network", ""), description.get("arch", "")
-    )
+        raise UserError(f"{path} is not there. Give --init a finished run or a file of weights")
+    stored = read_weights(path)
+    if stored.container == "safetensors" and all(name.startswith(OWN_PREFIX) for name in stored.content):
+        weights = dict(stored.content)
+        if not weights:
+            raise UserError(f"{path} holds no tensors")
+        described = stored.metadata
+        return InitialState(
+            path, weights, fingerprint_of(weights), described.get("network", ""), described.get("arch", "")
+        )
+    return _of_others(path, network)
+
+
+def _of_others(path: Path, network: str | None) -> InitialState:
+    """One network of a checkpoint made elsewhere, by timm's names, in fp32."""
+    recognized = open_weights(path)
+    candidate = recognized.choose(network)
+    facts = facts_of(recognized, candidate)
+    weights = {name: one.float() if one.is_floating_point() else one for name, one in candidate.tensors.items()}
+    return InitialState(path, weights, fingerprint_of(weights), candidate.name, "", facts.heads, facts.heads_evidence)

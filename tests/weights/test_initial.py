@@ -86,10 +86,10 @@ def test_another_architecture_is_refused_with_all_that_differs_and_the_nearest(
     monkeypatch.setattr("ssl_bench.registry.names", lambda kind: ["deit_s16", "resnet18", "timm", "vit_b16"])
     torch.manual_seed(0)
     resnet = ResNet18(ResNetSettings(), image_px=32).state_dict()
-    initial = saved(tmp_path / "w.safetensors", {**resnet, "head.weight": torch.zeros(2, 2)})
+    initial = saved(tmp_path / "w.safetensors", {**resnet, "network.head.weight": torch.zeros(2, 2)})
     with pytest.raises(UserError, match=r"121 left over .*The nearest architecture is --arch resnet18"):
         require_start_fits(initial, DeitTi16, SMALL, 32, "deit_ti16")
-    with pytest.raises(UserError, match=r"resnet18: 1 left over \(head\.weight\)\.$"):
+    with pytest.raises(UserError, match=r"resnet18: 1 left over \(network\.head\.weight\)\.$"):
         require_start_fits(initial, ResNet18, ResNetSettings(), 32, "resnet18")
     wide = saved(tmp_path / "v.safetensors", weights_of(SMALL.model_copy(update={"dim": 64})))
     with pytest.raises(UserError, match=r"of another shape \(network\.cls_token \(1, 1, 64\) instead of \(1, 1, 32\)"):
@@ -104,13 +104,13 @@ def test_files_that_hold_no_weights_are_one_message(tmp_path: Path) -> None:
     save_file(weights_of(), whole)
     (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-8])
     (tmp_path / "words.safetensors").write_text("not weights")
-    save_file({"a": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.safetensors")
+    save_file({"network.a": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.safetensors")
     save_file({}, tmp_path / "none.safetensors")
     (tmp_path / "folder").mkdir()
     for name, words in (
-        ("cut.safetensors", "no whole .safetensors file"),
-        ("words.safetensors", "no whole .safetensors file"),
-        ("nan.safetensors", "NaN or infinity in 1 tensors, first in a"),
+        ("cut.safetensors", "damaged or only partly there"),
+        ("words.safetensors", "it is a text file"),
+        ("nan.safetensors", "NaN or infinity in 1 tensors, first in network.a"),
         ("none.safetensors", "holds no tensors"),
         ("missing.safetensors", "is not there"),
         ("folder", "no run's folder"),

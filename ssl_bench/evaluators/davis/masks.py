@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.datasets.davis import DavisSequence
 from ssl_bench.datasets.indexed_png import write_mask
 from ssl_bench.errors import UserError
@@ -30,8 +31,10 @@ SAY_SECONDS = 20.0
 def network_digest(backbone: Backbone) -> str:
     """Of the names and values of all weights and buffers, the side of a patch and how positions are resampled."""
     digest = hashlib.sha256(f"{type(backbone).__qualname__} {backbone.patch_px}".encode())
-    if backbone.positions == "dino":  # masks of older versions, all by timm's rule, stay valid
-        digest.update(b"positions dino")
+    if backbone.positions not in (None, "timm"):  # masks of older versions, all by timm's rule, stay valid
+        digest.update(f"positions {backbone.positions}".encode())
+    if (backbone.mean, backbone.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        digest.update(f"mean {backbone.mean}, std {backbone.std}".encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.views import IMAGENET_STD
 from ssl_bench.datasets.indexed_png import VOID, Mask
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluators.davis.opencv_resize import resize_bilinear
 from ssl_bench.evaluators.davis.propagation import hard_labels, propagate
 
-MEAN = (0.485, 0.456, 0.406)
 STD = (0.228, 0.224, 0.225)
-"""Of the released script, which has 0.228 where ImageNet's is 0.229."""
+"""Of the released script, which has 0.228 where ImageNet's is 0.229; for networks that take ImageNet's."""
 LONG_SIDE_MULTIPLE_PX = 64
 VERSION = 1
 """Of the steps: raised when the same options would give other masks."""
@@ -103,7 +103,8 @@ def patch_features(backbone: Backbone, frame: Image.Image, size: tuple[int, int]
     On the device and in the type of the backbone.
     """
     weight = next(backbone.parameters())
-    mean, std = (torch.tensor(values)[:, None, None].to(weight) for values in (MEAN, STD))
+    deviation = STD if backbone.std == IMAGENET_STD else backbone.std
+    mean, std = (torch.tensor(values)[:, None, None].to(weight) for values in (backbone.mean, deviation))
     pixels = torch.from_numpy(resize_bilinear(np.asarray(frame), *size)).permute(2, 0, 1)
     images = (pixels[None].to(weight) / 255 - mean) / std
     tokens = backbone.patch_tokens(images)[0].permute(1, 2, 0)

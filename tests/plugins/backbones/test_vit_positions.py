@@ -20,7 +20,7 @@ from ssl_bench.records.record import read_record
 from ssl_bench.testing.subjects import SmallData
 from ssl_bench_plugins.backbones.deit import DeitTi16, ViTSettings
 from ssl_bench_plugins.backbones.timm_any import TimmAny, TimmSettings
-from ssl_bench_plugins.backbones.vit_positions import resample_as_dino
+from ssl_bench_plugins.backbones.vit_positions import resample
 from tests.toy import write_image_folder
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -80,10 +80,8 @@ def build(rule, image_px=224, patch_px=16):
 def test_dinos_rule_is_bicubic_without_antialiasing_and_a_tenth_of_a_patch_more(sides):
     grid, wanted = sides[:2], sides[2:]
     table = torch.randn(1, grid[0] * grid[1], 3, dtype=torch.float64)
-    torch.testing.assert_close(
-        resample_as_dino(table, grid, wanted), written_out(table, grid, wanted), atol=1e-12, rtol=0
-    )
-    assert resample_as_dino(table, grid, grid) is table
+    torch.testing.assert_close(resample(table, grid, wanted, 0.1), written_out(table, grid, wanted), atol=1e-12, rtol=0)
+    assert resample(table, grid, grid, 0.1) is table
 
 
 @pytest.mark.parametrize("size", SIZES)

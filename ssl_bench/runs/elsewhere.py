@@ -1,0 +1,288 @@
+"""Evaluating weights that were trained elsewhere: a record of its own, which tables fold like any other row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.preprocessing import Preprocessing
+from ssl_bench.dataset import Dataset
+from ssl_bench.datasets.opening import Found, find_dataset, open_found
+from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
+from ssl_bench.evaluation.features import UnusableFeatures
+from ssl_bench.evaluator import Evaluator
+from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS, dataset_loaders
+from ssl_bench.recipes.recipe_file import section_of
+from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
+from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part
+from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, read_record, write_record
+from ssl_bench.runs import machine
+from ssl_bench.runs.building import seed_initial_weights
+from ssl_bench.runs.describe import describe_dataset
+from ssl_bench.runs.folder import hold
+from ssl_bench.runs.precision import Precision
+from ssl_bench.runs.trial import require_images_fit
+from ssl_bench.settings import parse_settings
+from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.recognize import grouped
+
+SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
+ELSEWHERE = "elsewhere"
+"""The method of weights of which nothing says how they were trained."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class WeightsRequest:
+    """What is to be evaluated, as a user gives it."""
+
+    path: Path
+    data: str = "shapes"
+    arch: str | None = None
+    """None: the registered architecture that fits."""
+    key: str | None = None
+    method: str | None = None
+    """What trained them; None: as the format says."""
+    evaluators: Sequence[str] | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by `section.setting`."""
+    accept_mismatch: bool = False
+    baseline: bool = False
+    """Also evaluate the same architecture with random weights."""
+    command: str = ""
+
+
+def is_weights(text: str) -> bool:
+    """Whether an argument names a file or folder of weights, and not a run."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return (path / "config.json").exists() and not (path / "record.json").exists()
+    return path.is_file() and path.name != "record.json"
+
+
+def evaluate_weights(
+    request: WeightsRequest, results: Path, say: Callable[[str], None] = lambda line: None
+) -> tuple[Path, RunRecord]:
+    """Evaluate, record under `results/runs` and return the folder with the record; one that exists is read.
+
+    Raises `UserError` before anything is written for all that can be known by then.
+    """
+    for name in request.values:
+        if name.partition(".")[0] not in SECTIONS:
+            raise UserError(
+                f"{name!r} is no setting of an evaluation.{did_you_mean(name.partition('.')[0], SECTIONS)} eval takes "
+                f"{', '.join(f'{section}.*' for section in SECTIONS)}"
+            )
+    loaded = load_network(
+        open_weights(request.path, request.arch), arch=request.arch, key=request.key,
+        settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
+    )  # fmt: skip
+    found, dataset, preprocessing = _opened(request, loaded)
+    loaded.backbone.mean, loaded.backbone.std = preprocessing.mean, preprocessing.std
+    say(f"{loaded.recognized.words}: {loaded.candidate.name} fills all {loaded.used} tensors of {loaded.arch}")
+    for note in (*loaded.notes, *dataset.notes):
+        say(note)
+    evaluators = _evaluators(request, dataset)
+    refuse_unsupported(loaded.backbone, loaded.arch, evaluators)
+    require_images_fit(loaded.backbone, dataset.image_px, loaded.arch)
+    recipe = _recipe(request, loaded, found, dataset, preprocessing, evaluators)
+    folder = results / "runs" / recipe.run_id
+    if (folder / "record.json").exists():
+        say(f"done before; remove {folder} to do it again")
+        return folder, read_record(folder / "record.json")
+    with hold(folder):
+        return folder, _evaluated(request, recipe, loaded, dataset, preprocessing, evaluators, folder, say)
+
+
+def _evaluated(
+    request: WeightsRequest,
+    recipe: WeightsRecipe,
+    loaded: Loaded,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    evaluators: list[tuple[str, Evaluator]],
+    folder: Path,
+    say: Callable[[str], None],
+) -> RunRecord:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    settings = parse_settings(MachineSettings, section_of(request.values, "machine"), "machine", "the machine")
+    device = machine.choose_device(settings.device)
+    workers = machine.choose_workers(settings.workers, dataset.image_px)
+    networks: list[tuple[str, Backbone]] = [("trained", loaded.backbone)]
+    if request.baseline:
+        networks.append(("untrained", _untrained(loaded)))
+    done: list[EvaluationRecord] = []
+    for subject, backbone in networks:
+        try:
+            done += evaluate_network(
+                backbone.to(device), "trained" if subject == "trained" else "untrained", evaluators, dataset,
+                network=loaded.candidate.name if subject == "trained" else None, preprocessing=preprocessing, seed=SEED,
+                device=device, workers=workers, run_dir=folder,
+                places=[f"evaluations/{name}-{subject}" for name, _ in evaluators], say=say,
+            )  # fmt: skip
+        except UnusableFeatures as error:
+            raise UserError(f"{request.path}: {error}") from error
+    record = RunRecord(
+        run_id=folder.name,
+        status="finished",
+        preset="",
+        preset_reason="",
+        changed_settings={},
+        recipe=recipe.model_dump(mode="json"),
+        digest=recipe.digest,
+        seed=SEED,
+        method=recipe.method.name,
+        method_plugin=ELSEWHERE,
+        backbone=_backbone_record(loaded, dataset.image_px),
+        data=describe_dataset(dataset, recipe.data.plugin, len(dataset.train)),
+        machine=machine.record(device, Precision("fp32", "nothing is trained", None), activation_checkpointing=False),
+        training=None,
+        weights=_origin(loaded, preprocessing),
+        evaluations=tuple(done),
+        versions=machine.versions(),
+        git_commit=machine.git_commit(),
+        command=request.command,
+        started_utc=started,
+        finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_record(record, folder / "record.json")
+    return record
+
+
+def _opened(request: WeightsRequest, loaded: Loaded) -> tuple[Found, Dataset, Preprocessing]:
+    """The data, seen as the weights' source sees images unless settings say otherwise."""
+    changes = section_of(request.values, "preprocessing")
+    known = [name for name in Preprocessing.model_fields if name != "source"]
+    for name in changes:
+        if name not in known:
+            raise UserError(
+                f"'preprocessing.{name}' is not a setting.{did_you_mean(name, known)} Known: {', '.join(known)}"
+            )
+    try:
+        preprocessing = Preprocessing.model_validate(
+            {**loaded.preprocessing.model_dump(), **changes, **({"source": "as given"} if changes else {})}
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(f"'preprocessing.{problem['loc'][0]}': {problem['msg']}, not {problem['input']!r}") from None
+    given = dict(section_of(request.values, "data"))
+    found = find_dataset(request.data, dataset_loaders())
+    sized = "image_px" in found.kind.Config.model_fields
+    if sized:
+        given.setdefault("image_px", preprocessing.crop_px)
+    dataset = open_found(found, given)
+    if not sized and dataset.image_px != preprocessing.crop_px:
+        dataset.image_px = preprocessing.crop_px  # the evaluation resizes to it
+    preprocessing = preprocessing.at(dataset.image_px)
+    if preprocessing.resize_px < preprocessing.crop_px:
+        raise UserError(
+            f"preprocessing.resize_px = {preprocessing.resize_px} is smaller than the crop of "
+            f"{preprocessing.crop_px} px: resize to at least the crop"
+        )
+    return found, dataset, preprocessing
+
+
+def _evaluators(request: WeightsRequest, dataset: Dataset) -> list[tuple[str, Evaluator]]:
+    default = DEFAULT_EVALUATORS if dataset.labeled else WITHOUT_LABELS
+    names = list(request.evaluators if request.evaluators is not None else default)
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in section_of(request.values, "evaluators").items():
+        name, _, setting = key.partition(".")
+        if name not in chosen or not setting:
+            raise UserError(f"'evaluators.{key}' sets nothing that runs here. Running: {', '.join(chosen)}")
+        chosen[name][setting] = value
+    evaluators = build_evaluators(list(chosen.items()))
+    need = [name for name, evaluator in evaluators if evaluator.needs_labels]
+    if need and not dataset.labeled:
+        raise UserError(
+            f"{dataset.name} has no labels or no test images, which {', '.join(need)} need: give other --data"
+        )
+    return evaluators
+
+
+def _recipe(
+    request: WeightsRequest,
+    loaded: Loaded,
+    found: Found,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    evaluators: list[tuple[str, Evaluator]],
+) -> WeightsRecipe:
+    method = request.method or loaded.recognized.format.method or ELSEWHERE
+    parts = []
+    for name, evaluator in evaluators:
+        read = evaluator.data(dataset).fingerprint
+        parts.append(
+            EvaluatorPart(
+                name=name,
+                settings=evaluator.config.model_dump(mode="json"),
+                fingerprint=None if read == dataset.fingerprint else read,
+            )
+        )
+    weights = {"sha256": loaded.recognized.stored.sha256, "network": loaded.candidate.name}
+    if request.baseline:
+        weights["beside"] = "untrained"
+    return WeightsRecipe(
+        method=Part(name=method, settings={}),
+        backbone=Part(name=loaded.plugin, settings=loaded.config.model_dump(mode="json")),
+        data=DataPart(
+            name=dataset.name,
+            path=str(dataset.path) if dataset.path else None,
+            fingerprint=dataset.fingerprint,
+            image_px=dataset.image_px,
+            settings=dataset.config.model_dump(mode="json"),
+            plugin=found.plugin,
+            train_images=len(dataset.train),
+            test_images=0 if dataset.test is None else len(dataset.test),
+        ),
+        preprocessing=preprocessing.model_dump(mode="json", exclude={"source"}),
+        evaluators=tuple(parts),
+        weights=weights,
+    )
+
+
+def _origin(loaded: Loaded, preprocessing: Preprocessing) -> WeightsOrigin:
+    recognized, candidate = loaded.recognized, loaded.candidate
+    others = [one for one in recognized.candidates if one is not candidate]
+    left_out = grouped((*candidate.left_out, *recognized.others))
+    left_out |= {one.name: len(one.tensors) + len(one.left_out) for one in others}
+    return WeightsOrigin(
+        file=recognized.stored.path.resolve().name,
+        sha256=recognized.stored.sha256,
+        container=recognized.stored.container,
+        format=recognized.words,
+        source=recognized.format.source,
+        network=candidate.name,
+        tensors_used=loaded.used,
+        left_out=left_out,
+        notes=loaded.notes,
+        preprocessing_source=preprocessing.source,
+        settings=dict(recognized.settings),
+    )
+
+
+def _backbone_record(loaded: Loaded, image_px: int) -> BackboneRecord:
+    backbone = loaded.backbone
+    return BackboneRecord(
+        name=loaded.arch,
+        plugin=registry.find("backbone", loaded.plugin).origin,
+        kind=backbone.kind,
+        parameters=sum(parameter.numel() for parameter in backbone.parameters()),
+        tokens=backbone.token_count(image_px, image_px),
+    )
+
+
+def _untrained(loaded: Loaded) -> Backbone:
+    """The same architecture with random weights, seen through the same preprocessing."""
+    seed_initial_weights(SEED)
+    backbone = type(loaded.backbone)(loaded.config, image_px=loaded.backbone.image_px)
+    backbone.mean, backbone.std = loaded.backbone.mean, loaded.backbone.std
+    return backbone

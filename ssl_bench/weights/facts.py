@@ -1,0 +1,165 @@
+"""How a recognized network's source preprocesses images, and what else decides its features besides the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_bench.blocks.preprocessing import Preprocessing, Triple, from_timm
+from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
+from ssl_bench.errors import UserError
+from ssl_bench.weights import efficientnet
+from ssl_bench.weights.formats import PLAIN, TIMM_FOLDER, TRANSFORMERS
+from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized
+
+RESIZE_TO_CROP = 256 / 224
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the file says of a network beyond its tensors."""
+
+    heads: int | None = None
+    """Attention heads; None where nothing says so."""
+    heads_evidence: str = ""
+    norm_eps: float | None = None
+    """Epsilon of the norms; None: the architecture's own."""
+    norm_eps_of: str = ""
+    """"LayerNorm", "BatchNorm" or "last" (the norm before the features)."""
+    same_padding: bool = False
+    """Strided convolutions pad as TensorFlow's "SAME"."""
+
+
+def own_px(candidate: Candidate) -> int | None:
+    """Side of the images that a ViT's positions were made for; None for networks without a table of positions."""
+    patch, table = candidate.tensors.get("patch_embed.proj.weight"), candidate.tensors.get("pos_embed")
+    if patch is None or patch.ndim != 4 or table is None or table.ndim != 3:
+        return None
+    for prefix_tokens in (1, 0, 2):
+        side = round((table.shape[1] - prefix_tokens) ** 0.5)
+        if side * side == table.shape[1] - prefix_tokens:
+            return int(side * patch.shape[-1])
+    return None
+
+
+def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocessing:
+    """As the source evaluates: its configuration where there is one, else its authors' script, else DINO's."""
+    form = recognized.format
+    if form is TRANSFORMERS and recognized.stored.preprocessor:
+        return _of_transformers(recognized.stored.preprocessor)
+    if form is TIMM_FOLDER:
+        return from_timm(recognized.stored.config.get("pretrained_cfg") or recognized.stored.config)
+    if candidate.layout is EFFICIENTNET:
+        return Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), source="EfficientNet-Lite: (x - 0.5) / 0.5")
+    crop_px = form.crop_px or own_px(candidate) or _small_stem_px(candidate) or 224
+    if recognized.format is PLAIN or not form.method:
+        source = "assumed: mean and std of ImageNet, 256/224"
+    else:
+        source = f"{form.name}'s evaluation"
+    return Preprocessing(
+        crop_px=crop_px, resize_px=round(crop_px * RESIZE_TO_CROP), interpolation=form.interpolation, source=source
+    )
+
+
+def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
+    """Heads, epsilon and padding as configuration or format say. Raises `UserError` for activations we do not have."""
+    config = recognized.stored.config
+    if recognized.format is TRANSFORMERS:
+        _refuse_other_layers(recognized, candidate)
+        heads = config.get("num_attention_heads")
+        eps = config.get("layer_norm_eps")
+        family = candidate.layout.family
+        which = "" if family == "resnet" else ("last" if family == "convnext" else "LayerNorm")
+        return Facts(
+            heads if isinstance(heads, int) else None, "config.json: num_attention_heads",
+            float(eps) if eps is not None and which else None, which,
+        )  # fmt: skip
+    if candidate.layout is EFFICIENTNET:
+        return Facts(norm_eps=efficientnet.NORM_EPS, norm_eps_of="BatchNorm", same_padding=True)
+    dim = _dim(candidate.tensors)
+    if dim in recognized.format.heads:
+        return Facts(recognized.format.heads[dim], f"keys as {recognized.format.name} saves them")
+    if dim == 384 and recognized.format is PLAIN and has_sine_cosine_positions(candidate.tensors):
+        return Facts(12, "fixed sine-cosine positions, as MoCo v3's ViT-S with 12 heads has them")
+    return Facts()
+
+
+def has_sine_cosine_positions(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the table of positions is the fixed one of MoCo v3 and MAE, which no training moves."""
+    table = tensors.get("pos_embed")
+    if table is None or table.ndim != 3 or table.shape[-1] % 4:
+        return False
+    side = round((table.shape[1] - 1) ** 0.5)
+    if side * side != table.shape[1] - 1:
+        return False
+    frequencies = 1 / 10000 ** (torch.arange(table.shape[-1] // 4, dtype=torch.float64) / (table.shape[-1] // 4))
+    columns = torch.arange(side, dtype=torch.float64).repeat(side)[:, None] * frequencies
+    expected = torch.cat([columns.sin(), columns.cos()], dim=1)
+    given = table[0, 1:].double()
+    half = expected.shape[1]
+    return any(torch.allclose(part, expected, atol=1e-4) for part in (given[:, :half], given[:, half:]))
+
+
+def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:
+    config, path = recognized.stored.config, recognized.stored.path
+    wanted = "relu" if candidate.layout.family == "resnet" else "gelu"
+    given = config.get("hidden_act", wanted)
+    gated = candidate.layout.family in ("dinov3", "vit") and (
+        config.get("use_gated_mlp") or config.get("use_swiglu_ffn")
+    )
+    if given != wanted and not (gated and given == "silu"):
+        raise UserError(
+            f"{path} was made with the activation {given!r} (config.json), and the networks here have {wanted!r}"
+        )
+    if config.get("downsample_in_bottleneck"):
+        raise UserError(
+            f"{path} strides in the first convolution of a bottleneck (config.json: downsample_in_bottleneck), "
+            "and the networks here in the 3 x 3 one: the shapes agree, the features would not"
+        )
+
+
+def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
+    """From preprocessor_config.json. `size` without a center crop squashes images into a square."""
+    size, crop = config.get("size"), config.get("crop_size")
+    side = size if isinstance(size, int) else (size or {}).get("shortest_edge")
+    square = None if isinstance(size, int) else (size or {}).get("height")
+    crop_px = crop if isinstance(crop, int) else (crop or {}).get("height")
+    share = config.get("crop_pct")
+    if share and side and side < 384:  # ConvNextImageProcessor: resize to side / crop_pct, then crop
+        resize_px, cropped, squash = int(side / share), side, False
+    elif config.get("do_center_crop") and crop_px:
+        resize_px, cropped, squash = (side or square or crop_px), crop_px, side is None
+    else:
+        resize_px = cropped = side or square or 224
+        squash = True
+    rescales = config.get("do_normalize", True)
+    return Preprocessing(
+        crop_px=cropped,
+        resize_px=max(resize_px, cropped),
+        squash=squash,
+        interpolation="bilinear" if config.get("resample") == 2 else "bicubic",
+        mean=_triple(config.get("image_mean"), IMAGENET_MEAN) if rescales else (0.0, 0.0, 0.0),
+        std=_triple(config.get("image_std"), IMAGENET_STD) if rescales else (1.0, 1.0, 1.0),
+        source="preprocessor_config.json",
+    )
+
+
+def _triple(values: Any, default: Triple) -> Triple:
+    if isinstance(values, list | tuple) and len(values) == 3:
+        return float(values[0]), float(values[1]), float(values[2])
+    return default
+
+
+def _small_stem_px(candidate: Candidate) -> int | None:
+    """32 for a residual network with the 3 x 3 stem of CIFAR."""
+    stem = candidate.tensors.get("conv1.weight")
+    return 32 if stem is not None and stem.ndim == 4 and stem.shape[-1] == 3 else None
+
+
+def _dim(tensors: Mapping[str, Tensor]) -> int:
+    table = tensors.get("cls_token", tensors.get("pos_embed"))
+    return 0 if table is None else int(table.shape[-1])

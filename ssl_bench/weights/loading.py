@@ -1,0 +1,158 @@
+"""A file of weights as a network that is ready to be evaluated, with everything that a record says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_bench import registry
+from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.preprocessing import Preprocessing
+from ssl_bench.errors import UserError
+from ssl_bench.records.recipe import arch_text
+from ssl_bench.registry.blueprint import blueprint
+from ssl_bench.settings import Settings, parse_settings
+from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
+from ssl_bench.weights.facts import Facts, facts_of, own_px, preprocessing_of
+from ssl_bench.weights.formats import PLAIN
+from ssl_bench.weights.naming import Layout
+from ssl_bench.weights.reading import read_weights
+from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized, recognize
+from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, wanted_names
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with the weights of a file, in eval mode on the CPU."""
+
+    backbone: Backbone
+    plugin: str
+    """Registered name of the backbone."""
+    config: Settings
+    """Its complete settings."""
+    recognized: Recognized
+    candidate: Candidate
+    used: int
+    """Tensors of the file that fill it: all that it has."""
+    notes: tuple[str, ...]
+    """What was changed or accepted on the way, in words."""
+    preprocessing: Preprocessing
+
+    @property
+    def arch(self) -> str:
+        """As `--arch` takes it."""
+        return arch_text(self.plugin, self.config.model_dump())
+
+
+def open_weights(path: Path, arch: str | None = None) -> Recognized:
+    """Read and recognize a file or folder; `arch` helps where no known names are in it. Raises `UserError`."""
+    stored = read_weights(path)
+    try:
+        return recognize(stored)
+    except UserError:
+        if arch is None:
+            raise
+        return recognize(stored, (_layout_of(arch),))
+
+
+def load_network(
+    recognized: Recognized,
+    *,
+    arch: str | None = None,
+    key: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    accept_mismatch: bool = False,
+) -> Loaded:
+    """Build `arch` (None: the one that fits) and fill it wholly.
+
+    `settings` are of the backbone, `key` names the network. `accept_mismatch` loads where the shapes agree and the file
+    says that the number of heads is another. Raises `UserError` for whatever is not exactly that network.
+    """
+    candidate = recognized.choose(key)
+    facts = facts_of(recognized, candidate)
+    preprocessing = preprocessing_of(recognized, candidate)
+    given = dict(settings or {})
+    if arch is None:
+        arch, given = _found_arch(recognized, candidate, facts, given)
+    plugin, colon, name = arch.partition(":")
+    kind = registry.backbone(plugin)
+    if colon:
+        given["name"] = name
+    given = {**settings_from(candidate, kind), **given}
+    image_px = own_px(candidate) or preprocessing.crop_px
+    config = parse_settings(kind.Config, given, "backbone", plugin)
+    # with registers, DINOv2 resamples positions as timm does (interpolate_antialias, no offset), as transformers there
+    positions = "timm" if "register_tokens" in candidate.tensors else recognized.format.positions
+    config = kind.fill(kind.without_pretrained(config), image_px, {"positions": positions})
+    shapes = blueprint(kind, config, image_px)
+    if shapes is None:
+        shapes = kind(config, image_px=image_px)  # says what is wrong
+    found = differences(shapes.state_dict(), candidate.tensors)
+    if found:
+        raise UserError(f"{recognized.stored.path} does not fit {arch}: {found}. {_nearest(candidate)}")
+    notes = _check_heads(recognized, kind, arch, heads_of(shapes), facts, accept_mismatch)
+    backbone = kind(config, image_px=image_px)
+    try:
+        used, changed = load_whole(backbone, candidate)
+    except UserError as error:
+        raise UserError(f"{recognized.stored.path} cannot be loaded into {arch}: {error}") from error
+    own = backbone.preprocessing
+    with_timms_names = not candidate.layout.renames and candidate.layout is not EFFICIENTNET
+    if own is not None and recognized.format is PLAIN and with_timms_names:
+        preprocessing = own  # a plain file with timm's names: as timm's configuration of that network says
+    backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
+    notes = (*changed, *apply_facts(backbone, facts), *notes)
+    return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
+
+
+def _found_arch(
+    recognized: Recognized, candidate: Candidate, facts: Facts, given: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    best = next(iter(fitting(candidate, most=1)), None)
+    if best is None or best.differences:
+        nearest = f" The nearest, {best.typed}, differs in: {best.differences}." if best else ""
+        raise UserError(
+            f"no registered architecture has the tensors of {recognized.stored.path}.{nearest} Give --arch, with "
+            "--set backbone.SETTING=VALUE where it has other sizes"
+        )
+    settings = {**best.settings, **given}
+    kind = registry.backbone(best.arch.partition(":")[0])
+    if facts.heads is not None and "heads" in kind.Config.model_fields:
+        settings.setdefault("heads", facts.heads)
+    return best.arch, settings
+
+
+def _check_heads(
+    recognized: Recognized, kind: type[Backbone], arch: str, heads: int | None, facts: Facts, accept_mismatch: bool
+) -> tuple[str, ...]:
+    """Raises `UserError` where the file says another number of heads than the network has, unless that is accepted."""
+    if facts.heads is None or heads is None or facts.heads == heads:
+        return ()
+    if accept_mismatch:
+        return (f"evaluated with {heads} heads although {facts.heads_evidence} say {facts.heads}",)
+    advice = f"Say --set backbone.heads={facts.heads}, or" if "heads" in kind.Config.model_fields else "Say"
+    raise UserError(
+        f"{recognized.stored.path} is of a network with {facts.heads} heads, and {arch} has {heads}: the shapes agree, "
+        f"the features would not. Evidence: {facts.heads_evidence}. {advice} --accept-mismatch if {heads} is right"
+    )
+
+
+def _nearest(candidate: Candidate) -> str:
+    best = next(iter(fitting(candidate, most=1)), None)
+    if best is None:
+        return "No registered architecture is near."
+    return f"It fits {best.typed}" if not best.differences else f"The nearest architecture is {best.typed}"
+
+
+def _layout_of(arch: str) -> Layout:
+    """The names of an architecture's own tensors."""
+    plugin, colon, name = arch.partition(":")
+    kind = registry.backbone(plugin)
+    config = parse_settings(kind.Config, {"name": name} if colon else {}, "backbone", plugin)
+    network = blueprint(kind, config, DEFAULT_PX)
+    wanted = [] if network is None else [one for one in wanted_names(network.state_dict()) if one.endswith("weight")]
+    if len(wanted) < 2:
+        raise UserError(f"nothing is known of the tensors of {arch} without its settings")
+    return Layout(f"{arch}'s own names", (wanted[0], wanted[-1]), family="")
