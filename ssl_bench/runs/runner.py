@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -20,28 +19,28 @@ from ssl_bench.evaluation.evaluate import Assigned, assign, build_evaluators, ev
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluation.speed import measure_speed
 from ssl_bench.hints import resume_command
-from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
+from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
 from ssl_bench.registry.capabilities import require_offered
-from ssl_bench.registry.preflight import require_frozen, require_parts, require_step_output
+from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
+from ssl_bench.runs.beginning import precision_on_first_batch, resumed_state
 from ssl_bench.runs.building import build_method, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.plain_names import refuse_unwritable
-from ssl_bench.runs.precision import Precision, choose_precision, first_step
+from ssl_bench.runs.precision import Precision
 from ssl_bench.runs.restart import replacing
 from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
-from ssl_bench.runs.trial import require_images_fit, step_failure
-from ssl_bench.training.checkpoint import load_latest
+from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.training.collapse_doctor import RunFailed
-from ssl_bench.training.loop import Plan, StepReport, TrainingState, restore, train
+from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 
@@ -107,7 +106,9 @@ class _Session:
     def measure_before_training(self, state: RunState) -> RunState:
         """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
         if state.before_training is None:
-            precision = _measure_precision(self.method, self.make_views, self.plan, self.resolved, self.display)
+            if self.plan.total_steps:
+                self.display.say("trying one batch")
+            precision = precision_on_first_batch(self.method, self.make_views, self.plan, self.resolved)
             speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device)
             if speed.note:
                 self.display.line("speed", f"images per second of the network: {speed.note}")
@@ -134,7 +135,7 @@ class _Session:
         precision = Precision(before.precision, before.precision_reason, None)
         progress = TrainingState()
         if self.start.resume:
-            progress = _resume(self.method, self.optimizer, folder, self.display)
+            progress = resumed_state(self.method, self.optimizer, folder, self.display.line)
         plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
         status: Literal["finished", "collapsed", "failed"] = "finished"
         reason, trained = "", list[EvaluationRecord]()
@@ -299,36 +300,3 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         plan=plan,
         backbone_record=backbone_record,
     )
-
-
-def _measure_precision(method: Method, make_views: Any, plan: Plan, resolved: Resolved, display: Display) -> Precision:
-    """Choose the precision on the first real batch, which also tries the views and the step before long work."""
-    if plan.total_steps == 0:
-        return Precision("fp32", "nothing is trained", None)
-    display.say("trying one batch")
-    batch: Batch | None = None
-    try:
-        batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
-        require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
-        return choose_precision(resolved.recipe.training.precision, method, batch, plan)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"one batch of {plan.batch_size} images does not fit into the memory of {plan.device}: give a smaller "
-            "--batch-size"
-        ) from error
-    except UserError:
-        raise
-    except Exception as error:
-        raise step_failure(error, batch, evaluated_network(method), resolved) from error
-
-
-def _resume(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, display: Display) -> TrainingState:
-    checkpoint = load_latest(run_dir / "checkpoints")
-    if checkpoint is None:
-        display.line("resume", "at step 0: no checkpoint was completed before the stop")
-        return TrainingState()
-    for warning in checkpoint.warnings:
-        display.line("warning", f"{warning}; resuming from the checkpoint before it")
-    state = restore(method, optimizer, checkpoint)
-    display.line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
-    return state

@@ -243,13 +243,13 @@ def test_the_first_step_is_tried_without_a_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Running statistics are put back: a run whose first step was tried is the run without."""
-    from ssl_bench.runs import runner
+    from ssl_bench.runs import beginning
 
     lines = []
     for run_id in ("tried", "untried"):
         if run_id == "untried":
-            monkeypatch.setattr(runner, "first_step", lambda *_: None)
-            monkeypatch.setattr(runner, "require_step_output", lambda *_: None)
+            monkeypatch.setattr(beginning, "first_step", lambda *_: None)
+            monkeypatch.setattr(beginning, "require_step_output", lambda *_: None)
         assert sslbench(*arguments("byol", data), "--run-id", run_id)[0] == 0
         lines.append((tmp_path / "results" / "runs" / run_id / "metrics.jsonl").read_text())
     assert lines[0] == lines[1]
