@@ -103,7 +103,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         *_training(record),
         (
             "machine",
-            singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads, {machine.precision}")
+            singular(f"{machine.device}, {machine.cores} cores, {machine.threads} threads")
+            + (f", {machine.precision}" if machine.precision else "")
             + (f" ({machine.precision_reason})" if machine.precision_reason else "")
             + (", activations computed again" if machine.activation_checkpointing else "")
             + f", {machine.platform}",

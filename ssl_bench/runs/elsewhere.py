@@ -143,7 +143,9 @@ def _evaluated(
         method_plugin=ELSEWHERE,
         backbone=_backbone_record(loaded, dataset.image_px),
         data=describe_dataset(dataset, recipe.data.plugin, len(dataset.train)),
-        machine=machine.record(device, Precision("fp32", "nothing is trained", None), activation_checkpointing=False),
+        machine=machine.record(device, Precision("fp32", "", None), activation_checkpointing=False).model_copy(
+            update={"precision": ""}
+        ),  # of training, which was elsewhere
         training=None,
         weights=_origin(loaded, preprocessing),
         evaluations=tuple(done),
