@@ -22,10 +22,10 @@ from ssl_bench.recipes.evaluation_data import (
     require_labels,
     require_training_labels,
 )
-from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file, section_of
+from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
 from ssl_bench.records.recipe import EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import parse_settings, section_of
 
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
