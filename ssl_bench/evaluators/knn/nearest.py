@@ -182,7 +182,10 @@ def _candidates(
 def _best(queries: Tensor, bank: Bank, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of the rows `columns` (m, count) the k with the largest products in float64, ties by the smaller column."""
     columns = columns.sort(dim=1).values
-    row, column = torch.arange(len(queries), device=queries.device).repeat_interleave(columns.shape[1]), columns.flatten()
+    row, column = (
+        torch.arange(len(queries), device=queries.device).repeat_interleave(columns.shape[1]),
+        columns.flatten(),
+    )
     exact, scores = queries.double(), torch.empty(len(row), dtype=torch.float64, device=queries.device)
     # Few at once, in the same memory, stay in the cache: three times as fast
     left, right = (exact.new_empty(min(512, len(row)), queries.shape[1]) for _ in range(2))
