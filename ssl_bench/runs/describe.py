@@ -39,9 +39,10 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     start = f", starts from {backbone.pretrained}" if backbone.pretrained else ""
     line("network", f"{recipe.arch}, {_count(backbone.parameters)} parameters{tokens}{start}")
     training = recipe.training
+    steps = len(resolved.training_split) // training.batch_size
     line(
         "training",
-        f"{training.epochs} epochs of {len(resolved.training_split) // training.batch_size:,} steps, "
+        f"{training.epochs} epoch{'s' * (training.epochs != 1)} of {steps:,} step{'s' * (steps != 1)}, "
         f"batch {training.batch_size}, {recipe.optimizer['name']}, seed {training.seed}",
     )
 
@@ -52,7 +53,12 @@ def images_in_words(data: Dataset) -> str:
     if not data.labeled:
         return f"{own}{len(data.train):,} unlabeled images"
     assert data.test is not None, "labeled data have a test split"
-    return f"{own}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes"
+    return f"{own}{len(data.train):,} train, {len(data.test):,} test, {count_of_classes(len(data.classes))}"
+
+
+def count_of_classes(count: int) -> str:
+    """E.g. "10 classes" or "1 class"."""
+    return f"{count:,} class{'es' * (count != 1)}"
 
 
 def _count(number: int) -> str:
