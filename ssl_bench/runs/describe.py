@@ -16,7 +16,13 @@ from ssl_bench.runs import machine
 from ssl_bench.training.loop import Plan, TrainingState
 
 
-def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord, network: Backbone) -> None:
+def announce(
+    line: Callable[[str, str], None],
+    resolved: Resolved,
+    steps_per_epoch: int,
+    backbone: BackboneRecord,
+    network: Backbone,
+) -> None:
     """Say before anything is trained what the run is about to do; `backbone` describes `network`."""
     data, recipe = resolved.dataset, resolved.recipe
     made = "synthetic, " if data.synthetic else ""
@@ -39,10 +45,10 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     start = f", starts from {backbone.pretrained}" if backbone.pretrained else ""
     line("network", f"{recipe.arch}, {_count(backbone.parameters)} parameters{tokens}{start}")
     training = recipe.training
-    steps = len(resolved.training_split) // training.batch_size
     line(
         "training",
-        f"{training.epochs} epoch{'s' * (training.epochs != 1)} of {steps:,} step{'s' * (steps != 1)}, "
+        f"{training.epochs} epoch{'s' * (training.epochs != 1)} of {steps_per_epoch:,} "
+        f"step{'s' * (steps_per_epoch != 1)}, "
         f"batch {training.batch_size}, {recipe.optimizer['name']}, seed {training.seed}",
     )
 
