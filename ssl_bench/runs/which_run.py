@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def folder_of_run(text: str, resume: bool, results: Path, *, alone: bool = False) -> Path | None:
     """The folder of the run that the argument METHOD names, or None where it names a method.
 
-    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one. A method's
-    name is the beginning of a run's with --resume and nothing that a new run needs (`alone`).
+    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one. With
+    --resume and nothing that a new run needs (`alone`) a method's name is the beginning of a run's.
     """
     from ssl_bench import registry
     from ssl_bench.runs.folder import find_run

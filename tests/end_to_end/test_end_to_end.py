@@ -169,7 +169,7 @@ def test_evaluating_again_gives_the_recorded_numbers(sslbench: Command, data: Pa
         ("run dino --arch deit_s16 --run-id ../x", "is not a folder name"),
         ("run --resume results/runs/none", "none"),
         ("run dino --arch timm:resnet1818", "timm has no network called 'resnet1818'"),
-        ("run --resume", "--resume needs the run's folder"),
+        ("run --resume", "--resume needs a run: sslbench run --resume results/runs/RUN"),
         ("run --resume dinno", "no method is called 'dinno'"),
         (
             "run dino --arch timm:convnext_atto --set training.precision=fp32",
