@@ -22,9 +22,9 @@ def test_every_package_is_installed() -> None:
         for path in (ROOT / folder).rglob("__init__.py")
     }
     assert expected - {"ssl_bench_plugins.template"} <= set(TOOL["packages"])
-    for kind, suffix in (("tables", ".toml"), ("published", ".csv")):
-        assert TOOL["package-data"][f"ssl_bench_benchmarks.{kind}"] == [f"*{suffix}"]
-        assert list((ROOT / "benchmarks" / kind).glob(f"*{suffix}"))
+    for kind, patterns in (("tables", ["*.toml", "included/*.toml"]), ("published", ["*.csv"])):
+        assert TOOL["package-data"][f"ssl_bench_benchmarks.{kind}"] == patterns
+        assert all(list((ROOT / "benchmarks" / kind).glob(pattern)) for pattern in patterns)
 
 
 def test_faiss_is_an_extra() -> None:
