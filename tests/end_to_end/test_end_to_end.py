@@ -500,7 +500,7 @@ def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("run --resume", "--resume needs the run"),
+        ("run --resume", "--resume needs a run"),
         ("run dino --arch deit_s16 --resume --restart", "give one of them"),
         ("run dino --arch deit_s16 --with ,", "--with names no evaluator"),
         ("run dino --arch deit_s16 --epochs -1", "'training.epochs' = -1"),
