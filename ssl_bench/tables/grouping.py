@@ -42,8 +42,8 @@ class Group:
 
     keys: tuple[Any, ...]
     runs: list[Run]
-    repeated: list[str] = field(default_factory=list)
-    """Run ids of earlier runs of a seed that was run again; they do not count."""
+    repeated: list[Run] = field(default_factory=list)
+    """Earlier runs of a seed that was run again; they do not count."""
     settings: str = ""
     """What tells the row from others, and what it changes of its preset."""
 
@@ -98,7 +98,7 @@ def group(keys: tuple[Key, ...], runs: Iterable[Run]) -> list[Group]:
         own = found.setdefault(canonical([values, run.identity]), Group(values, []))
         for earlier in [other for other in own.runs if other.record.seed == run.record.seed]:
             own.runs.remove(earlier)
-            own.repeated.append(earlier.record.run_id)
+            own.repeated.append(earlier)
         own.runs.append(run)
     return list(found.values())
 
