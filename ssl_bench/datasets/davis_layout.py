@@ -51,11 +51,11 @@ def read_list(root: Path, subset: str) -> tuple[str, Path, list[str]]:
     endings and a byte-order mark are taken. Raises `UserError` for a list that is missing, empty, or that names
     anything but folders.
     """
-    own = Path(subset)
-    if own.suffix == ".txt" or len(own.parts) > 1:
-        if not own.is_file():
-            raise UserError(f"the list {shown(own)} is missing. Give a file with one sequence a line, or e.g. val")
-        source = own
+    given = Path(subset)
+    if given.suffix == ".txt" or len(given.parts) > 1:
+        if not given.is_file():
+            raise UserError(f"the list {shown(given)} is missing. Give a file with one sequence a line, or e.g. val")
+        source = given
     else:
         year = folder(folder(root, "ImageSets", "lists of sequences"), "2017", "lists of sequences, e.g. val.txt")
         source = year / f"{subset}.txt"

@@ -109,14 +109,14 @@ def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
     lists = root / "ImageSets" / "Segmentation"
     file = lists / (list if list.endswith(".txt") else f"{list}.txt")
     if not file.is_file():
-        own = Path(os.path.expanduser(list))
-        if not own.is_file():
+        given = Path(os.path.expanduser(list))
+        if not given.is_file():
             known = sorted(entry.stem for entry in lists.glob("*.txt"))
             raise UserError(
                 f"there is no list {shown(file)}, and no file {list!r}.{did_you_mean(list, known)} Give one of "
                 f"{', '.join(known) or 'none that is there'}, or a text file with the name of an image on each line."
             )
-        file = own
+        file = given
     names = _names(file)
     folders = _folders(objects)
     missing = [folder for folder in folders if not (root / folder).is_dir()]

@@ -185,12 +185,12 @@ def _joined(
 ) -> pd.DataFrame:
     """The rows, each beside the columns of the run whose index it has."""
     columns = zip(*(row for _, row in rows), strict=True) if rows else ((),) * len(types)
-    own = pd.DataFrame(
+    values = pd.DataFrame(
         {name: pd.Series(list(column), dtype=types[name]) for name, column in zip(types, columns, strict=True)}
     )
     runs = _runs(records).take([index for index, _ in rows]).reset_index(drop=True)
     rest = [name for name in runs.columns if name not in FIRST]
-    return pd.concat([runs[list(FIRST)], own, runs[rest]], axis=1)
+    return pd.concat([runs[list(FIRST)], values, runs[rest]], axis=1)
 
 
 def _runs(records: Sequence[tuple[Path, RunRecord]]) -> pd.DataFrame:
@@ -280,14 +280,14 @@ def typed(values: Sequence[Any]) -> pd.Series[Any]:
 
     Lists become tuples, so that rows can be grouped by them.
     """
-    there = {type(value) for value in values if value is not None}
-    if there and there <= {bool}:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds and kinds <= {bool}:
         return pd.Series(values, dtype="boolean")
-    if there and there <= {int}:
+    if kinds and kinds <= {int}:
         return pd.Series(values, dtype="Int64")
-    if there and there <= {int, float}:
+    if kinds and kinds <= {int, float}:
         return pd.Series([np.nan if value is None else float(value) for value in values], dtype="float64")
-    if there and there <= {str}:
+    if kinds and kinds <= {str}:
         return pd.Series(values, dtype="string")
     return pd.Series([_hashable(value) for value in values], dtype="object")
 

@@ -64,15 +64,15 @@ def grid_for(grid: Grid, width: int) -> RenderableType:
 
 
 def stacked(grid: Grid) -> Grid:
-    """The grid with all columns of words in one: what names the row, and below it what else is said of it."""
+    """The grid with all columns of words in one: what names the row, and below it the other words of the row."""
     words = [i for i, right in enumerate(grid.right) if not right]
     numbers = [i for i, right in enumerate(grid.right) if right]
     names = [i for i in words if i < min(numbers, default=len(grid.right)) and grid.header[i] != SETTINGS]
     more = [i for i in words if i not in names]
 
     def label(row: Sequence[str]) -> str:
-        said = [row[i] if grid.header[i] == SETTINGS else f"{grid.header[i]}: {row[i]}" for i in more if row[i]]
-        return "\n".join([" ".join(row[i] for i in names if row[i]), *said])
+        details = [row[i] if grid.header[i] == SETTINGS else f"{grid.header[i]}: {row[i]}" for i in more if row[i]]
+        return "\n".join([" ".join(row[i] for i in names if row[i]), *details])
 
     return Grid(
         (", ".join(grid.header[i] for i in names), *(grid.header[i] for i in numbers)),

@@ -37,10 +37,10 @@ def tokens_are_what_its_layers_see(subject: Subject) -> None:
                 hook.remove()
         if not seen:  # layers of other kinds
             return
-        said = network.token_count(height, width)
+        stated = network.token_count(height, width)
         require(
-            said in seen,
-            f"token_count({height}, {width}) says {said}, its layers see {sorted(seen)} tokens: name the tokens in "
+            stated in seen,
+            f"token_count({height}, {width}) says {stated}, its layers see {sorted(seen)} tokens: name the tokens in "
             f"front of the patches in self.prefix_tokens (now {network.prefix_tokens}), and set self.patch_px",
         )
 

@@ -113,12 +113,12 @@ def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:
     )
     if given != wanted and not (gated and given == "silu"):
         raise UserError(
-            f"{path} was made with the activation {given!r} (config.json), and the networks here have {wanted!r}"
+            f"{path} was made with the activation {given!r} (config.json), and the architecture has {wanted!r}"
         )
     if config.get("downsample_in_bottleneck"):
         raise UserError(
             f"{path} strides in the first convolution of a bottleneck (config.json: downsample_in_bottleneck), "
-            "and the networks here in the 3 x 3 one: the shapes agree, the features would not"
+            "and the architecture in the 3 x 3 one: the shapes agree, the features would not"
         )
 
 

@@ -116,16 +116,16 @@ class Davis(Evaluator):
             if took is None:
                 took = write_masks(place, evaluation.backbone, sequence, options, digest, evaluation.say)
             seconds.append(took)
-            own = score_sequence(sequence, partial(read_result, folder, sequence, objects))
-            scores += own
+            of_sequence = score_sequence(sequence, partial(read_result, folder, sequence, objects))
+            scores += of_sequence
             copied += score_sequence(sequence, partial(_first_mask, sequence.mask(0)))
-            reached = 100 * mean_measures(own)["J&F-Mean"]
+            reached = 100 * mean_measures(of_sequence)["J&F-Mean"]
             evaluation.say(
                 f"{sequence.name} ({number} of {len(clips.sequences)}): J&F {reached:.1f} %, "
                 + ("masks of before" if before else f"{len(sequence)} frames, {took:.2f} s each")
             )
             if number <= self.config.videos:
-                write_pictures(folder, sequence, folder, own)
+                write_pictures(folder, sequence, folder, of_sequence)
         scoring = self._scoring(clips)
         propagated = Protocol.of(
             "{scoring}: {propagation}", scoring=scoring, propagation=_propagation(options, evaluation.backbone)
