@@ -121,7 +121,7 @@ def files_by_class_folder(
 ) -> Iterator[tuple[int, ImageFile]]:
     """(label, file) of `folder`/CLASS/IMAGE for each of `classes`, labels counted in `known`.
 
-    With a `config`, only its `train_fraction` of each class. Files that are no images go to `passed`. Raises `UserError`
+    With a `config`, only its `train_fraction` of each class. What is not an image goes to `passed`. Raises `UserError`
     for a class without images.
     """
     label_of = {name: label for label, name in enumerate(known)}
