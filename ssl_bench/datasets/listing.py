@@ -39,7 +39,7 @@ class ImageFile(NamedTuple):
 
 
 class PassedOver:
-    """What lies among images and is none: counted by kind, with an example."""
+    """Files among the images that are not images: counted by kind, with an example."""
 
     def __init__(self) -> None:
         self.files: Counter[str] = Counter()
@@ -158,7 +158,7 @@ def check_class_names(names: Sequence[str], folder: Path) -> None:
             raise UserError(f"the name of the folder {shown(folder / name)}/ is not UTF-8. Rename it.") from None
     if len(names) == 1:
         raise UserError(
-            f"{shown(folder)}/ has one class only ({names[0]}): accuracy on one class tells nothing. "
+            f"{shown(folder)}/ has one class only ({names[0]}): accuracy on one class is meaningless. "
             f"Expected at least two folders: {shown(folder)}/CLASS/IMAGE"
         )
     if not names:

@@ -110,7 +110,7 @@ def class_labels(
         odd = next((value for value in given if not isinstance(value, str | int)), None)
         if odd is not None:
             raise UserError(
-                f"{where}: {what} holds {odd!r:.60}, which names no class. Expected one whole number or text an image."
+                f"{where}: {what} holds {odd!r:.60}, which names no class. Expected one whole number or text per image."
             )
         texts[part] = [str(value) for value in given]
     numbers = all(re.fullmatch(r"-?\d{1,18}", text) for some in texts.values() for text in some)
@@ -142,7 +142,7 @@ def pick(
     classes, values = _classes(train.labels, class_names)
     if len(classes) < 2:
         raise UserError(
-            f"{where} has one class only ({classes[0]}): accuracy on one class tells nothing. "
+            f"{where} has one class only ({classes[0]}): accuracy on one class is meaningless. "
             "Expected labels of at least two classes, or none."
         )
     test_name = _test_part(parts, config, where)

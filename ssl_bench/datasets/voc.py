@@ -5,7 +5,7 @@
                       SegmentationObject/NAME.png       0 background, 1.. object, 255 void
                       ImageSets/Segmentation/LIST.txt   a NAME a line
 
-Opening looks at names and sizes of files only. Any set in this layout will do, e.g. the masks of `shapes`.
+Opening looks at names and sizes of files only. Any set in this layout works, e.g. the masks of `shapes`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class VocSet:
 def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
     """Open the set in `path` (VOCdevkit, the folder around it, or VOC2012 itself), reading names only.
 
-    `list` is a name in ImageSets/Segmentation, or a list file of one's own; `objects` also asks for the object masks.
+    `list` is a name in ImageSets/Segmentation, or a list file; `objects` also asks for the object masks.
     Raises `UserError` for a folder, list or file that is missing or misnamed.
     """
     root = _root(Path(os.path.expanduser(path)))

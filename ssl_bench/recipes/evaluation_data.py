@@ -137,7 +137,7 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
         assert dataset.train.labels is not None, "labeled data have labels"
         if len(set(dataset.train.labels)) < 2:
             raise UserError(
-                f"the training images of {dataset.name} are of one class only: accuracy on one class tells nothing. "
+                f"the training images of {dataset.name} are of one class only: accuracy on one class is meaningless. "
                 f"Give evaluation data of at least two classes (--eval-data)."
             )
 

@@ -1,4 +1,4 @@
-"""Settings that earlier versions spelled otherwise.
+"""Settings that earlier versions spelled differently.
 
 Recipes, records and assignments with an earlier name are read as if they had today's. Digests are computed over the
 earlier names, so that those of recorded runs stay valid and an equal new run has the same one.

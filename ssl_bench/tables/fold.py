@@ -154,7 +154,7 @@ def _notes(members: Group) -> list[str]:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(members.repeated))}")
     if record.backbone.pretrained:
         settings = f" ({members.settings})" if members.settings else ""
-        weights = "not trained here" if record.steps == 0 else "which the figures before the arrows are of"
+        weights = "not trained here" if record.steps == 0 else "used for the figures before the arrows"
         notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
     versions = sorted({run.record.method_plugin for run in members.runs})
     if len(versions) > 1:

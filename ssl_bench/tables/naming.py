@@ -1,4 +1,4 @@
-"""What a row says of its settings: all that tells it from other rows, and all that it changes of its preset.
+"""What a row names of its settings: all that tells it from other rows, and all that it changes of its preset.
 
 No two rows look alike, and a word that one setting brings in never hides another setting that differs as well.
 """
@@ -108,7 +108,7 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
     if not standard:
         return []
     record = groups[0].first.record
-    return [f"{record.method} on {record.backbone.name}, where its row says nothing else: {', '.join(standard)}"]
+    return [f"{record.method} on {record.backbone.name}, unless its row says otherwise: {', '.join(standard)}"]
 
 
 def _set_by_hand(group: Group) -> Collection[str]:

@@ -48,7 +48,7 @@ def bullet(note: str) -> RenderableType:
 
 
 def grid_for(grid: Grid, width: int) -> RenderableType:
-    """The grid as it is where that fits; else all words in its first column, folded; else a list of cells a row."""
+    """The grid as it is where that fits; else all words in its first column, folded; else a list of cells per row."""
     natural = [_longest([line[i] for line in (grid.header, *grid.rows)]) for i in range(len(grid.header))]
     if sum(natural) + GAP * (len(natural) - 1) <= width:
         return _rich_grid(grid, natural)
@@ -102,7 +102,7 @@ def _cell(text: str, mark: str) -> Text:
 
 
 def _cards(grid: Grid) -> Iterator[RenderableType]:
-    """A line a cell, for a terminal in which the columns do not fit side by side."""
+    """One line per cell, for a terminal in which the columns do not fit side by side."""
     for number, row in enumerate(grid.rows):
         card = RichTable.grid(padding=(0, GAP, 0, 0))
         for i, (title, text) in enumerate(zip(grid.header, row, strict=True)):

@@ -66,7 +66,7 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
 
 
 def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
-    """Heads, epsilon and padding as configuration or format say. Raises `UserError` for activations we do not have."""
+    """Heads, epsilon and padding as configuration or format say. Raises `UserError` for other activations than ours."""
     config = recognized.stored.config
     if recognized.format is TRANSFORMERS:
         _refuse_other_layers(recognized, candidate)
@@ -118,7 +118,7 @@ def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:
     if config.get("downsample_in_bottleneck"):
         raise UserError(
             f"{path} strides in the first convolution of a bottleneck (config.json: downsample_in_bottleneck), "
-            "and the architecture in the 3 x 3 one: the shapes agree, the features would not"
+            "and the architecture in the 3 x 3 one: the shapes agree, but the features would differ"
         )
 
 

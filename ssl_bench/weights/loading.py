@@ -142,7 +142,7 @@ def _check_heads(
 def _nearest(candidate: Candidate) -> str:
     best = next(iter(fitting(candidate, most=1)), None)
     if best is None:
-        return "No registered architecture is near."
+        return "No registered architecture is similar."
     return f"It fits {best.typed}" if not best.differences else f"The nearest architecture is {best.typed}"
 
 

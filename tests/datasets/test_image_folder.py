@@ -206,7 +206,7 @@ def test_no_train(birds: Path) -> None:
 def test_one_class(birds: Path) -> None:
     shutil.rmtree(birds / "train/crow")
     shutil.rmtree(birds / "val/crow")
-    assert "birds/train/ has one class only (owl): accuracy on one class tells nothing" in refused(birds)
+    assert "birds/train/ has one class only (owl): accuracy on one class is meaningless" in refused(birds)
 
 
 def test_a_class_that_training_does_not_have(birds: Path) -> None:
@@ -254,7 +254,7 @@ def test_files_that_hold_nothing(birds: Path) -> None:
     os.symlink("nowhere.jpg", birds / "train/crow/link.jpg")
     os.symlink("self.jpg", birds / "train/crow/self.jpg")
     words = refused(birds)
-    assert "14 image files hold nothing: " in words
+    assert "14 image files are empty: " in words
     assert "crow/link.jpg (link to nowhere)" in words
     assert "crow/self.jpg (link to nowhere)" in words
     assert "owl/empty07.jpg (0 bytes) and 4 more. Remove or replace them." in words

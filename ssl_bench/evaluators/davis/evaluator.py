@@ -5,7 +5,7 @@ Each frame's patches take the labels of the patches that are most similar to the
 trained. `video_masks` has the steps, `davis_scores` the scores J and F. Beside them stands what copying the first mask
 to every frame scores, since objects that hardly move make any network look good.
 
-Masks stay on the disk as DAVIS takes them (`sslbench score-davis` reads them), and what is finished is not done twice.
+Masks stay on the disk as DAVIS takes them (`sslbench score-davis` reads them), and finished masks are not made again.
 """
 
 from __future__ import annotations

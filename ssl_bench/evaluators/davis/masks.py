@@ -85,7 +85,7 @@ def write_masks(
         write_mask(folder / f"{name}.png", mask)
         if time.monotonic() - reported > SAY_SECONDS:
             reported = time.monotonic()
-            say(f"{sequence.name}: {done} of {len(sequence)} frames, {(reported - begun) / done:.1f} s a frame")
+            say(f"{sequence.name}: {done} of {len(sequence)} frames, {(reported - begun) / done:.1f} s per frame")
     seconds = round((time.monotonic() - begun) / len(sequence), 4)
     content = {"digest": digest, "seconds_per_frame": seconds}
     write_atomically(folder / MADE_BY, (json.dumps(content) + "\n").encode())

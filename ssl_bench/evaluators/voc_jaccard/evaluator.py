@@ -113,7 +113,7 @@ class VocJaccard(Evaluator):
                     self._draw(evaluation.output_dir, item, mask, maps, scores[-1])
             if time.monotonic() - reported > SAY_SECONDS:
                 reported = time.monotonic()
-                evaluation.say(f"attention: {done} of {total} images, {60 * done / (reported - begun):.0f} a minute")
+                evaluation.say(f"attention: {done} of {total} images, {60 * done / (reported - begun):.0f} per minute")
         if not scores:
             raise UserError(f"none of the {total} images in {voc.root} has a mask: there is nothing to compare with")
         return self._measurements(scores, total, evaluation.backbone)
