@@ -16,6 +16,7 @@ from ssl_bench.runs.which_run import (
     request_of_run,
     source_of_weights,
 )
+from ssl_bench.settings import DATA_PATH
 
 
 def named_values(
@@ -29,7 +30,7 @@ def named_values(
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, str]]:
     """The evaluators that the folders of VOC and DAVIS ask for, and these folders as settings."""
     given = {name: str(path) for name, path in (("voc-jaccard", voc), ("davis", davis)) if path is not None}
-    return tuple(given), {f"evaluators.{name}.path": path for name, path in given.items()}
+    return tuple(given), {f"evaluators.{name}.{DATA_PATH}": path for name, path in given.items()}
 
 
 def plan_run(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.settings import DATA_PATH
 from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
 
 def _is_evaluators_path(key: str) -> bool:
     """Whether a setting says where an evaluator's data lie, which may change while a run is stopped."""
-    return key.startswith("evaluators.") and key.endswith(".path")
+    return key.startswith("evaluators.") and key.endswith(f".{DATA_PATH}")
 
 
 def _may_have_moved(key: str) -> bool:
