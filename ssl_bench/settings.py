@@ -14,6 +14,11 @@ from pydantic.fields import FieldInfo
 
 from ssl_bench.errors import UserError, did_you_mean
 
+__all__ = [  # what plugins may import; the rest serves the core
+    "Settings", "AnySettings", "NONE", "DATA_PATH", "setting", "parse_settings", "parse_text", "describe", "Pair",
+    "absolute_path", "AreaRange", "BlurRange", "Probabilities", "DecayRates", "GivenPath", "GivenList",
+]  # fmt: skip
+
 
 class Settings(BaseModel):
     """Base of every `Config`: immutable, unknown keys refused, values checked, JSON both ways."""
