@@ -15,8 +15,22 @@ from pydantic.fields import FieldInfo
 from ssl_bench.errors import UserError, did_you_mean
 
 __all__ = [  # what plugins may import; the rest serves the core
-    "Settings", "AnySettings", "NONE", "DATA_PATH", "setting", "parse_settings", "parse_text", "describe", "Pair",
-    "absolute_path", "AreaRange", "BlurRange", "Probabilities", "DecayRates", "GivenPath", "GivenList",
+    "DATA_PATH",
+    "NONE",
+    "AnySettings",
+    "AreaRange",
+    "BlurRange",
+    "DecayRates",
+    "GivenList",
+    "GivenPath",
+    "Pair",
+    "Probabilities",
+    "Settings",
+    "absolute_path",
+    "describe",
+    "parse_settings",
+    "parse_text",
+    "setting",
 ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 def run(
     context: typer.Context,
     method: Annotated[
-        str | None, typer.Argument(metavar="METHOD", help="a method (sslbench list); with --resume also a run's folder")
+        str | None, typer.Argument(metavar="METHOD", help="a method (sslbench list); with --resume a run")
     ] = None,
     arch: Annotated[str | None, typer.Option(help="a backbone (sslbench list), or timm:NAME for any of timm")] = None,
     data: Annotated[
@@ -103,7 +103,9 @@ def run(
             help="evaluate every network of the method (k-NN) after each N-th epoch, on the first --eval-data",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="resume a stopped run; give its folder")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="resume a stopped run; give its name, the beginning of it, or its folder")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="replace an earlier run of this id once the new one has begun")
     ] = False,
@@ -117,7 +119,7 @@ def run(
 ) -> None:
     """Train a method, evaluate it beside its untrained self, and record the run."""
     if resume and method is None and recipe is None and not help_:
-        raise UserError("--resume needs the run's folder: sslbench run --resume results/runs/RUN")
+        raise UserError("--resume needs a run: sslbench run --resume results/runs/RUN")
     if help_ or (method is None and recipe is None):
         print_help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return

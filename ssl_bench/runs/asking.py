@@ -55,7 +55,8 @@ def plan_run(
             "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
         )
     request = _with_start(request, results)
-    folder = None if request.method is None else folder_of_run(request.method, resume, results)
+    alone = request.arch is None and request.recipe_file is None
+    folder = None if request.method is None else folder_of_run(request.method, resume, results, alone=alone)
     if folder is not None:
         if run_id is not None:
             raise UserError(f"--resume continues the run {folder.name} in its own folder: leave --run-id out")

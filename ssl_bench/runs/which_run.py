@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from ssl_bench.records.recipe import Recipe
 
 
-def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
+def folder_of_run(text: str, resume: bool, results: Path, *, alone: bool = False) -> Path | None:
     """The folder of the run that the argument METHOD names, or None where it names a method.
 
-    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one.
+    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one. With
+    --resume and nothing that a new run needs (`alone`) a method's name is the beginning of a run's.
     """
     from ssl_bench import registry
     from ssl_bench.runs.folder import find_run
@@ -29,7 +30,7 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     if resume and is_run_folder(path):
         return path
     if text in registry.names("method"):
-        return None
+        return find_run(text, results, stopped=True) if resume and alone else None
     if is_run_folder(path):
         raise UserError(f"{text!r} is a run's folder, not a method. To resume it: {command('run', '--resume', text)}")
     known = registry.names("method")
@@ -41,7 +42,7 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
         )
     if resume:
         try:
-            return find_run(text, results)
+            return find_run(text, results, stopped=True)
         except UserError as error:
             raise UserError(f"no method is called {text!r}.{did_you_mean(text, known)} And {error}") from None
     return None
