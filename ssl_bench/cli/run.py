@@ -158,7 +158,6 @@ def execute(resolved: Resolved, start: Start) -> None:
     from ssl_bench.runs import runner
     from ssl_bench.runs.display import TerminalDisplay
     from ssl_bench.runs.restart import NothingReplaced
-    from ssl_bench.runs.state import RUN_FILE
     from ssl_bench.training.loop import Stopped
 
     stopped = ""
@@ -175,10 +174,7 @@ def execute(resolved: Resolved, start: Start) -> None:
             except NothingReplaced:
                 stopped = "stopped before the new run began; the earlier one is back in its place"
             except KeyboardInterrupt:
-                if (start.run_dir / RUN_FILE).exists():
-                    stopped = f"stopped; what was trained is saved. Resume with: {resume_command(start.run_dir)}"
-                else:
-                    stopped = "stopped before anything was trained; start it again with the same command"
+                stopped = _interrupted(start.run_dir)
         if stopped:
             print(stopped)
             raise typer.Exit(130)
@@ -186,3 +182,15 @@ def execute(resolved: Resolved, start: Start) -> None:
         if record.status != "finished":
             print(f"{record.status}: {record.status_reason}")
             raise typer.Exit(1)
+
+
+def _interrupted(run_dir: Path) -> str:
+    """What remains of a run that stopped outside of training, or while it saved: a second signal does not wait."""
+    from ssl_bench.runs.state import RUN_FILE
+    from ssl_bench.training.checkpoint import last_saved_step
+
+    if not (run_dir / RUN_FILE).exists():
+        return "stopped before anything was trained; start it again with the same command"
+    step = last_saved_step(run_dir / "checkpoints")
+    saved = f"saved up to step {step:,}" if step else "no training step is saved yet"
+    return f"stopped; {saved}. Resume with: {resume_command(run_dir)}"

@@ -42,8 +42,8 @@ class Group:
 
     keys: tuple[Any, ...]
     runs: list[Run]
-    repeated: list[str] = field(default_factory=list)
-    """Run ids of earlier runs of a seed that was run again; they do not count."""
+    repeated: list[Run] = field(default_factory=list)
+    """Earlier runs of a seed that was run again; they do not count."""
     settings: str = ""
     """What tells the row from others, and what it changes of its preset."""
 
@@ -98,7 +98,7 @@ def group(keys: tuple[Key, ...], runs: Iterable[Run]) -> list[Group]:
         members = found.setdefault(canonical([values, run.identity]), Group(values, []))
         for earlier in [other for other in members.runs if other.record.seed == run.record.seed]:
             members.runs.remove(earlier)
-            members.repeated.append(earlier.record.run_id)
+            members.repeated.append(earlier)
         members.runs.append(run)
     return list(found.values())
 
