@@ -131,7 +131,7 @@ def test_damaged(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.parquet is not a Parquet file, or is cut off"):
         Parquet(Parquet.Config(), path)
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"is no Parquet file"):
+    with pytest.raises(UserError, match=r"is not a Parquet file"):
         Parquet(Parquet.Config(), path)
 
 
