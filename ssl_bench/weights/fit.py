@@ -42,7 +42,7 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
     if initial.heads is not None and heads is not None and heads != initial.heads:
         raise UserError(
             f"the initial weights {initial.source} are of a network with {initial.heads} heads, and {arch} has "
-            f"{heads}: the shapes agree, the features would not. Evidence: {initial.heads_evidence}. Say --set "
+            f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. Say --set "
             f"backbone.heads={initial.heads}"
         )
     return weights
