@@ -56,6 +56,9 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
             return Precision("fp32", "auto: bf16 is only emulated on this card", None)
     if asked != "auto":
         return Precision(asked, "asked for", _step_seconds(method, batch, plan, asked))
+    if plan.device.type == "cpu" and not cpu_has_bf16():
+        reason = "auto: this CPU has no instructions for bf16"
+        return Precision("fp32", reason, _step_seconds(method, batch, plan, "fp32"))
     memory = cache_folder() / "precision.json"
     key = _situation(method, batch, plan)
     known = _read(memory)
@@ -64,14 +67,22 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
         seconds = known[key]
     else:
         seconds, share = _measure(method, batch, plan)
-        if plan.device.type == "cpu" and share < BUSY:  # decides this run; the next one looks again
-            reason += f" while the machine was busy (the process got {share:.0%} of the CPU time of its threads)"
-        else:
-            _remember(memory, {**known, key: seconds})
+        if plan.device.type == "cpu" and share < BUSY:  # a disturbed timing decides nothing; the next run looks again
+            reason = f"auto: the machine is busy (the process got {share:.0%} of the CPU time of its threads), so that "
+            return Precision("fp32", f"{reason}a measurement of bf16 would say nothing", seconds["fp32"])
+        _remember(memory, {**known, key: seconds})
     ratio = seconds["fp32"] / seconds["bf16"]
     name = "bf16" if ratio >= WORTH else "fp32"
     reason += f", fp32 takes {ratio:.2f} times as long as bf16; bf16 is chosen from {WORTH} on"
     return Precision(name, reason, seconds[name])
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU's matrix products can use bf16; without such instructions they are emulated, many times slower.
+
+    True where torch cannot tell: then a measurement decides.
+    """
+    return not torch.backends.mkldnn.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _situation(method: Method, batch: Batch, plan: Plan) -> str:

@@ -37,6 +37,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, share: float = 1.0, **seconds: float)
         return Timing(seconds[name], seconds[name] * share * torch.get_num_threads())
 
     monkeypatch.setattr(precision, "_one_pass", one_pass)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     return asked
 
 
@@ -53,17 +54,25 @@ def test_bf16_only_where_it_pays_and_the_choice_is_kept(
     assert precision.choose_precision("auto", method, batch, plan) == chosen
 
 
-def test_a_busy_machine_is_said_and_its_measurement_is_not_kept(
+def test_a_cpu_without_bf16_is_never_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = timed(monkeypatch, fp32=2.0, bf16=1.0)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    chosen = precision.choose_precision("auto", *setting(tmp_path))
+    assert (chosen.name, chosen.reason) == ("fp32", "auto: this CPU has no instructions for bf16")
+    assert set(asked) == {"fp32"}
+
+
+def test_a_busy_machine_gets_fp32_and_its_measurement_is_not_kept(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, batch, plan = setting(tmp_path)
     timed(monkeypatch, share=0.4, fp32=2.0, bf16=1.0)
     chosen = precision.choose_precision("auto", method, batch, plan)
-    assert chosen.name == "bf16"
+    assert chosen.name == "fp32"
     assert "the process got 40% of the CPU time" in chosen.reason
-    timed(monkeypatch, fp32=1.0, bf16=2.0)
+    timed(monkeypatch, fp32=2.0, bf16=1.0)
     quiet = precision.choose_precision("auto", method, batch, plan)
-    assert quiet.name == "fp32"
+    assert quiet.name == "bf16"
     assert "busy" not in quiet.reason
 
 
