@@ -82,7 +82,8 @@ def cpu_has_bf16() -> bool:
 
     True where torch cannot tell: then a measurement decides.
     """
-    return not torch.backends.mkldnn.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return not known or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _situation(method: Method, batch: Batch, plan: Plan) -> str:
