@@ -15,7 +15,7 @@ from ssl_bench.records.renamed_settings import with_current_names, with_earlier_
 from ssl_bench.records.seal import sealed_recipe
 from ssl_bench.settings import NONE, Settings, setting
 
-ADDED_BACKBONE_SETTINGS = {"positions": ("timm", None), "weights": (None,)}
+ADDED_BACKBONE_SETTINGS = {"positions": ("timm", None), "weights": (None,), "pool": ("timm", None)}
 """Settings of backbones that older recipes lack, with the values that mean what every run did before they existed."""
 
 
