@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -69,6 +69,25 @@ def parse_text(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):  # a number of thousands of digits and lists in lists without end, too
         return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=1"]` to `{"a.b": 1}`. Raises `UserError` for a text without "=" or a key given twice."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text!r} is not KEY=VALUE, e.g. --set method.teacher_temperature=0.05")
+        if key.strip() in values:
+            raise UserError(f"--set gives {key.strip()!r} twice")
+        values[key.strip()] = parse_text(value.strip())
+    return values
+
+
+def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The settings of one section, without its prefix."""
+    prefix = section + "."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
 def describe(model: type[Settings]) -> list[tuple[str, str, str, str, str]]:

@@ -129,7 +129,7 @@ class LightlySimCLR(Method):
 
 
 class LightlyBYOL(Method):
-    """BYOL of lightly's blocks: BYOLTransform, its two heads, NegativeCosineSimilarity.
+    """BYOL of lightly's blocks: BYOLTransform, its two heads, negative cosine similarity.
 
     arXiv 2006.07733. Differs by bilinear crops (ours bicubic) and by biases in the heads' layers. The loss is twice
     lightly's of each direction: the paper's less a constant of 4.

@@ -41,6 +41,10 @@ class OptimizerSettings(Settings):
         0.001, "LARS: trusted length of a step relative to the weights' norm.", source="LARS, eq. 6, eta", gt=0
     )
 
+    def warmup_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the linear warm-up."""
+        return round(self.warmup_epochs * steps_per_epoch)
+
 
 def build_optimizer(settings: OptimizerSettings, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
     """The optimizer over `groups`, with rates of 0 until `set_schedule` writes them; empty groups are left out."""
@@ -59,7 +63,7 @@ def build_optimizer(settings: OptimizerSettings, groups: Sequence[ParameterGroup
 def learning_rate(settings: OptimizerSettings, progress: Progress, batch_size: int) -> float:
     """Learning rate of this step, for a group with factor 1; `batch_size` in images over all processes."""
     peak = scaled_lr(settings.base_lr, batch_size, settings.lr_scaling)
-    warmup_steps = round(settings.warmup_epochs * progress.steps_per_epoch)
+    warmup_steps = settings.warmup_steps(progress.steps_per_epoch)
     return cosine(progress.step, progress.total_steps, peak, settings.final_lr, warmup_steps=warmup_steps)
 
 

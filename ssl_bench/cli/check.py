@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Check a plugin against its contract: what holds, what fails and how to fix it; exit status 1 if any does."""
-        from ssl_bench.cli.options import parse_assignments
+        from ssl_bench.settings import parse_assignments, parse_settings
 
         asked = _kind(kind)
         found, plugin, origin = _find(name, asked)
@@ -52,8 +52,6 @@ def register(app: typer.Typer) -> None:
             raise UserError(f"{name} is read from a folder: add --data PATH. Expected {plugin.layout}")
         if data is not None and found != "dataset":
             raise UserError(f"--data is for datasets; {name} is a {found} and is checked on pictures made here")
-        from ssl_bench.settings import parse_settings
-
         if settings or any(field.is_required() for field in plugin.Config.model_fields.values()):
             parse_settings(plugin.Config, settings, found, name)
         print(f"sslbench check {name}  ({found} {plugin.__name__}, {origin})")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.cli.encodings import print_json
-from ssl_bench.cli.options import parse_assignments
 from ssl_bench.cli.terminal import terminal
 from ssl_bench.errors import UserError
 
@@ -65,6 +64,7 @@ def data(
 ) -> None:
     """Read every image once, say what is there and what to look at before training on it, and draw a sheet."""
     from ssl_bench.inspection.facts import between, examine
+    from ssl_bench.settings import parse_assignments
 
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out {out} is the sheet's file: give a name that ends with .png")
@@ -107,7 +107,7 @@ def _open(text: str, values: dict[str, Any]) -> tuple[Dataset, str]:
     """The dataset and the name of its plugin."""
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.recipes.evaluation_data import dataset_loaders
-    from ssl_bench.recipes.recipe_file import section_of
+    from ssl_bench.settings import section_of
 
     found = find_dataset(text, dataset_loaders())
     return open_found(found, section_of(values, "data")), found.plugin

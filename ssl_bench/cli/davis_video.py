@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssl_bench.cli.options import DAVIS_HELP, RESULTS, parse_assignments
+from ssl_bench.cli.options import DAVIS_HELP, RESULTS
 from ssl_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def register(app: typer.Typer) -> None:
 
 def _settings(texts: list[str]) -> tuple[dict[str, Any], str]:
     """Settings of the evaluator without their prefix, and the device."""
+    from ssl_bench.settings import parse_assignments
+
     settings, device = {}, "auto"
     for key, value in parse_assignments(texts).items():
         if key == "machine.device":

@@ -17,7 +17,6 @@ from ssl_bench.cli.options import (
     RESULTS,
     VOC_HELP,
     evaluator_names,
-    parse_assignments,
 )
 from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
@@ -88,6 +87,7 @@ def evaluate(
     from ssl_bench.runs.folder import find_run
     from ssl_bench.runs.plain_names import command_line
     from ssl_bench.runs.reevaluate import reevaluate
+    from ssl_bench.settings import parse_assignments
 
     more, values = mask_folders(voc, davis)
     chosen = evaluator_names(with_)

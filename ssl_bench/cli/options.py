@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from ssl_bench.errors import UserError
 from ssl_bench.system import hints
 
@@ -12,21 +9,6 @@ RESULTS = hints.RESULTS
 VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
 DOWNLOAD_HELP = "let a dataset of torchvision's (stl10:PATH, ...) be downloaded to PATH where it is not there"
 DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
-
-
-def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """`["a.b=1"]` to `{"a.b": 1}`. Raises `UserError` for a text without "=" or a key given twice."""
-    from ssl_bench.settings import parse_text
-
-    values: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set {text!r} is not KEY=VALUE, e.g. --set method.teacher_temperature=0.05")
-        if key.strip() in values:
-            raise UserError(f"--set gives {key.strip()!r} twice")
-        values[key.strip()] = parse_text(value.strip())
-    return values
 
 
 def evaluator_names(text: str | None) -> tuple[str, ...] | None:

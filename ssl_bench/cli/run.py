@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.cli.method_help import print_help
-from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names, parse_assignments
+from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names
 from ssl_bench.cli.result import show_result
 from ssl_bench.errors import UserError
 from ssl_bench.system.hints import resume_command
@@ -124,6 +124,7 @@ def run(
     from ssl_bench.recipes.resolve import Request
     from ssl_bench.runs.asking import mask_folders, named_values, plan_run
     from ssl_bench.runs.plain_names import command_line
+    from ssl_bench.settings import parse_assignments
 
     more_evaluators, paths = mask_folders(voc, davis)
     named = named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every)

@@ -165,14 +165,15 @@ def _size(split: Split, index: int) -> tuple[int, int]:
 def _check(vectors: Tensor, split: str) -> None:
     if not len(vectors):
         raise UserError(f"the {split} split has no images: there is nothing to evaluate")
-    finite = torch.isfinite(vectors).all(dim=1)
+    # In blocks: all at once would be a second copy of what may be gigabytes
+    finite = torch.cat([torch.isfinite(rows).all(dim=1) for rows in torch.split(vectors, 4096)])
     if not bool(finite.all()):
         raise UnusableFeatures(
             "failed",
             f"features of the network are not finite: {int((~finite).sum())} of {len(vectors)} {split} images "
             "give NaN or infinity. If it was trained, training diverged: a lower learning rate or fp32 may help",
         )
-    if len(vectors) > 1 and bool((vectors == vectors[0]).all()):
+    if len(vectors) > 1 and all(bool((rows == vectors[0]).all()) for rows in torch.split(vectors, 4096)):
         raise UnusableFeatures(
             "collapsed",
             f"features of the network are constant: all {len(vectors)} {split} images give the same vector. "

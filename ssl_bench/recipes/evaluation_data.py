@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.records.recipe import DataPart
+from ssl_bench.settings import section_of
 
 if TYPE_CHECKING:
     from ssl_bench.dataset import Dataset

@@ -9,10 +9,9 @@ from typing import Any
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
 from ssl_bench.method import Situation
-from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.recipe import TrainingSettings
-from ssl_bench.settings import Settings
+from ssl_bench.settings import Settings, section_of
 
 NOT_A_CHANGE = ("training.seed", "training.eval_every")
 """Neither changes what a run is compared by: evaluation during training leaves training as it is."""

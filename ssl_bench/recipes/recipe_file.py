@@ -50,12 +50,6 @@ def read_recipe_file(path: Path) -> RecipeFile:
     return RecipeFile(**_names(names, path), values=_values(content, path))
 
 
-def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The settings of one section, without its prefix."""
-    prefix = section + "."
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-
-
 def _names(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The section [run], with values of the right kind."""
     known = ("method", "arch", "data", "preset", "eval_data", "with")

@@ -7,7 +7,7 @@ except the precision, which is a property of the machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,18 @@ from ssl_bench.recipes.evaluation_data import (
     dataset_loaders,
     default_evaluators,
     open_evaluation_sets,
-    require_labels,
     require_training_labels,
 )
-from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file, section_of
-from ssl_bench.records.recipe import EvaluatorPart, MachineSettings, Part, Recipe, TrainingSettings, arch_text
+from ssl_bench.recipes.evaluators import (
+    complete_evaluators,
+    is_of_evaluators,
+    require_evaluation_during_training,
+    require_own_evaluators,
+)
+from ssl_bench.recipes.recipe_file import SECTIONS, RecipeFile, read_recipe_file
+from ssl_bench.records.recipe import MachineSettings, Part, Recipe, TrainingSettings, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import parse_settings, section_of
 
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
@@ -94,7 +99,6 @@ def resolve(request: Request) -> Resolved:
     from ssl_bench.recipes.filling import fill
     from ssl_bench.recipes.requirements import require_capable
     from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
-    from ssl_bench.registry.failures import in_one_message
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
     method_name = _method_name(request, file)
@@ -133,7 +137,7 @@ def resolve(request: Request) -> Resolved:
     if asked is None:
         asked = default_evaluators(dataset, eval_data)
     evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
-    _check_evaluator_settings(own_values, evaluator_names)
+    require_own_evaluators(own_values, evaluator_names)
     preset_name, reason = _choose_preset(
         method_name, method, file.preset if request.preset is None else request.preset, images
     )
@@ -165,23 +169,8 @@ def resolve(request: Request) -> Resolved:
         kind=network_kind,
     )
     method_config = fill(method, method_name, method_config, situation, backbone, dataset)
-    evaluators, needing_labels = [], []
-    for name in evaluator_names:
-        kind = registry.evaluator(name)
-        config = parse_settings(kind.Config, section_of(values, f"evaluators.{name}"), f"evaluators.{name}", name)
-        with in_one_message(f"the evaluator {name!r} cannot open its data"):
-            read = kind(config).data(dataset).fingerprint
-        evaluators.append(
-            EvaluatorPart(
-                name=name,
-                settings=config.model_dump(mode="json"),
-                fingerprint=None if read == dataset.fingerprint else read,
-            )
-        )
-        if kind.needs_labels and read == dataset.fingerprint:
-            needing_labels.append(name)
-    require_labels(needing_labels, dataset, eval_data)
-    _check_eval_every(training, evaluator_names)
+    evaluators = complete_evaluators(evaluator_names, values, dataset, eval_data)
+    require_evaluation_during_training(training, evaluator_names)
     recipe = Recipe(
         method=Part(name=method_name, settings=method_config.model_dump(mode="json")),
         backbone=Part(name=arch, settings=backbone_config.model_dump(mode="json")),
@@ -189,7 +178,7 @@ def resolve(request: Request) -> Resolved:
         eval_data=tuple(data_part(plugin, one, len(one.train)) for plugin, one in opened),
         optimizer=optimizer.model_dump(mode="json"),
         training=training,
-        evaluators=tuple(evaluators),
+        evaluators=evaluators,
         initial=as_recorded(initial),
     )
     return Resolved(
@@ -203,31 +192,12 @@ def _values_of_file(file: RecipeFile, request: Request) -> dict[str, Any]:
     values = dict(file.values)
     if request.evaluators is not None:
         names = (*request.evaluators, *request.more_evaluators)
-        values = {key: value for key, value in values.items() if _runs(key, names)}
+        values = {key: value for key, value in values.items() if is_of_evaluators(key, names)}
     if request.eval_data is not None:
         values = {key: value for key, value in values.items() if not key.startswith("eval_data.")}
     if "initial.source" in request.values and request.recipe_file is not None:  # what a file pins is of its own source
         values = {key: value for key, value in values.items() if not key.startswith("initial.")}
     return values
-
-
-def _check_eval_every(training: TrainingSettings, evaluator_names: Sequence[str]) -> None:
-    """Raises `UserError` for evaluation during training that would never happen."""
-    every = training.eval_every
-    if every is None:
-        return
-    if every > training.epochs:
-        raise UserError(
-            f"training.eval_every = {every} is beyond the run of {training.epochs} epochs: nothing would be evaluated "
-            f"during training. Give --eval-every 1 to {training.epochs}, or leave it out."
-            if training.epochs
-            else f"training.eval_every = {every}, and the run trains nothing (0 epochs): leave --eval-every out."
-        )
-    if not any(registry.evaluator(name).during_training for name in evaluator_names):
-        raise UserError(
-            f"--eval-every needs an evaluator that runs during training, and {', '.join(evaluator_names) or 'none'} is "
-            "chosen: add knn to --with."
-        )
 
 
 def _method_name(request: Request, file: RecipeFile) -> str:
@@ -303,19 +273,3 @@ def _check_sections(values: Mapping[str, Any]) -> None:
                 f"{key!r} is not a setting.{did_you_mean(section, SECTIONS)} Settings are named SECTION.SETTING with "
                 f"the sections {', '.join(SECTIONS)}, e.g. --set training.epochs=10"
             )
-
-
-def _check_evaluator_settings(values: Mapping[str, Any], evaluator_names: Sequence[str]) -> None:
-    for key in values:
-        if not _runs(key, evaluator_names):
-            raise UserError(
-                f"{key!r} sets an evaluator that does not run here. Running: {', '.join(evaluator_names) or 'none'}; "
-                "choose with --with NAME,NAME"
-            )
-        if key.startswith("evaluators.") and key.count(".") < 2:
-            raise UserError(f"{key!r} names no setting: give evaluators.NAME.SETTING, e.g. evaluators.knn.temperature")
-
-
-def _runs(key: str, evaluator_names: Sequence[str]) -> bool:
-    section, _, rest = key.partition(".")
-    return section != "evaluators" or rest.partition(".")[0] in evaluator_names

@@ -16,7 +16,13 @@ from ssl_bench.runs import machine
 from ssl_bench.training.loop import Plan, TrainingState
 
 
-def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: BackboneRecord, network: Backbone) -> None:
+def announce(
+    line: Callable[[str, str], None],
+    resolved: Resolved,
+    steps_per_epoch: int,
+    backbone: BackboneRecord,
+    network: Backbone,
+) -> None:
     """Say before anything is trained what the run is about to do; `backbone` describes `network`."""
     data, recipe = resolved.dataset, resolved.recipe
     made = "synthetic, " if data.synthetic else ""
@@ -41,7 +47,7 @@ def announce(line: Callable[[str, str], None], resolved: Resolved, backbone: Bac
     training = recipe.training
     line(
         "training",
-        f"{training.epochs} epochs of {len(resolved.training_split) // training.batch_size:,} steps, "
+        f"{training.epochs} epochs of {steps_per_epoch:,} steps, "
         f"batch {training.batch_size}, {recipe.optimizer['name']}, seed {training.seed}",
     )
 

@@ -20,7 +20,6 @@ from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, re
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS, dataset_loaders
-from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, read_record, write_record
@@ -30,7 +29,7 @@ from ssl_bench.runs.describe import describe_dataset
 from ssl_bench.runs.folder import hold
 from ssl_bench.runs.precision import Precision
 from ssl_bench.runs.trial import require_images_fit
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
 from ssl_bench.weights.recognize import grouped
 

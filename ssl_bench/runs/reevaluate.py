@@ -15,14 +15,13 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, open_evaluation_sets, require_labels
-from ssl_bench.recipes.recipe_file import section_of
 from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
 from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.runs.trial import require_images_fit
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import parse_settings, section_of
 
 SECTIONS = ("evaluators", "data", "eval_data", "machine")
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import torch
 
-from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
@@ -20,10 +18,8 @@ from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluation.speed import measure_speed
 from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
-from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.records.curves import summarize_curves
-from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord, write_record
+from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, write_record
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
@@ -35,6 +31,7 @@ from ssl_bench.runs.during_training import EpochEvaluations
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.plain_names import refuse_unwritable
 from ssl_bench.runs.precision import Precision
+from ssl_bench.runs.recording import Outcome, run_record
 from ssl_bench.runs.restart import replacing
 from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import require_images_fit
@@ -155,9 +152,8 @@ class _Session:
                     trained = self.evaluate("trained", progress.step)
                 except UnusableFeatures as useless:
                     status, reason = useless.status, str(useless)
-            record = self._record(
-                state, before, status, reason, describe_training(progress, plan, plan.device), trained
-            )
+            outcome = Outcome(status, reason, describe_training(progress, plan, plan.device), tuple(trained))
+            record = run_record(self.resolved, self.start, state, outcome, self.backbone_record, plan.device)
             write_record(record, folder / "record.json")
         except UserError as error:
             raise UserError(
@@ -206,47 +202,6 @@ class _Session:
     def _announce_machine(self, precision: Precision) -> None:
         self.display.line("machine", machine.describe(self.plan.device, precision, self.plan.total_steps))
 
-    def _record(
-        self,
-        state: RunState,
-        before: BeforeTraining,
-        status: Literal["finished", "collapsed", "failed"],
-        reason: str,
-        training: TrainingRecord,
-        trained: Sequence[EvaluationRecord],
-    ) -> RunRecord:
-        recipe = self.resolved.recipe
-        return RunRecord(
-            run_id=self.start.run_dir.name,
-            status=status,
-            status_reason=reason,
-            notes=state.notes,
-            preset=state.preset,
-            preset_reason=state.preset_reason,
-            changed_settings=changed_settings(self.resolved, state.preset),
-            recipe=recipe.model_dump(mode="json"),
-            digest=recipe.digest,
-            seed=recipe.training.seed,
-            method=recipe.method.name,
-            method_plugin=registry.find("method", recipe.method.name).origin,
-            backbone=self.backbone_record.model_copy(update=before.speed.model_dump()),
-            data=state.data,
-            eval_data=state.eval_data,
-            machine=machine.record(
-                self.plan.device,
-                Precision(before.precision, before.precision_reason, None),
-                activation_checkpointing=self.resolved.machine.activation_checkpointing,
-            ),
-            training=training,
-            evaluations=(*before.untrained, *trained),
-            curves=summarize_curves(self.start.run_dir),
-            versions=machine.versions(),
-            git_commit=machine.git_commit(),
-            command=self.start.command,
-            started_utc=state.started_utc,
-            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
 
 def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     """Build everything; raises `UserError` for all that can be known before a step, and writes nothing."""
@@ -285,7 +240,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         checkpoint_seconds=resolved.machine.checkpoint_minutes * 60,
     )
     backbone_record = describe_backbone(resolved, network)
-    announce(display.line, resolved, backbone_record, network)
+    announce(display.line, resolved, plan.steps_per_epoch, backbone_record, network)
     if plan.total_steps:
         check_free_space(method, optimizer, start.run_dir)
     return _Session(

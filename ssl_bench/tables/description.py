@@ -115,6 +115,12 @@ class Published(_Part):
     """Whether the file's rows stand in a list of their own; other files join that list."""
 
 
+class IncludedKeys(_Part):
+    """A file that descriptions include."""
+
+    distinguish: tuple[Key, ...] = Field(min_length=1)
+
+
 class TableDescription(_Part):
     """A whole table."""
 
@@ -130,6 +136,9 @@ class TableDescription(_Part):
     Both datasets of a row are always named."""
     filter: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Dotted path -> the value or values that a record must have to count."""
+    include: tuple[str, ...] = ()
+    """Files with `distinguish` keys that several tables share, beside the description or in benchmarks/tables. A key
+    of the description replaces the included one of the same id."""
     evaluated_by: str = Field("", validation_alias=AliasChoices("evaluated_by", "judged_by"))
     """Name of an evaluator: only records with an evaluation by it count; empty: all. Formerly `judged_by`."""
     row: tuple[Key, ...] = Field(min_length=1)

@@ -9,17 +9,27 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.records.record import RunRecord
-from ssl_bench.tables.description import Column, Key, Published, PublishedColumn, TableDescription, parse_source
+from ssl_bench.tables.description import (
+    Column,
+    IncludedKeys,
+    Key,
+    Published,
+    PublishedColumn,
+    TableDescription,
+    parse_source,
+)
 from ssl_bench.tables.paths import braced_paths
 from ssl_bench.tables.table import DATA
 
 BUILT_IN = "ssl_bench_benchmarks"
+
+Content = TypeVar("Content", bound=BaseModel)
 
 
 class TableSource(NamedTuple):
@@ -56,38 +66,57 @@ def load_table(name_or_path: str) -> TableSource:
     return _load(resource.read_text("utf-8"), f"{name_or_path}.toml", None)
 
 
-def parse_description(text: str, where: str) -> TableDescription:
-    """The description in `text`; `where` names it in messages. Raises `UserError` naming key and nearest match."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"the table description {where} is not TOML: {error}") from None
-    try:
-        description = TableDescription.model_validate(content)
-    except ValidationError as error:
-        raise UserError("; ".join(_problem(where, problem) for problem in error.errors())) from None
+def parse_description(text: str, where: str, folder: Path | None = None) -> TableDescription:
+    """The description in `text`, with what it includes; `where` names it in messages, `folder` is the one it stands in.
+
+    Raises `UserError` naming key and nearest match.
+    """
+    description = _parsed(TableDescription, text, where)
+    included: dict[str, Key] = {}
+    for file in description.include:
+        part = _beside_or_built_in(file, folder, "tables", f"{where}: included file")
+        included |= {key.id: key for key in _parsed(IncludedKeys, part, file).distinguish}
+    replacing = {key.id: key for key in description.distinguish}
+    added = [key for key in description.distinguish if key.id not in included]
+    keys = (*(replacing.get(name, key) for name, key in included.items()), *added)
+    description = description.model_copy(update={"distinguish": keys})
     _check(description, where)
     return description
 
 
+def _parsed(model: type[Content], text: str, where: str) -> Content:
+    try:
+        return model.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"the table description {where} is not TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError("; ".join(_problem(model, where, problem) for problem in error.errors())) from None
+
+
 def _load(text: str, where: str, folder: Path | None) -> TableSource:
-    description = parse_description(text, where)
+    description = parse_description(text, where, folder)
     return TableSource(description, tuple(_published_rows(part, where, folder) for part in description.published))
 
 
-def _published_rows(part: Published, where: str, folder: Path | None) -> tuple[dict[str, str], ...]:
-    own = folder / part.file if folder else None
+def _beside_or_built_in(file: str, folder: Path | None, built_in: str, what: str) -> str:
+    """Text of `file` in the description's folder, or else in the folder `built_in` of sslbench's benchmarks."""
+    beside = folder / file if folder else None
+    if beside is not None and beside.is_file():
+        return beside.read_text("utf-8")
+    place = files(f"{BUILT_IN}.{built_in}").joinpath(*Path(file).parent.parts)
     try:
-        if own is not None and own.is_file():
-            text = own.read_text("utf-8")
-        else:
-            text = (files(f"{BUILT_IN}.published") / part.file).read_text("utf-8")
+        return (place / Path(file).name).read_text("utf-8")
     except OSError:
-        known = sorted(entry.name for entry in files(f"{BUILT_IN}.published").iterdir() if entry.name.endswith(".csv"))
+        names = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+        known = sorted(str(Path(file).with_name(name)) for name in names if name.endswith((".csv", ".toml")))
         raise UserError(
-            f"{where}: published file {part.file!r} is neither beside the description nor one of sslbench's."
-            f"{did_you_mean(part.file, known)} Known: {', '.join(known)}"
+            f"{what} {file!r} is neither beside the description nor one of sslbench's."
+            f"{did_you_mean(file, known)} Known: {', '.join(known) or 'none'}"
         ) from None
+
+
+def _published_rows(part: Published, where: str, folder: Path | None) -> tuple[dict[str, str], ...]:
+    text = _beside_or_built_in(part.file, folder, "published", f"{where}: published file")
     reader = csv.DictReader(io.StringIO(text))
     rows = tuple({key: value or "" for key, value in row.items() if key} for row in reader)
     header = list(reader.fieldnames or ())
@@ -177,11 +206,11 @@ def _check_path(path: str, where: str) -> None:
         raise UserError(f"{where}: {path!r} is a part, not a value. It has: {', '.join(model.model_fields)}")
 
 
-def _problem(where: str, problem: Mapping[str, Any]) -> str:
+def _problem(model: type[BaseModel], where: str, problem: Mapping[str, Any]) -> str:
     location: Sequence[str | int] = problem["loc"]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in location)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(model, location[:-1])
         return (
             f"{where}: {place!r} is not a key of a table description."
             f"{did_you_mean(str(location[-1]), known)} Known there: {', '.join(known)}"
@@ -191,7 +220,7 @@ def _problem(where: str, problem: Mapping[str, Any]) -> str:
     return f"{where}: {place!r} = {problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
+def _known_keys(whole: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     parts: dict[str, type[BaseModel]] = {
         "row": Key,
         "distinguish": Key,
@@ -200,5 +229,5 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
         "columns": PublishedColumn,
     }
     names = [part for part in location if isinstance(part, str)]
-    model = parts[names[-1]] if names else TableDescription
+    model = parts[names[-1]] if names else whole
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -22,6 +22,11 @@ BatchViews = Callable[[Views, Random], Views]
 """`Method.batch_views` with its config."""
 
 
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Optimizer steps of an epoch over `images`; an incomplete last batch is dropped."""
+    return images // batch_size
+
+
 class EpochOrder(Sampler[list[Key]]):
     """Batches of (epoch, index): each epoch a permutation from (seed, epoch), without the incomplete last batch."""
 
@@ -29,7 +34,7 @@ class EpochOrder(Sampler[list[Key]]):
         self.images, self.batch_size, self.epochs, self.seed, self.first_step = (
             images, batch_size, epochs, seed, first_step,
         )  # fmt: skip
-        self.steps_per_epoch = images // batch_size
+        self.steps_per_epoch = steps_per_epoch(images, batch_size)
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.epochs - self.first_step

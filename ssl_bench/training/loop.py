@@ -24,7 +24,7 @@ from ssl_bench.method import Batch, MakeViews, Method, Progress, StepOutput
 from ssl_bench.registry.failures import in_one_message
 from ssl_bench.system.hints import resume_command
 from ssl_bench.system.signals import stop_requests
-from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches
+from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches, steps_per_epoch
 from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
@@ -88,8 +88,8 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch; an incomplete last batch is dropped."""
-        return len(self.split) // self.batch_size
+        """Optimizer steps of an epoch."""
+        return steps_per_epoch(len(self.split), self.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -150,7 +150,7 @@ def train(
             raise UserError(
                 f"{error}. Nothing is trained yet. When the cause is gone, resume with: {resume_command(plan.run_dir)}"
             ) from error
-    warmup_steps = round(plan.optimizer.warmup_epochs * plan.steps_per_epoch)
+    warmup_steps = plan.optimizer.warmup_steps(plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
     last_saved = begun = time.monotonic()
     seconds_before, first_step = state.seconds, state.step

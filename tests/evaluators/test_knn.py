@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import ssl_bench.evaluators.knn.nearest as nearest_module
 from ssl_bench.errors import UserError
@@ -301,6 +304,40 @@ def test_blocks_and_groups_change_nothing(monkeypatch: pytest.MonkeyPatch, kind:
     for name, value in {"QUERIES": 7, "ROWS": 100, "PRODUCTS": 500, "SPARE": 0}.items():
         monkeypatch.setattr(nearest_module, name, value)
     assert torch.equal(exact_search(queries, bank, 2, *arguments).indices, expected)
+
+
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+@pytest.mark.parametrize("kind", ["random", "near-ties", "lengths", "zero"])
+def test_cosine_is_the_search_among_normalized_vectors(backend: nearest_module.Backend, kind: str) -> None:
+    queries, bank = hard_bank("random" if kind == "zero" else kind, 500, 24, 0)
+    bank = 3 * bank * (torch.arange(500)[:, None] % 7 > 0) if kind == "zero" else 3 * bank
+    one = nearest(2 * queries, bank, 9, backend, cosine=True)
+    other = nearest(normalize(2 * queries, dim=1), normalize(bank, dim=1), 9, backend)
+    assert torch.equal(one.indices, other.indices)
+    assert torch.equal(one.similarities, other.similarities)
+
+
+class Sizes(TorchDispatchMode):
+    """Keeps how many bytes the largest tensor has that any operation gives and that is not a view of another."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {one.untyped_storage().data_ptr() for one in tree_leaves(args) if isinstance(one, Tensor)}
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor) and one.untyped_storage().data_ptr() not in given:
+                self.largest = max(self.largest, one.nbytes)
+        return result
+
+
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+def test_no_second_bank_is_made(monkeypatch: pytest.MonkeyPatch, backend: nearest_module.Backend) -> None:
+    monkeypatch.setattr(nearest_module, "ROWS", 1024)
+    queries, bank = hard_bank("random", 20_000, 64, 0)
+    with Sizes() as sizes:
+        nearest(queries, bank, 3, backend, cosine=True)
+    assert 0 < sizes.largest < bank.nbytes / 4
 
 
 def test_maxima_of_groups_lose_nothing() -> None:

@@ -519,6 +519,33 @@ def test_a_mistake_about_published_figures(tmp_path: Path, published: str, said:
         load_table(str(path))
 
 
+def test_included_keys_come_first_and_a_key_of_the_same_id_replaces_one() -> None:
+    text = (
+        GOOD
+        + """
+include = ["included/run_settings.toml"]
+distinguish = [
+  { id = "seed", from = "recipe.seed" }, { id = "image_px", from = "data.image_px", show = "trained at {} px" }
+]
+"""
+    )
+    keys = parse_description(text, "mine.toml").distinguish
+    assert [key.id for key in keys][:3] == ["weights", "preset", "epochs"]
+    assert [key.id for key in keys][-2:] == ["precision", "seed"]
+    assert [key.show for key in keys if key.id == "image_px"] == ["trained at {} px"]
+
+
+def test_a_mistake_about_an_included_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD + 'include = ["included/run_setting.toml"]')
+    with pytest.raises(UserError, match=r"Did you mean 'included/run_settings\.toml'\?"):
+        load_table(str(path))
+    path.write_text(GOOD + 'include = ["keys.toml"]')
+    (tmp_path / "keys.toml").write_text('[[distinguish]]\nid = "a"\nform = "method"\n')
+    with pytest.raises(UserError, match=r"keys\.toml: 'distinguish\.1\.form' is not a key.*Did you mean 'from'"):
+        load_table(str(path))
+
+
 def test_unknown_table_missing_file_and_binary_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no table is called 'comparision'\. Did you mean 'comparison'\?"):
         load_table("comparision")

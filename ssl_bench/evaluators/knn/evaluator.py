@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 from pydantic import model_validator
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import device_with_room
@@ -82,10 +81,10 @@ class KNN(Evaluator):
             notes = f"; k = {', '.join(map(str, left_out))} left out: only {len(train.vectors)} training images"
             evaluation.say(f"k-NN: {notes.removeprefix('; ')}")
 
-        bank, queries = normalize(train.vectors, dim=1), normalize(test.vectors, dim=1)
-        # The bank, a block of products, and the candidates that are scored again
-        device = device_with_room(evaluation.backbone, 3 * bank.nbytes + queries.nbytes + (1 << 30))
-        found = nearest(queries, bank, possible[-1], self.config.search, device)
+        # The bank, the queries as they are and normalized, a block of products, candidates that are scored again
+        needed_bytes = train.vectors.nbytes + 2 * test.vectors.nbytes + (2 << 30)
+        device = device_with_room(evaluation.backbone, needed_bytes)
+        found = nearest(test.vectors, train.vectors, possible[-1], self.config.search, device, cosine=True)
         classes = len(evaluation.dataset.classes)
         tops = (1, TOP) if classes > TOP else (1,)
         ranked = classify(

@@ -10,6 +10,9 @@ type and D the length of a row,
 Algorithms, section 3.1, with twice float32's roundoff for v). A query whose k-th neighbor is not clear of the worst
 candidate by that much is searched again with more candidates, at last with the whole bank: nothing is missed whatever
 the data. <q, m> is the same for all rows; without it the error is small where features crowd together.
+
+The bank may be the largest thing in memory (ImageNet's, 2048 values each: 10 GB), so no second one is made: rows are
+normalized and the mean is taken off a block at a time.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ssl_bench.errors import UserError
 
@@ -37,6 +41,29 @@ SPARE = 32
 """Candidates beyond 2 k, so that the k-th neighbor is clear of what is left out."""
 
 
+class Bank(NamedTuple):
+    """The rows that are searched, as they are or each divided by its length. Indexed by rows, it gives a new tensor."""
+
+    vectors: Tensor
+    """(n, dim) float32."""
+    lengths: Tensor | None
+    """(n, 1): what to divide by, as `torch.nn.functional.normalize` does; None: by nothing."""
+
+    @classmethod
+    def of(cls, vectors: Tensor, normalized: bool) -> Bank:
+        """The bank of these vectors, compared by cosine if `normalized`."""
+        return cls(vectors, vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) if normalized else None)
+
+    def rows(self, which: slice | Tensor) -> Tensor:
+        """A new tensor of these rows."""
+        rows = self.vectors[which]
+        return rows.clone() if self.lengths is None else rows / self.lengths[which]
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        """All rows in their order, up to `size` at once."""
+        return (self.rows(slice(start, start + size)) for start in range(0, len(self.vectors), size))
+
+
 class Neighbors(NamedTuple):
     """The nearest rows of the bank, best first: `indices` (queries, k) int64, `similarities` (queries, k) float64."""
 
@@ -47,10 +74,17 @@ class Neighbors(NamedTuple):
 
 
 def nearest(
-    queries: Tensor, bank: Tensor, k: int, backend: Backend = "auto", device: torch.device | str = "cpu"
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    backend: Backend = "auto",
+    device: torch.device | str = "cpu",
+    *,
+    cosine: bool = False,
 ) -> Neighbors:
     """The `k` rows of `bank` (n, dim) with the largest inner product with each of `queries` (m, dim); float32, finite.
 
+    With `cosine` both are l2-normalized first, the bank without a copy of it.
     The answer is the same whatever the backend. Tensors are given and returned on the CPU; torch searches on `device`,
     FAISS on the CPU. "auto" is FAISS if it is installed, or torch on a GPU and on a CPU with fast bfloat16 products.
 
@@ -61,27 +95,30 @@ def nearest(
     # A GPU may add bfloat16 products up in less than float32, which the bound does not cover
     dtype = torch.bfloat16 if backend != "faiss" and on_cpu and bfloat16_pays() else torch.float32
     if backend == "faiss" or (backend == "auto" and on_cpu and dtype == torch.float32 and faiss_is_installed()):
-        return exact_search(queries, bank, k, torch.float32, largest_by_faiss)
-    return exact_search(queries.to(device), bank.to(device), k, dtype, largest_by_torch)
+        return exact_search(queries, bank, k, torch.float32, largest_by_faiss, cosine=cosine)
+    return exact_search(queries.to(device), bank.to(device), k, dtype, largest_by_torch, cosine=cosine)
 
 
-def exact_search(queries: Tensor, bank: Tensor, k: int, dtype: torch.dtype, largest: Largest) -> Neighbors:
+def exact_search(
+    queries: Tensor, vectors: Tensor, k: int, dtype: torch.dtype, largest: Largest, *, cosine: bool = False
+) -> Neighbors:
     """`nearest`, candidates proposed by `largest` from products of type `dtype`, on the tensors' device."""
     by = "FAISS" if largest is largest_by_faiss else f"torch {torch.__version__}"
     words = f"{by} ({str(dtype).removeprefix('torch.')} products, float64 scores)"
-    center = bank.mean(dim=0)
-    radius = max(float((rows - center).norm(dim=1).max()) for rows in torch.split(bank, 1024))
-    indices = torch.empty(len(queries), k, dtype=torch.int64, device=bank.device)
-    similarities = torch.empty(len(queries), k, dtype=torch.float64, device=bank.device)
-    left, count = torch.arange(len(queries), device=bank.device), 2 * k + SPARE
+    queries, bank = normalize(queries, dim=1) if cosine else queries, Bank.of(vectors, cosine)
+    center = sum((rows.sum(dim=0) for rows in bank.blocks(1024)), torch.zeros_like(vectors[0])) / len(vectors)
+    radius = max(float(rows.sub_(center).norm(dim=1).max()) for rows in bank.blocks(1024))
+    indices = torch.empty(len(queries), k, dtype=torch.int64, device=vectors.device)
+    similarities = torch.empty(len(queries), k, dtype=torch.float64, device=vectors.device)
+    left, count = torch.arange(len(queries), device=vectors.device), 2 * k + SPARE
     while len(left):
-        count, unsure = min(count, len(bank)), []
-        candidates = count * -(-len(bank) // ROWS)
+        count, unsure = min(count, len(vectors)), []
+        candidates = count * -(-len(vectors) // ROWS)
         for block in torch.split(left, max(1, min(QUERIES, PRODUCTS // (4 * candidates)))):
             some = queries[block]
             columns, worst = _candidates(some, bank, center, count, dtype, largest)
             indices[block], similarities[block] = _best(some, bank, columns, k)
-            if count < len(bank):
+            if count < len(vectors):
                 left_out = worst + torch.finfo(dtype).eps * worst.abs() + error_bound(some, center, radius, dtype)
                 kth = similarities[block, -1] - some.double() @ center.double()
                 unsure.append(block[kth <= left_out])
@@ -121,18 +158,18 @@ def largest_by_faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor,
 
 
 def _candidates(
-    queries: Tensor, bank: Tensor, center: Tensor, count: int, dtype: torch.dtype, largest: Largest
+    queries: Tensor, bank: Bank, center: Tensor, count: int, dtype: torch.dtype, largest: Largest
 ) -> tuple[Tensor, Tensor]:
     """The columns (m, count) with the largest cheap products, and the worst of these products, (m,) float64."""
-    if count == len(bank):
-        return torch.arange(count, device=bank.device).expand(len(queries), -1), queries.new_empty(0)
+    if count == len(bank.vectors):
+        return torch.arange(count, device=queries.device).expand(len(queries), -1), queries.new_empty(0)
     rounded, found, columns = queries.to(dtype), [], []
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # whatever the training run allowed: the bound relies on it
     try:
         start = 0
-        for rows in torch.split(bank, ROWS):
-            values, places = largest(rounded, (rows - center).to(dtype), min(count, len(rows)))
+        for rows in bank.blocks(ROWS):
+            values, places = largest(rounded, rows.sub_(center).to(dtype), min(count, len(rows)))
             found.append(values)
             columns.append(places + start)
             start += len(rows)
@@ -142,16 +179,19 @@ def _candidates(
     return torch.cat(columns, dim=1).gather(1, top.indices), top.values[:, -1].double()
 
 
-def _best(queries: Tensor, bank: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _best(queries: Tensor, bank: Bank, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of the rows `columns` (m, count) the k with the largest products in float64, ties by the smaller column."""
     columns = columns.sort(dim=1).values
-    row, column = torch.arange(len(queries), device=bank.device).repeat_interleave(columns.shape[1]), columns.flatten()
-    exact, scores = queries.double(), torch.empty(len(row), dtype=torch.float64, device=bank.device)
+    row, column = (
+        torch.arange(len(queries), device=queries.device).repeat_interleave(columns.shape[1]),
+        columns.flatten(),
+    )
+    exact, scores = queries.double(), torch.empty(len(row), dtype=torch.float64, device=queries.device)
     # Few at once, in the same memory, stay in the cache: three times as fast
-    left, right = (exact.new_empty(min(512, len(row)), bank.shape[1]) for _ in range(2))
+    left, right = (exact.new_empty(min(512, len(row)), queries.shape[1]) for _ in range(2))
     for i, j, score in zip(torch.split(row, 512), torch.split(column, 512), torch.split(scores, 512), strict=True):
         torch.index_select(exact, 0, i, out=left[: len(i)])
-        right[: len(i)].copy_(bank[j])
+        right[: len(i)].copy_(bank.rows(j))
         torch.sum(left[: len(i)].mul_(right[: len(i)]), dim=1, out=score)
     scores = scores.view_as(columns)
     top = scores.sort(dim=1, descending=True, stable=True)
