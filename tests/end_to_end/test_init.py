@@ -73,6 +73,11 @@ def test_a_run_starts_from_another_stops_resumes_and_stands_beside_it(
     status, out, err = sslbench("eval", "whole", "--with", "knn", "--set", "evaluators.knn.temperature=0.2")
     assert status == 0, err
     assert re.search(r"^ *knn +pretrained +top1", out, re.MULTILINE)
+    (written,) = (runs / "whole" / "evaluations").glob("knn-pretrained-*.json")
+    assert not list((runs / "whole" / "evaluations").glob("knn-untrained-*.json"))
+    written.rename(written.with_name(written.name.replace("pretrained", "untrained")))  # as earlier versions called it
+    status, out, err = sslbench("eval", "whole", "--with", "knn", "--set", "evaluators.knn.temperature=0.2")
+    assert (status, "knn of the pretrained network was done before" in out) == (0, True), out + err
     status, out, err = sslbench("show", "whole")
     assert (status, "untrained" in out.replace("untrained network only", "")) == (0, False), err
     status, out, err = sslbench("table")
