@@ -109,7 +109,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             + (", activations computed again" if machine.activation_checkpointing else "")
             + f", {machine.platform}",
         ),
-        ("note", "; ".join(record.notes)),
+        ("note", "; ".join(dict.fromkeys([*record.notes, *(n for one in record.evaluations for n in one.notes)]))),
         ("when", f"{record.started_utc} to {record.finished_utc}"),
         ("code", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("commit", record.git_commit or ""),
@@ -154,10 +154,11 @@ def _origin(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _data_text(data: DataRecord) -> str:
-    test = f"{data.test_images:,} test images, {data.classes} classes" if data.classes else "no labels"
+    test = f" and {data.test_images:,} test" if data.test_images else ""
+    classes = f"{data.classes:,} class{'es' * (data.classes != 1)}" if data.classes else "without labels"
     return (
-        f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training and {test}, {data.image_px} px, "
-        f"fingerprint {data.fingerprint[:8]}" + "".join(f"; {note}" for note in data.notes)
+        f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training{test} images, {classes}, "
+        f"{data.image_px} px, fingerprint {data.fingerprint[:8]}" + "".join(f"; {note}" for note in data.notes)
     )
 
 

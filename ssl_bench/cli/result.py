@@ -74,14 +74,20 @@ def below_the_start(primary: Mapping[tuple[str, str], Mapping[str, Any]], start:
 
 
 def next_commands(record: RunRecord, run_dir: Path) -> list[str]:
-    """What can be done with a run, as commands that work as they stand from the current folder."""
+    """What can be done with a run, as commands that work as they stand from the current folder.
+
+    After a run without labels the evaluation names the data that it still needs, as LABELED.
+    """
     kept = run_dir.parent.name == "runs"
     run = run_dir.name if kept else str(run_dir)
     results = results_of(run_dir) if kept else None
     commands = [command("show", run, results=results)]
     if kept:
         commands.append(command("table", results=results))
-    if record.status == "finished" and record.recipe["evaluators"]:
+    if record.status == "finished" and not record.eval_data and not (record.data.classes and record.data.test_images):
+        labeled = command("eval", run, "--data", "LABELED", results=results)
+        commands.append(f"{labeled}  # accuracy, on images with labels")
+    elif record.status == "finished" and record.recipe["evaluators"]:
         commands.append(command("eval", run, results=results))
     return commands
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -111,8 +111,12 @@ def list_images(folder: Path, passed: PassedOver | None = None, prefix: str = ""
     return sorted(listing.found)
 
 
-def holds_images(folder: Path) -> bool:
-    """Whether an image file lies anywhere below `folder`, going by names, among the first `LOOKED_AT` entries."""
+def holds_images(folder: Path, without: Collection[str] = ()) -> bool:
+    """Whether an image file lies anywhere below `folder`, going by names, among the first `LOOKED_AT` entries.
+
+    The folders `without` directly in it are not looked into.
+    """
+    left_out = {str(folder / name) for name in without}
     waiting, seen, looked_at = [str(folder)], set[tuple[int, int]](), 0
     while waiting:
         here = waiting.pop()
@@ -128,7 +132,7 @@ def holds_images(folder: Path) -> bool:
                 if not _is_folder(entry):
                     if _is_image(entry):
                         return True
-                elif not _left_behind(entry.name):
+                elif not _left_behind(entry.name) and entry.path not in left_out:
                     waiting.append(entry.path)
     return False
 
@@ -150,17 +154,12 @@ def list_class(folder: Path, passed: PassedOver | None = None) -> list[ImageFile
 
 
 def check_class_names(names: Sequence[str], folder: Path) -> None:
-    """Raises `UserError` unless there are at least two class folders, their names readable as UTF-8."""
+    """Raises `UserError` unless there are class folders, their names readable as UTF-8."""
     for name in names:
         try:
             name.encode("utf-8")
         except UnicodeEncodeError:
             raise UserError(f"the name of the folder {shown(folder / name)}/ is not UTF-8. Rename it.") from None
-    if len(names) == 1:
-        raise UserError(
-            f"{shown(folder)}/ has one class only ({names[0]}): accuracy on one class tells nothing. "
-            f"Expected at least two folders: {shown(folder)}/CLASS/IMAGE"
-        )
     if not names:
         loose = any(entry.name.lower().endswith(EXTENSIONS) for entry in os.scandir(folder))
         state = "holds images but no class folders" if loose else "has no class folders"

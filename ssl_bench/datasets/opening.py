@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_bench.dataset import Dataset
-from ssl_bench.datasets.listing import subfolders
+from ssl_bench.datasets.listing import holds_images, subfolders
 from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.settings import absolute_path, parse_settings
+from ssl_bench.system.hints import shell_quoted
 
 GENERAL = "image-folder"
 """The dataset that most layouts fit: taken when no other one recognizes a folder."""
@@ -45,6 +46,8 @@ class Found:
     plugin: str
     kind: type[Dataset]
     path: Path | None
+    note: str = ""
+    """What a user should know of how the path was read, for the notes of the dataset."""
 
 
 def find_dataset(text: str, known: Known) -> Found:
@@ -75,10 +78,12 @@ def find_dataset(text: str, known: Known) -> Found:
     if not fitting:
         words = explain(path, known) if path.is_dir() else explain_file(path, text, known)
         raise UserError("\n".join([words, *(f"Not asked: {reason}" for reason in broken)]))
-    if list(fitting) == [UNLABELED] and (almost := _almost_labeled(path, known)):
-        raise UserError(f"{almost} To train on its images without labels: {UNLABELED}:{text}")
     (name, kind) = next(iter(fitting.items()))
-    return Found(name, kind, path)
+    if name != UNLABELED:
+        return Found(name, kind, path)
+    if almost := _almost_labeled(path, known):
+        raise UserError(f"{almost} To train on its images without labels: {UNLABELED}:{text}")
+    return Found(name, kind, path, _sets_within(path, known))
 
 
 def open_dataset(text: str, known: Known, settings: Mapping[str, object] | None = None) -> Dataset:
@@ -96,7 +101,10 @@ def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Da
         path = None if found.path is None else Path(absolute_path(str(found.path)))
     except ValueError as error:
         raise UserError(f"--data: {error}") from None
-    return found.kind(config, path)
+    dataset = found.kind(config, path)
+    if found.note:
+        dataset.notes = (found.note, *dataset.notes)
+    return dataset
 
 
 def explain(path: Path, known: Known) -> str:
@@ -108,9 +116,8 @@ def explain(path: Path, known: Known) -> str:
     if almost:
         return almost
     names = sorted(name for name in os.listdir(path) if not name.startswith("."))
-    file = next((path / name for name in names[:200] if _is_read_as_file(path / name, known)), None)
-    if file is not None:
-        return f"{here}/ is not read as a whole. Did you mean the file {shown(file)}?"
+    if files := _read_as_files(path, known):
+        return f"{here}/ is not read as a whole. Did you mean the file {shown(files[0])}?"
     some = ", ".join(names[:5]) or "hidden files only"
     layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
     return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
@@ -127,12 +134,25 @@ def _almost_labeled(path: Path, known: Known) -> str:
     wrong = [f"{name}/ to {part}/" for part, name in parts.items() if name not in (part, "test", None)]
     if parts["train"] and parts["val"] and wrong:
         return f"{here}/ has {parts['train']}/ and {parts['val']}/. Rename {' and '.join(wrong)}. {expected}"
-    inner = next((path / name for name in folders[:20] if _recognized(path / name, known)), None)
-    if inner is not None:
-        return f"{here}/ has no train/. Did you mean {shown(inner)}? {expected}"
-    if any((path / place / "JPEGImages").is_dir() for place in ["", *folders[:20]]):
+    inner = [name for name in folders[:20] if _recognized(path / name, known)]
+    if inner and not holds_images(path, without=inner):
+        return f"{here}/ has no train/. Did you mean {shown(path / inner[0])}? {expected}"
+    masks = [name for name in folders[:20] if (path / name / "JPEGImages").is_dir()]
+    if (path / "JPEGImages").is_dir() or (masks and not holds_images(path, without=masks)):
         return f"{here}/ looks like VOC or DAVIS, sets to evaluate masks on: give it with --voc or --davis. {expected}"
     return ""
+
+
+def _sets_within(path: Path, known: Known) -> str:
+    """What lies in a folder of images and is a dataset of its own, with how to read it; "" where nothing does."""
+    inner = [path / name for name in subfolders(path)[:20] if _recognized(path / name, known)]
+    inner += _read_as_files(path, known)
+    if not inner:
+        return ""
+    names = [f"{place.name}/" if place.is_dir() else place.name for place in inner]
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    lies = "is a dataset of its own" if len(names) == 1 else "are datasets of their own"
+    return f"read without labels; {some} in it {lies}: --data {shell_quoted(shown(inner[0]))}"
 
 
 def explain_file(path: Path, text: str, known: Known) -> str:
@@ -220,5 +240,9 @@ def _recognized(path: Path, known: Known) -> bool:
     return any(_fits(kind, path) for name, kind in _loaded(known, []) if name != UNLABELED)
 
 
-def _is_read_as_file(path: Path, known: Known) -> bool:
-    return path.is_file() and _recognized(path, known)
+def _read_as_files(folder: Path, known: Known) -> list[Path]:
+    """The files directly in a folder that a dataset with labels reads, among the first 200 that are no images."""
+    names = sorted(
+        name for name in os.listdir(folder) if not name.startswith(".") and not name.lower().endswith(EXTENSIONS)
+    )
+    return [path for path in map(folder.joinpath, names[:200]) if path.is_file() and _recognized(path, known)]

@@ -124,7 +124,7 @@ def pick(
     """The training and the test images among the `parts` of the container `where`.
 
     With `class_names`, labels are indices into them. Raises `UserError` when nothing is there to train on, for a class
-    that only the test part has, and for labeled data of one class.
+    that only the test part has.
     """
     parts = {name: part for name, part in parts.items() if part.count}
     if not parts:
@@ -140,11 +140,6 @@ def pick(
         return Picks((), _unlabeled(train_name, train, config), None, tuple(notes))
 
     classes, values = _classes(train.labels, class_names)
-    if len(classes) < 2:
-        raise UserError(
-            f"{where} has one class only ({classes[0]}): accuracy on one class tells nothing. "
-            "Expected labels of at least two classes, or none."
-        )
     test_name = _test_part(parts, config, where)
     labels = _indices(train.labels, values)
     rows = np.arange(train.count)

@@ -141,6 +141,11 @@ def _warnings(data: Dataset, splits: Mapping[str, SplitFacts]) -> list[str]:
     for name, facts in splits.items():
         if facts.unreadable:
             found.append(f"{name}: {_count(len(facts.unreadable), 'image')} cannot be read: {facts.unreadable[0]}")
+        if len(facts.class_counts) == 1 and name == "train":
+            found.append(
+                f"{name}: one class only ({next(iter(facts.class_counts))}): methods that need no labels train on it, "
+                "nothing can be scored on it"
+            )
         single = [label for label, count in facts.class_counts.items() if count == 1]
         if single and name == "train":
             found.append(

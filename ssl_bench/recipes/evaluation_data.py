@@ -102,6 +102,11 @@ def require_training_labels(method: type[Method], name: str, dataset: Dataset) -
             f"{name} trains on labels, and {dataset.name} has none{_as_read(dataset)}. Give labeled data "
             f"({LABELED_LAYOUT}), or choose a method that needs no labels (sslbench list methods)."
         )
+    if method.needs_labels and (one := _only_class(dataset)):
+        raise UserError(
+            f"{name} trains on labels, and {dataset.name} has one class only ({one}). Give data of at least two "
+            "classes, or choose a method that needs no labels (sslbench list methods)."
+        )
 
 
 def default_evaluators(training: Dataset, sets: Sequence[Dataset]) -> tuple[str, ...]:
@@ -134,12 +139,17 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
                 f"{needing}, and {dataset.name} has {lacks}.{hold_out} Add --eval-data with {LABELED_LAYOUT}, or "
                 f"give {without}."
             )
-        assert dataset.train.labels is not None, "labeled data have labels"
-        if len(set(dataset.train.labels)) < 2:
+        if one := _only_class(dataset):
             raise UserError(
-                f"the training images of {dataset.name} are of one class only: accuracy on one class tells nothing. "
-                f"Give evaluation data of at least two classes (--eval-data)."
+                f"{dataset.name} has one class only ({one}): accuracy on one class tells nothing. "
+                f"Give evaluation data of at least two classes (--eval-data), or {without}."
             )
+
+
+def _only_class(dataset: Dataset) -> str:
+    """The class that all training images with labels are of; "" where there are several classes or no labels."""
+    labels = set(dataset.train.labels or ())
+    return dataset.classes[labels.pop()] if len(labels) == 1 else ""
 
 
 def _as_read(dataset: Dataset) -> str:

@@ -56,6 +56,9 @@ class EvaluationRecord(RecordPart):
     """Distribution and version that provided the evaluator."""
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers must know, e.g. that test images were trained on; a run's own notes say it of its
+    own evaluations."""
     made_utc: str
 
     @property

@@ -47,7 +47,8 @@ def announce(
     training = recipe.training
     line(
         "training",
-        f"{training.epochs} epochs of {steps_per_epoch:,} steps, "
+        f"{training.epochs} epoch{'s' * (training.epochs != 1)} of {steps_per_epoch:,} "
+        f"step{'s' * (steps_per_epoch != 1)}, "
         f"batch {training.batch_size}, {recipe.optimizer['name']}, seed {training.seed}",
     )
 
@@ -58,7 +59,12 @@ def images_in_words(data: Dataset) -> str:
     if not data.labeled:
         return f"{own}{len(data.train):,} unlabeled images"
     assert data.test is not None, "labeled data have a test split"
-    return f"{own}{len(data.train):,} train, {len(data.test):,} test, {len(data.classes)} classes"
+    return f"{own}{len(data.train):,} train, {len(data.test):,} test, {count_of_classes(len(data.classes))}"
+
+
+def count_of_classes(count: int) -> str:
+    """E.g. "10 classes" or "1 class"."""
+    return f"{count:,} class{'es' * (count != 1)}"
 
 
 def _count(number: int) -> str:

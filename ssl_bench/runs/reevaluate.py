@@ -19,6 +19,7 @@ from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
+from ssl_bench.runs.data_checks import trained_and_tested_on
 from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.settings import parse_settings, section_of
@@ -62,6 +63,7 @@ def reevaluate(
     if record.steps:
         networks["trained"] = trained_backbone
     paths, results = [], []
+    shared: dict[str, str] | None = None if data and record.steps else {}  # a run has looked at its own data
     for subject, build in networks.items():
         try:
             backbone = build(run_dir)[0].to(device)
@@ -86,6 +88,8 @@ def reevaluate(
                 say(f"{name} of the {called} network was done before; remove {done_before} to do it again")
                 results.append(read_evaluation(done_before))
                 continue
+            if shared is None:
+                shared = trained_and_tested_on(recipe, sets, say)
             done = evaluate_network(
                 backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
                 network=network, step=record.steps if subject == "trained" else 0,
@@ -93,9 +97,11 @@ def reevaluate(
                 workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
                 run_dir=run_dir, places=[place], say=say,
             )  # fmt: skip
-            write_record(done[0], path)
+            told = shared.get(done[0].data_fingerprint)
+            made = done[0].model_copy(update={"notes": (told,)}) if told else done[0]
+            write_record(made, path)
             paths.append(path)
-            results += done
+            results.append(made)
     return paths, results
 
 

@@ -103,13 +103,12 @@ def test_the_folder_may_move(root: Path, tmp_path: Path) -> None:
         (["path,label,split", "images/00.png,a,test", "images/01.png,b,val"], r"has test and val but nothing to"),
         (["path,label,split", "images/00.png,a,train", "images/01.png,b,train", "images/02.png,c,val"],
          r"val has the class c, which the training images do not have"),
-        (["path,label", "images/00.png,owl", "images/01.png,owl"], r"has one class only \(owl\)"),
         (["path"], r"lists no images"),
         (["path,label", "images/00.png,a,b,c", "images/01.png,b"], r"more values than its first line has names"),
         (["path", "images"], r"1 of the 1 files .* are missing: 'images'"),
     ],
     ids=["missing", "outside", "outside by a detour", "other names", "no header", "part labels", "other split",
-         "two labels", "no train", "unknown class", "one class", "empty", "ragged", "a folder"],
+         "two labels", "no train", "unknown class", "empty", "ragged", "a folder"],
 )  # fmt: skip
 def test_refused(root: Path, lines: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):

@@ -201,6 +201,27 @@ def test_files(here: Path) -> None:
     assert "shards-{0..3}.tar does not exist" in refused("./shards-{0..3}.tar")
 
 
+def test_a_dataset_among_images_without_labels(here: Path) -> None:
+    """Images that lie beside a dataset are read with all others, which is said; alone in it they are not."""
+    os.makedirs("photos/2024")
+    os.rename("birds", "photos/birds")
+    assert "Did you mean photos/birds?" in refused("photos")
+    shutil.copy("photos/birds/val/owl/c.png", "photos/2024/beside.png")
+    data = open_dataset("photos", KNOWN)
+    assert (data.name, data.train.labels, len(data.train)) == ("photos", None, 5)
+    assert data.notes[0] == "read without labels; birds/ in it is a dataset of its own: --data photos/birds"
+    np.savez("photos/a packed.npz", images=np.zeros((8, 5, 5), np.uint8))
+    shutil.move("photos/birds", "birds")
+    note = open_dataset("photos", KNOWN).notes[0]
+    assert note == "read without labels; a packed.npz in it is a dataset of its own: --data 'photos/a packed.npz'"
+    assert not any("of its own" in note for note in open_dataset("images:photos", KNOWN).notes)
+    os.makedirs("photos/voc/JPEGImages")
+    shutil.copy("birds/val/owl/c.png", "photos/voc/JPEGImages/c.png")
+    assert len(open_dataset("photos", KNOWN).train) == 2
+    os.remove("photos/2024/beside.png")
+    assert "photos/ looks like VOC or DAVIS" in refused("photos")
+
+
 def test_two_that_fit(here: Path) -> None:
     class Greedy(Made):
         """Takes every folder."""

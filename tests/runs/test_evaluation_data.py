@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import ssl_bench
+from ssl_bench.cli.result import next_commands
 from ssl_bench.datasets.checking import check_datasets
 from ssl_bench.datasets.image_folder import ImageFolder
 from ssl_bench.errors import UserError
@@ -118,6 +120,44 @@ def test_shared_images_are_counted_by_pixels(here: Path) -> None:
     assert checked.shared(unseen, birds.train) is None
 
 
+def test_a_later_evaluation_counts_them_too(record: RunRecord, here: Path, sslbench: Command, tmp_path: Path) -> None:
+    """On a set that the run did not name: the images of `birds` in another folder, two of them trained on."""
+    later = tmp_path / "later"
+    shutil.copytree(here / "birds", later)
+    shutil.copy(here / "birds/train/a/0.png", later / "val/a/seen.png")
+    results = tmp_path / "results"
+    shutil.copytree(here / "results", results)
+    words = "2 of the 7 test images of later are also among the training images (flat), pixel by pixel"
+    evaluations = ssl_bench.evaluate("both", data=later, results=results)
+    assert [one.notes for one in evaluations] == [(words,)] * 2
+    assert words in sslbench("show", "both", "--results", str(results))[1]
+    again = ssl_bench.evaluate("both", data=here / "cars", with_="kmeans", results=results)
+    assert [one.notes for one in again] == [(), ()]
+    said = sslbench("eval", "both", "--data", str(later), "--with", "kmeans", "--results", str(results))
+    assert f"warning: {words}" in "".join(said[1:])
+    os.rename(here / "flat", here / "moved")
+    try:
+        said = sslbench("eval", "both", "--data", str(later), "--with", "label-free", "--results", str(results))
+    finally:
+        os.rename(here / "moved", here / "flat")
+    assert said[0] == 0
+    assert "test images among the training images were not looked for: " in said[1]
+    assert "/flat does not exist" in said[1]
+
+
+def test_what_to_do_next_names_labeled_data_after_a_run_without(record: RunRecord, here: Path) -> None:
+    folder = Path("results/runs/both")
+    assert next_commands(record, folder)[-1] == "sslbench eval both"
+    unlabeled = record.model_copy(update={"eval_data": ()})
+    assert next_commands(unlabeled, folder)[-1].startswith("sslbench eval both --data LABELED  # accuracy")
+
+
+def test_images_of_one_class_are_trained_on_without_their_labels(here: Path) -> None:
+    _one_class(here)
+    one = resolved(here, "birds", data="single")
+    assert [part.name for part in one.recipe.evaluators] == ["knn", "linear-probe"]
+
+
 def test_table_and_show_name_both(record: RunRecord, here: Path, sslbench: Command) -> None:
     results = str(here / "results")
     status, out, err = sslbench("table", "--results", results, "--format", "md")
@@ -129,8 +169,8 @@ def test_table_and_show_name_both(record: RunRecord, here: Path, sslbench: Comma
         (row,) = [line for line in block.splitlines() if line.startswith("| simclr ")]
         assert "| flat " in row
     out = sslbench("show", "both", "--results", results)[1]
-    assert "flat: 14 training and no labels" in out
-    assert "on birds: 12 training and 6 test images, 2 classes" in out
+    assert "flat: 14 training images, without labels, " in out
+    assert "on birds: 12 training and 6 test images, 2 classes, " in out
     assert "6, cars" in out
 
 
@@ -228,7 +268,8 @@ def test_changed_and_moved_evaluation_data_of_a_stopped_run(tmp_path: Path) -> N
 def _one_class(here: Path) -> None:
     for name in ("train/a", "val/a"):
         (here / "single" / name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(here / "flat/000.png", here / "single" / name)
+        for number in range(4):
+            shutil.copy(here / f"flat/{number:03}.png", here / "single" / name)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +279,9 @@ def _one_class(here: Path) -> None:
         ({"eval_data": ("flat",)}, r"knn and linear-probe need labels, and the evaluation data flat have none"),
         ({"eval_data": ("birds/train",)}, r"the folder around train/ is the one that has them"),
         ({"method": "supervised"}, r"supervised trains on labels, and flat has none\. Give labeled data"),
-        ({"eval_data": ("single",)}, r"has one class only \(a\)"),
+        ({"eval_data": ("single",)}, r"single has one class only \(a\): .* \(--eval-data\), or --with label-free"),
+        ({"data": "single"}, r"single has one class only \(a\): accuracy on one class tells nothing"),
+        ({"data": "single", "method": "supervised"}, r"supervised trains on labels, and single has one class only"),
         ({"eval_data": ("nowhere",)}, r"nowhere does not exist"),
         ({"values": {"training.batch_size": 15}}, r"larger than the training set of flat \(14 images\)"),
         ({"values": {"eval_data.image_px": 24}}, r"'eval_data\.image_px' sets evaluation data, and none is given"),
