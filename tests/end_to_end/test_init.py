@@ -95,6 +95,10 @@ def test_what_does_not_fit_or_changed_is_one_message_and_nothing_is_written(
     status, _, err = sslbench("run", "dino", *wider, "--data", data, "--init", "first")
     assert status == 2
     assert "They are those of --arch deit_ti16 --set backbone.patch_px=8 --set backbone.depth=1" in err
+    status, _, err = sslbench(*ARGUMENTS, "--data", data, "--init", "first", "--set", "backbone.heads=2")
+    assert status == 2
+    assert "are of a network with 1 heads, and deit_ti16 has 2: the shapes agree" in err
+    assert "Evidence: the run's recipe. Say --set backbone.heads=1" in err
     status, _, err = sslbench(*ARGUMENTS, "--data", data, "--init", "frist")
     assert (status, "Did you mean 'first'" in err) == (2, True)
 
