@@ -87,6 +87,8 @@ class Evaluator(ABC):
     def data(self, dataset: Dataset) -> DataRead:
         """What is read: the run's own dataset, unless an evaluator with a set of its own overrides this.
 
+        Where such a set lies is the setting `path` (`settings.DATA_PATH`), which is in no digest: the fingerprint is.
+
         Called before training, so raise `UserError` here for a folder that is not as expected.
         """
         return DataRead(dataset.name, dataset.fingerprint, dataset.synthetic, dataset.image_px)

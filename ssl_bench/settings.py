@@ -24,6 +24,8 @@ class Settings(BaseModel):
 AnySettings = TypeVar("AnySettings", bound=Settings)
 NONE = "none"
 """How None is written where there is no word for it: in TOML, and on the command line beside `null`."""
+DATA_PATH = "path"
+"""The setting of an evaluator that says where data of its own lie: in no digest, and it may change on resume."""
 
 
 def setting(default: Any, meaning: str, *, unit: str = "", source: str = "", **bounds: Any) -> Any:

@@ -19,6 +19,8 @@ utils/augmentations.py, configs/byol.py). What differs:
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
 - the warm-up reaches its peak one step earlier (`ssl_bench.blocks.schedules`);
 - on a ViT, which the paper does not have, the paper's presets use AdamW with DINO's values (DINO's table 2 has BYOL).
+Our loss equals 2 + 2 c, c lightly's NegativeCosineSimilarity, to 1e-12 and our heads its BYOLProjectionHead to 1e-10
+with its last bias at 0, which ours and the authors' leave out (float64; tests/plugins/methods/test_byol.py).
 Synchronizing batch norm over several processes, as the authors do, is left to a launcher that has them.
 """
 

@@ -16,6 +16,9 @@ Authors' code: github.com/facebookresearch/dino (main_dino.py, utils.py, vision_
 96 px the largest blur shrinks with the crop (theirs: 2 px). Not in their code, and written from the paper's text:
 "mse" is BYOL's 2 - 2 cos between scores, centered for the teacher (table 7, row 5); the predictor is an MLP before the
 bottleneck's normalization (row 6); Sinkhorn assigns each global view's batch at tau_t (row 3); teachers of section 5.2.
+
+lightly's DINOLoss equals ours to 1e-9, its center to 1e-12, its DINOProjectionHead ours to 1e-10 in float64, and its
+sinkhorn ours to 1e-6 (tests/plugins/methods/test_dino.py); it moves the center inside the loss.
 """
 
 from __future__ import annotations

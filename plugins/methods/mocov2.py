@@ -22,6 +22,9 @@ Authors' code: github.com/facebookresearch/moco (moco/builder.py, main_moco.py; 
 What differs: the rate's cosine falls at every step (theirs: every epoch); below 96 px the largest blur shrinks with
 the crop (theirs: 2 px; the demo: none); transformers, which v2 does not have, are trained as in MoCo v3 (2104.02057:
 AdamW, 1.5e-4 per 256, decay 0.1, 40 epochs of warm-up; without its frozen patch projection).
+
+lightly's NTXentLoss with a memory bank equals our loss to 1e-9 and our queue to 1e-12 in float64, and its
+MoCoProjectionHead our head in float32 (tests/plugins/methods/test_mocov2.py); it moves the queue inside the loss.
 """
 
 from __future__ import annotations

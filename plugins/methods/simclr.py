@@ -15,6 +15,8 @@ Authors' code: github.com/google-research/simclr (objective.py, model_util.py, d
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
 - the warm-up reaches its peak one step earlier (`ssl_bench.blocks.schedules`);
 - on a ViT, which the paper does not have, the paper's presets use AdamW with DINO's values.
+lightly's NTXentLoss and SimCLRProjectionHead equal ours to 1e-12 in float64 (tests/plugins/methods/test_simclr.py); its
+head's last norm learns a shift, which ours and the authors' leave out.
 Negatives are those of this process: gathering projections and synchronizing batch norm over several processes, as the
 authors do, is left to a launcher that has them. Micro-batches have fewer negatives each, so their loss differs.
 """

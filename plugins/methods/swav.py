@@ -23,6 +23,9 @@ are frozen for exactly 1 epoch (theirs: one step more); a queue need not be a mu
 images are divided by 0.229 in red (theirs: 0.228); below 96 px the largest blur shrinks with the crop; transformers,
 which the paper does not have, are trained as in DINO (AdamW, biases and norms not decayed). For resnet50w2 and wider
 the authors use method.hidden_dim=8192 and 4 local views.
+
+lightly's SwaVLoss, sinkhorn and SwaVProjectionHead equal ours to 1e-9 in float64, with and without a queue
+(tests/plugins/methods/test_swav.py); its prototypes are normalized before a forward pass, ours after a step.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 def run(
     context: typer.Context,
     method: Annotated[
-        str | None, typer.Argument(metavar="METHOD", help="a method (sslbench list); with --resume also a run's folder")
+        str | None, typer.Argument(metavar="METHOD", help="a method (sslbench list); with --resume a run")
     ] = None,
     arch: Annotated[str | None, typer.Option(help="a backbone (sslbench list), or timm:NAME for any of timm")] = None,
     data: Annotated[
@@ -103,7 +103,9 @@ def run(
             help="evaluate every network of the method (k-NN) after each N-th epoch, on the first --eval-data",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="resume a stopped run; give its folder")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="resume a stopped run; give its name, the beginning of it, or its folder")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="replace an earlier run of this id once the new one has begun")
     ] = False,
@@ -117,7 +119,7 @@ def run(
 ) -> None:
     """Train a method, evaluate it beside its untrained self, and record the run."""
     if resume and method is None and recipe is None and not help_:
-        raise UserError("--resume needs the run's folder: sslbench run --resume results/runs/RUN")
+        raise UserError("--resume needs a run: sslbench run --resume results/runs/RUN")
     if help_ or (method is None and recipe is None):
         print_help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
@@ -156,7 +158,6 @@ def execute(resolved: Resolved, start: Start) -> None:
     from ssl_bench.runs import runner
     from ssl_bench.runs.display import TerminalDisplay
     from ssl_bench.runs.restart import NothingReplaced
-    from ssl_bench.runs.state import RUN_FILE
     from ssl_bench.training.loop import Stopped
 
     stopped = ""
@@ -173,10 +174,7 @@ def execute(resolved: Resolved, start: Start) -> None:
             except NothingReplaced:
                 stopped = "stopped before the new run began; the earlier one is back in its place"
             except KeyboardInterrupt:
-                if (start.run_dir / RUN_FILE).exists():
-                    stopped = f"stopped; what was trained is saved. Resume with: {resume_command(start.run_dir)}"
-                else:
-                    stopped = "stopped before anything was trained; start it again with the same command"
+                stopped = _interrupted(start.run_dir)
         if stopped:
             print(stopped)
             raise typer.Exit(130)
@@ -184,3 +182,15 @@ def execute(resolved: Resolved, start: Start) -> None:
         if record.status != "finished":
             print(f"{record.status}: {record.status_reason}")
             raise typer.Exit(1)
+
+
+def _interrupted(run_dir: Path) -> str:
+    """What remains of a run that stopped outside of training, or while it saved: a second signal does not wait."""
+    from ssl_bench.runs.state import RUN_FILE
+    from ssl_bench.training.checkpoint import last_saved_step
+
+    if not (run_dir / RUN_FILE).exists():
+        return "stopped before anything was trained; start it again with the same command"
+    step = last_saved_step(run_dir / "checkpoints")
+    saved = f"saved up to step {step:,}" if step else "no training step is saved yet"
+    return f"stopped; {saved}. Resume with: {resume_command(run_dir)}"

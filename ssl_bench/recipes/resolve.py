@@ -104,7 +104,9 @@ def resolve(request: Request) -> Resolved:
     method_name = _method_name(request, file)
     arch = file.arch if request.arch is None else request.arch
     if not arch:
-        raise UserError(f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))}, timm:NAME")
+        raise UserError(
+            f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))} (sslbench list)"
+        )
     own_values = {
         **assignments_with_current_names(_values_of_file(file, request), method_name),
         **assignments_with_current_names(request.values, method_name),

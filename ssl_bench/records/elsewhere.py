@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ssl_bench.records.recipe import OUTSIDE_DIGEST, DataPart, EvaluatorPart, Part, arch_text
-from ssl_bench.settings import Settings
+from ssl_bench.settings import DATA_PATH, Settings
 
 
 class WeightsOrigin(BaseModel):
@@ -61,7 +61,7 @@ class WeightsRecipe(Settings):
         for key in OUTSIDE_DIGEST:
             content["data"].pop(key, None)
         for part in content["evaluators"]:
-            part["settings"].pop("path", None)
+            part["settings"].pop(DATA_PATH, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

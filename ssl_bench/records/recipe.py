@@ -11,12 +11,9 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from ssl_bench.records.renamed_settings import with_current_names, with_earlier_names
+from ssl_bench.records.renamed_settings import with_current_names, with_earlier_names, without_added_settings
 from ssl_bench.records.seal import sealed_recipe
-from ssl_bench.settings import NONE, Settings, setting
-
-ADDED_BACKBONE_SETTINGS = {"positions": ("timm", None), "weights": (None,), "pool": ("timm", None)}
-"""Settings of backbones that older recipes lack, with the values that mean what every run did before they existed."""
+from ssl_bench.settings import DATA_PATH, NONE, Settings, setting
 
 
 class TrainingSettings(Settings):
@@ -160,15 +157,12 @@ class Recipe(Settings):
             del content["initial"]
         else:
             content["initial"] = self.initial.fingerprint
-        settings = content["backbone"]["settings"]
-        for name, before in ADDED_BACKBONE_SETTINGS.items():  # so that older digests stay valid
-            if name in settings and settings[name] in before:
-                del settings[name]
+        content["backbone"]["settings"] = without_added_settings(content["backbone"]["settings"])
         method = content["method"]
         method["settings"] = with_earlier_names(f"method.{method['name']}", method["settings"])
         for part in content["evaluators"]:
             part["settings"] = with_earlier_names(f"evaluators.{part['name']}", part["settings"])
-            part["settings"].pop("path", None)
+            part["settings"].pop(DATA_PATH, None)
             if part["fingerprint"] is None:
                 del part["fingerprint"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

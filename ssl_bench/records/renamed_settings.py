@@ -1,7 +1,7 @@
-"""Settings that earlier versions spelled otherwise.
+"""Settings that earlier versions spelled otherwise or did not have.
 
-Recipes, records and assignments with an earlier name are read as if they had today's. Digests are computed over the
-earlier names, so that those of recorded runs stay valid and an equal new run has the same one.
+Recipes, records and assignments with an earlier name are read as if they had today's. Digests are computed over what
+earlier versions wrote, so that those of recorded runs stay valid and an equal new run has the same one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ RENAMED_SETTINGS: Mapping[str, Mapping[str, str]] = {
 }
 """Earlier name -> today's name, by plugin: a third-party plugin's settings keep the names it gives them."""
 
+ADDED_SETTINGS: Mapping[str, tuple[Any, ...]] = {
+    "positions": ("timm", None),
+    "weights": (None,),
+    "pool": ("timm", None),
+}
+"""Settings of backbones that older recipes lack: name -> values that mean what every run did before it existed."""
+
 
 def with_current_names(plugin: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` of a plugin, e.g. "method.dino" or "evaluators.knn", under today's names."""
@@ -36,6 +43,11 @@ def with_earlier_names(plugin: str, settings: Mapping[str, Any]) -> dict[str, An
     """The reverse of `with_current_names`, for digests."""
     earlier = {new: old for old, new in RENAMED_SETTINGS.get(plugin, {}).items()}
     return {earlier.get(name, name): value for name, value in settings.items()}
+
+
+def without_added_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's settings without those that older recipes lack, where they have the older meaning."""
+    return {name: value for name, value in settings.items() if value not in ADDED_SETTINGS.get(name, ())}
 
 
 def assignments_with_current_names(values: Mapping[str, Any], method: str) -> dict[str, Any]:

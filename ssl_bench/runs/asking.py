@@ -16,6 +16,7 @@ from ssl_bench.runs.which_run import (
     request_of_run,
     source_of_weights,
 )
+from ssl_bench.settings import DATA_PATH
 
 
 def named_values(
@@ -29,7 +30,7 @@ def named_values(
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, str]]:
     """The evaluators that the folders of VOC and DAVIS ask for, and these folders as settings."""
     given = {name: str(path) for name, path in (("voc-jaccard", voc), ("davis", davis)) if path is not None}
-    return tuple(given), {f"evaluators.{name}.path": path for name, path in given.items()}
+    return tuple(given), {f"evaluators.{name}.{DATA_PATH}": path for name, path in given.items()}
 
 
 def plan_run(
@@ -54,7 +55,8 @@ def plan_run(
             "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
         )
     request = _with_start(request, results)
-    folder = None if request.method is None else folder_of_run(request.method, resume, results)
+    alone = request.arch is None and request.recipe_file is None
+    folder = None if request.method is None else folder_of_run(request.method, resume, results, alone=alone)
     if folder is not None:
         if run_id is not None:
             raise UserError(f"--resume continues the run {folder.name} in its own folder: leave --run-id out")

@@ -22,6 +22,7 @@ from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, re
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS, dataset_loaders
+from ssl_bench.recipes.evaluators import require_own_evaluators
 from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, read_record, write_record
@@ -226,13 +227,8 @@ def _opened(request: WeightsRequest, loaded: Loaded) -> tuple[Found, Dataset, Pr
 def _evaluators(request: WeightsRequest, dataset: Dataset) -> list[tuple[str, Evaluator]]:
     default = DEFAULT_EVALUATORS if dataset.labeled else WITHOUT_LABELS
     names = list(request.evaluators if request.evaluators is not None else default)
-    chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key, value in section_of(request.values, "evaluators").items():
-        name, _, setting = key.partition(".")
-        if name not in chosen or not setting:
-            raise UserError(f"'evaluators.{key}' sets nothing that runs here. Running: {', '.join(chosen)}")
-        chosen[name][setting] = value
-    evaluators = build_evaluators(list(chosen.items()))
+    require_own_evaluators(request.values, names)
+    evaluators = build_evaluators([(name, section_of(request.values, f"evaluators.{name}")) for name in names])
     need = [name for name, evaluator in evaluators if evaluator.needs_labels]
     if need and not dataset.labeled:
         raise UserError(

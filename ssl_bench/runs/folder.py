@@ -210,8 +210,16 @@ def digest_of(folder: Path) -> str | None:
     return None
 
 
-def find_run(text: str, results: Path) -> Path:
-    """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so."""
+def is_stopped(folder: Path) -> bool:
+    """Whether a run was begun in the folder and not finished."""
+    return (folder / RUN_FILE).exists() and not (folder / "record.json").exists()
+
+
+def find_run(text: str, results: Path, *, stopped: bool = False) -> Path:
+    """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so.
+
+    Of several that begin so those with weights are meant, or with `stopped` those that were begun and not finished.
+    """
     path = Path(os.path.expanduser(text))
     if path.name == "record.json":
         path = path.parent
@@ -221,7 +229,10 @@ def find_run(text: str, results: Path) -> Path:
     text = text if text in known else text.replace(":", "_")  # as in the names of runs
     matches = [name for name in known if name == text] or [name for name in known if name.startswith(text)]
     if len(matches) > 1:  # records of others lie beside the runs made here: those have weights
-        matches = [name for name in matches if (results / "runs" / name / "weights.safetensors").exists()] or matches
+        folders = {name: results / "runs" / name for name in matches}
+        made_here = [name for name, folder in folders.items() if (folder / "weights.safetensors").exists()]
+        left_unfinished = [name for name, folder in folders.items() if is_stopped(folder)]
+        matches = (left_unfinished if stopped else made_here) or matches
     if len(matches) == 1:
         return results / "runs" / matches[0]
     if matches:

@@ -13,12 +13,16 @@ from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import RunRecord, read_record
 from ssl_bench.runs.building import backbone_maker, seed_initial_weights
 from ssl_bench.settings import parse_settings
+from ssl_bench.system.hints import resume_command
 from ssl_bench.weights.kept import kept_weights
 
 
 def finished_record(run_dir: Path) -> RunRecord:
     """The record of a run with weights. Raises `UserError` for a run that is not finished, or did not end well."""
-    record = read_record(run_dir / "record.json")
+    path = run_dir / "record.json"
+    if not path.exists() and (run_dir / "run.json").exists():
+        raise UserError(f"{run_dir} is an unfinished run: it has no record yet. Resume with: {resume_command(run_dir)}")
+    record = read_record(path)
     if record.status != "finished":
         raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
     if record.weights is not None:

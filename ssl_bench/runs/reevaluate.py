@@ -15,6 +15,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, open_evaluation_sets, require_labels
+from ssl_bench.recipes.evaluators import require_own_evaluators
 from ssl_bench.records.recipe import MachineSettings, Recipe
 from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
@@ -22,7 +23,7 @@ from ssl_bench.runs import machine
 from ssl_bench.runs.data_checks import trained_and_tested_on
 from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.runs.trial import require_images_fit
-from ssl_bench.settings import parse_settings, section_of
+from ssl_bench.settings import DATA_PATH, parse_settings, section_of
 
 SECTIONS = ("evaluators", "data", "eval_data", "machine")
 
@@ -117,16 +118,9 @@ def _evaluators(recipe: Recipe, names: list[str] | None, values: Mapping[str, An
     settings = {part.name: part.settings for part in recipe.evaluators}
     chosen = {name: dict(settings.get(name, {})) for name in names or list(settings)}
     values = assignments_with_current_names(values, recipe.method.name)
-    for key, value in section_of(values, "evaluators").items():
-        name, _, setting = key.partition(".")
-        if name not in chosen:
-            raise UserError(
-                f"'evaluators.{key}' sets an evaluator that does not run here. Running: {', '.join(chosen) or 'none'}; "
-                "choose with --with NAME,NAME"
-            )
-        if not setting:
-            raise UserError(f"'evaluators.{key}' names no setting: give evaluators.{name}.SETTING=VALUE")
-        chosen[name][setting] = value
+    require_own_evaluators(values, tuple(chosen))
+    for name in chosen:
+        chosen[name] |= section_of(values, f"evaluators.{name}")
     if not chosen:
         raise UserError("the run was recorded without evaluators: choose some with --with (sslbench list evaluators)")
     return build_evaluators(list(chosen.items()))
@@ -152,7 +146,7 @@ def _open(recipe: Recipe, data: Sequence[str], values: Mapping[str, Any]) -> lis
 
 def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) -> str:
     settings = with_earlier_names(f"evaluators.{name}", evaluator.config.model_dump(mode="json"))
-    settings.pop("path", None)  # the fingerprint tells the data, not the place where they lie
+    settings.pop(DATA_PATH, None)  # the fingerprint tells the data, not the place where they lie
     content: list[Any] = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
     if dataset.image_px != image_px:
         content.append(dataset.image_px)

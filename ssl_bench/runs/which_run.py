@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.settings import DATA_PATH
 from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from ssl_bench.records.recipe import Recipe
 
 
-def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
+def folder_of_run(text: str, resume: bool, results: Path, *, alone: bool = False) -> Path | None:
     """The folder of the run that the argument METHOD names, or None where it names a method.
 
-    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one.
+    A registered method wins over a folder of its name; only with --resume is a folder of a run taken for one. With
+    --resume and nothing that a new run needs (`alone`) a method's name is the beginning of a run's.
     """
     from ssl_bench import registry
     from ssl_bench.runs.folder import find_run
@@ -28,7 +30,7 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
     if resume and is_run_folder(path):
         return path
     if text in registry.names("method"):
-        return None
+        return find_run(text, results, stopped=True) if resume and alone else None
     if is_run_folder(path):
         raise UserError(f"{text!r} is a run's folder, not a method. To resume it: {command('run', '--resume', text)}")
     known = registry.names("method")
@@ -40,7 +42,7 @@ def folder_of_run(text: str, resume: bool, results: Path) -> Path | None:
         )
     if resume:
         try:
-            return find_run(text, results)
+            return find_run(text, results, stopped=True)
         except UserError as error:
             raise UserError(f"no method is called {text!r}.{did_you_mean(text, known)} And {error}") from None
     return None
@@ -135,7 +137,7 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
 
 def _is_evaluators_path(key: str) -> bool:
     """Whether a setting says where an evaluator's data lie, which may change while a run is stopped."""
-    return key.startswith("evaluators.") and key.endswith(".path")
+    return key.startswith("evaluators.") and key.endswith(f".{DATA_PATH}")
 
 
 def _may_have_moved(key: str) -> bool:

@@ -1,8 +1,8 @@
 """What the signals that ask a run to end do: Ctrl-C, `kill`, a closed terminal, a scheduler's warning (Slurm's USR1).
 
 Training answers the first one at its next step, with everything saved. Everywhere else, and at the second one, they
-raise `KeyboardInterrupt` at once: what was trained is saved by then. Worker processes get the same signals when they
-are sent to the process group, and must not die of them before the main process has saved.
+raise `KeyboardInterrupt` at once; a save that this interrupts leaves the checkpoint before it. Worker processes get
+the same signals when they are sent to the process group, and must not die of them before the main process has saved.
 """
 
 from __future__ import annotations

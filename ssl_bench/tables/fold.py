@@ -146,12 +146,29 @@ def _precisions(groups: list[Group]) -> list[str]:
     ]
 
 
+def _repeated(own: Group) -> tuple[list[str], list[str]]:
+    """Ids of earlier runs of a seed: evaluated on the data of the run that counts, and on other data."""
+    again: list[str] = []
+    elsewhere: list[str] = []
+    counting = {run.record.seed: run.record for run in own.runs}
+    for run in own.repeated:
+        sets = [{one.fingerprint for one in record.eval_data} for record in (run.record, counting[run.record.seed])]
+        (again if sets[0] == sets[1] else elsewhere).append(run.record.run_id)
+    return sorted(again), sorted(elsewhere)
+
+
 def _notes(own: Group) -> list[str]:
     notes = []
     record = own.first.record
     name = f"{record.method} on {record.backbone.name}"
-    if own.repeated:
-        notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(sorted(own.repeated))}")
+    again, elsewhere = _repeated(own)
+    if again:
+        notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(again)}")
+    if elsewhere:
+        notes.append(
+            f"{name}: a seed was run again to evaluate it on other data, the later run counts, not "
+            f"{', '.join(elsewhere)} (sslbench eval RUN --data adds to a run without training it again)"
+        )
     if record.backbone.pretrained:
         settings = f" ({own.settings})" if own.settings else ""
         weights = "not trained here" if record.steps == 0 else "which the figures before the arrows are of"

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_bench.records.recipe import ADDED_BACKBONE_SETTINGS, OUTSIDE_DIGEST, InitialWeights
+from ssl_bench.records.recipe import OUTSIDE_DIGEST, InitialWeights
 from ssl_bench.records.record import EvaluationRecord, RunRecord
+from ssl_bench.records.renamed_settings import ADDED_SETTINGS
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title
@@ -41,8 +42,8 @@ class Group:
 
     keys: tuple[Any, ...]
     runs: list[Run]
-    repeated: list[str] = field(default_factory=list)
-    """Run ids of earlier runs of a seed that was run again; they do not count."""
+    repeated: list[Run] = field(default_factory=list)
+    """Earlier runs of a seed that was run again; they do not count."""
     settings: str = ""
     """What tells the row from others, and what it changes of its preset."""
 
@@ -65,7 +66,7 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
         if path not in NOT_IN_IDENTITY
         and not path.startswith(("recipe.evaluators", "recipe.eval_data", "recipe.initial"))
     }
-    for name, before in ADDED_BACKBONE_SETTINGS.items():  # records made before these settings existed lack them
+    for name, before in ADDED_SETTINGS.items():  # records made before these settings existed lack them
         if identity.get(path := f"recipe.backbone.settings.{name}") in before:
             identity.pop(path, None)
     initial = record.recipe.get("initial")
@@ -97,7 +98,7 @@ def group(keys: tuple[Key, ...], runs: Iterable[Run]) -> list[Group]:
         own = found.setdefault(canonical([values, run.identity]), Group(values, []))
         for earlier in [other for other in own.runs if other.record.seed == run.record.seed]:
             own.runs.remove(earlier)
-            own.repeated.append(earlier.record.run_id)
+            own.repeated.append(earlier)
         own.runs.append(run)
     return list(found.values())
 

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ssl_bench.backbone import Capability
+from ssl_bench.backbone import Capability, Positions
 from ssl_bench.errors import UserError
 from ssl_bench.testing import backbone_tokens, common
 from ssl_bench.testing.backbone_bench import IMAGES, Subject
@@ -121,9 +121,10 @@ def patch_px_for_agrees(subject: Subject) -> None:
 
 def settings_are_filled_once(subject: Subject) -> None:
     """`fill` takes the method's defaults only for settings left open, and changes none that are decided."""
-    for defaults in ({}, {"positions": "dino"}, {"positions": "timm"}):
+    rules = get_args(Positions)
+    for defaults in ({}, *({"positions": rule} for rule in rules)):
         filled = subject.plugin.fill(subject.config, subject.image_px, defaults)
-        again = subject.plugin.fill(filled, subject.image_px, {"positions": "dino"})
+        again = subject.plugin.fill(filled, subject.image_px, {"positions": rules[0]})
         changed = [name for name in type(filled).model_fields if getattr(filled, name) != getattr(again, name)]
         require(not changed, f"fill() changes {some(changed)} a second time: decide only what is None")
         network = subject.plugin(filled, image_px=subject.image_px)

@@ -90,6 +90,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
+def last_saved_step(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    return int(checkpoints(folder)[-1].name.split("-")[1]) if checkpoints(folder) else 0
+
+
 def last_good(folder: Path) -> Path | None:
     """The newest checkpoint without a sign of a collapse."""
     return next((path for path in reversed(checkpoints(folder)) if not path.name.endswith(SUSPECT)), None)

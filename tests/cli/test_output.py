@@ -358,4 +358,8 @@ def test_an_unfinished_runs_hint_names_its_folder_quoted(sslbench: Command, tmp_
     (folder / "run.json").write_text("{}")
     status, out, _ = sslbench("show", "stopped", "--results", "my results")
     assert status == 1
-    assert shlex.split(out.partition("Resume with: ")[2]) == ["sslbench", "run", "--resume", "my results/runs/stopped"]
+    advised = ["sslbench", "run", "--resume", "my results/runs/stopped"]
+    assert shlex.split(out.partition("Resume with: ")[2]) == advised
+    status, _, err = sslbench("eval", "stopped", "--results", "my results")
+    assert status == 2
+    assert shlex.split(err.partition("Resume with: ")[2]) == advised

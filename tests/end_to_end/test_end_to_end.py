@@ -169,7 +169,7 @@ def test_evaluating_again_gives_the_recorded_numbers(sslbench: Command, data: Pa
         ("run dino --arch deit_s16 --run-id ../x", "is not a folder name"),
         ("run --resume results/runs/none", "none"),
         ("run dino --arch timm:resnet1818", "timm has no network called 'resnet1818'"),
-        ("run --resume", "--resume needs the run's folder"),
+        ("run --resume", "--resume needs a run: sslbench run --resume results/runs/RUN"),
         ("run --resume dinno", "no method is called 'dinno'"),
         (
             "run dino --arch timm:convnext_atto --set training.precision=fp32",
@@ -356,6 +356,22 @@ def test_the_beginning_of_a_name_means_the_run_made_here(tmp_path: Path) -> None
     assert find_run("dino", tmp_path).name == "dino-a-s0-1111-again"
 
 
+def test_a_methods_name_alone_means_its_stopped_run_with_resume(tmp_path: Path) -> None:
+    from ssl_bench.runs.which_run import folder_of_run
+
+    with pytest.raises(UserError, match="no run is called 'dino'"):
+        folder_of_run("dino", True, tmp_path, alone=True)
+    for name, files in {"dino-a-s0-1111": ("run.json", "record.json", "weights.safetensors"),
+                        "dino-b-s0-2222": ("run.json",), "dino-c-s0-3333": ("record.json",)}.items():  # fmt: skip
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        for file in files:
+            (tmp_path / "runs" / name / file).write_bytes(b"")
+    assert folder_of_run("dino", True, tmp_path, alone=True) == tmp_path / "runs/dino-b-s0-2222"
+    assert folder_of_run("dino-", True, tmp_path) == tmp_path / "runs/dino-b-s0-2222"
+    assert folder_of_run("dino", True, tmp_path) is None, "with --arch the rest says which run"
+    assert folder_of_run("dino", False, tmp_path, alone=True) is None
+
+
 RANDOM = ("run", "random", "--arch", "resnet18", "--set", "backbone.width=0.125", "--batch-size", "8")
 KNN = ("--with", "knn", "--set", "evaluators.knn.neighbors=[1]", "--set", "evaluators.knn.reported=1")
 
@@ -484,7 +500,7 @@ def test_a_run_below_its_untrained_network_is_remarked_on() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("run --resume", "--resume needs the run"),
+        ("run --resume", "--resume needs a run"),
         ("run dino --arch deit_s16 --resume --restart", "give one of them"),
         ("run dino --arch deit_s16 --with ,", "--with names no evaluator"),
         ("run dino --arch deit_s16 --epochs -1", "'training.epochs' = -1"),

@@ -74,6 +74,25 @@ def test_a_run_stands_under_each_dataset_it_was_evaluated_on_and_seeds_are_avera
     assert document["keys"] == {"method": "dino", "arch": "deit_s16"}
 
 
+def test_one_seed_evaluated_on_further_data_is_told_from_a_seed_that_was_run_again() -> None:
+    def run(run_id: str, *sets: DataRecord) -> RunRecord:
+        found = tuple(one for data in sets for one in on(data, (30.0, 50.0)))
+        at = f"2026-01-0{len(sets)}T00:00:00Z"
+        return make_record(run_id=run_id, data=PHOTOS, eval_data=sets, evaluations=found, finished_utc=at)
+
+    def notes(*runs: RunRecord) -> list[list[str]]:
+        blocks = comparison(*runs).blocks
+        return [[note for note in block.notes if "a seed was run again" in note] for block in blocks]
+
+    (birds, fish) = notes(run("first", BIRDS), run("second", BIRDS, FISH))
+    assert fish == []
+    assert len(birds) == 1
+    assert "run again to evaluate it on other data, the later run counts, not first (sslbench eval" in birds[0]
+    assert notes(run("first", BIRDS), run("second", FISH)) == [[], []], "each stands alone under its heading"
+    ((again,),) = notes(run("first", BIRDS), run("second", BIRDS).model_copy(update={"finished_utc": "2026-01-03"}))
+    assert again.endswith("a seed was run again, the later run counts, not first")
+
+
 def test_a_run_that_failed_stands_where_it_would_have_been_evaluated() -> None:
     table = comparison(
         make_record(data=PHOTOS, eval_data=(BIRDS,), evaluations=on(BIRDS, (30.0, 50.0))),

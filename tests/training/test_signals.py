@@ -90,6 +90,7 @@ def test_a_signal_ends_a_run_saved_and_the_printed_command_finishes_it(
     logged = len((folder / "metrics.jsonl").read_bytes().splitlines()) if phase in ("training", "trained") else 0
     if phase == "trained":
         assert (folder / "weights.safetensors").exists()
+        assert f"saved up to step {STEPS}" in out
 
     again = sslbench(tmp_path, *shlex.split(printed[1]))
     out, err = again.communicate(timeout=300)

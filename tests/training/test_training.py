@@ -16,6 +16,7 @@ from PIL import Image
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
+from ssl_bench.training import checkpoint
 from ssl_bench.training.batches import EpochOrder, TrainingViews
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import RunFailed, Stopped, TrainingState, restore, train
@@ -103,6 +104,42 @@ def test_stopped_and_resumed_is_bitwise_the_uninterrupted_run(tmp_path: Path) ->
     whole, pieces = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut"))
     assert whole == pieces
     assert len(whole.splitlines()) == 36
+
+
+@pytest.mark.parametrize("moment", ["sync_file", "sync_folder", "detached"])
+def test_a_second_signal_during_the_save_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    method, views, optimizer, plan = start(tmp_path / "whole", epochs=1)
+    train(method, views, optimizer, plan, TrainingState())
+
+    cut, views, cut_optimizer, cut_plan = start(tmp_path / "cut", epochs=1)
+    asked = False
+
+    def ask_to_stop(report: Any) -> None:
+        nonlocal asked
+        asked = report.step == 5
+        _interrupt(asked)
+
+    original = getattr(checkpoint, moment)
+
+    def interrupted(*arguments: Any) -> Any:
+        _interrupt(asked)
+        return original(*arguments)
+
+    monkeypatch.setattr(checkpoint, moment, interrupted)
+    often = dataclasses.replace(cut_plan, checkpoint_seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, views, cut_optimizer, often, TrainingState(), report=ask_to_stop)
+    monkeypatch.undo()
+    assert checkpoint.last_saved_step(tmp_path / "cut" / "checkpoints") == 4
+
+    resumed, views, resumed_optimizer, _ = start(tmp_path / "cut", epochs=1)
+    train(resumed, views, resumed_optimizer, cut_plan, restored(resumed, resumed_optimizer, tmp_path / "cut"))
+    assert same(method.state_dict(), resumed.state_dict())
+    whole, pieces = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut"))
+    assert whole == pieces
+    assert not list((tmp_path / "cut" / "checkpoints").glob(".*.part"))
 
 
 def _interrupt(now: bool) -> None:

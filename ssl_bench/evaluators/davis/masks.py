@@ -31,7 +31,8 @@ SAY_SECONDS = 20.0
 def network_digest(backbone: Backbone) -> str:
     """Of the names and values of all weights and buffers, the side of a patch and how positions are resampled."""
     digest = hashlib.sha256(f"{type(backbone).__qualname__} {backbone.patch_px}".encode())
-    if backbone.positions not in (None, "timm"):  # masks of older versions, all by timm's rule, stay valid
+    earlier_rule = backbone.settings_before.get("positions")  # masks from before there was a choice stay valid
+    if backbone.positions not in (None, earlier_rule):
         digest.update(f"positions {backbone.positions}".encode())
     if (backbone.mean, backbone.std) != (IMAGENET_MEAN, IMAGENET_STD):
         digest.update(f"mean {backbone.mean}, std {backbone.std}".encode())
