@@ -14,6 +14,25 @@ from pydantic.fields import FieldInfo
 
 from ssl_bench.errors import UserError, did_you_mean
 
+__all__ = [  # what plugins may import; the rest serves the core
+    "DATA_PATH",
+    "NONE",
+    "AnySettings",
+    "AreaRange",
+    "BlurRange",
+    "DecayRates",
+    "GivenList",
+    "GivenPath",
+    "Pair",
+    "Probabilities",
+    "Settings",
+    "absolute_path",
+    "describe",
+    "parse_settings",
+    "parse_text",
+    "setting",
+]  # fmt: skip
+
 
 class Settings(BaseModel):
     """Base of every `Config`: immutable, unknown keys refused, values checked, JSON both ways."""

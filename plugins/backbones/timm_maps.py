@@ -20,7 +20,7 @@ def why_not(network: Any, name: str) -> dict[Capability, str]:
 
 
 def feature_maps(network: Any, images: Tensor, positions: Positions = "timm") -> tuple[Tensor, ...]:
-    """(batch, 3, height, width) -> one (batch, channels, rows, columns) a stage, the finest first.
+    """(batch, 3, height, width) -> one (batch, channels, rows, columns) per stage, the finest first.
 
     Of a network whose blocks all have maps of one size, those at the quarters of its depth.
     """

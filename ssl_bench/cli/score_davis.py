@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         subset: Annotated[
             str,
-            typer.Option(metavar="NAME|FILE", help="a list in ImageSets/2017, or your own (.txt), a sequence a line"),
+            typer.Option(
+                metavar="NAME|FILE", help="a list in ImageSets/2017, or your own (.txt), one sequence per line"
+            ),
         ] = "val",
         csv_folder: Annotated[
             Path | None,

@@ -1,1 +1,1 @@
-"""Datasets, one file each, and how what a user names behind --data becomes one of them."""
+"""Datasets, one file each, and `opening`, which finds the one that --data names."""

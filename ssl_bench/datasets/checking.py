@@ -47,7 +47,7 @@ class Checked:
 def check_images(split: Split, limit: int | None = None, workers: int | None = None) -> list[str]:
     """Open and decode the images of a split, or `limit` evenly chosen ones; one message per image that cannot be read.
 
-    `workers` are threads (default: one a CPU core, decoding releases Python's lock).
+    `workers` are threads (default: one per CPU core, decoding releases Python's lock).
     """
     looks = _open_all([(split, index) for index in _evenly(len(split), limit)], workers)
     return [look for look in looks if isinstance(look, str)]

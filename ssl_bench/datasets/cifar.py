@@ -19,6 +19,7 @@ from PIL import Image
 from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.image_files import set_name, subset
 from ssl_bench.datasets.reading import shown
+from ssl_bench.datasets.torchvision_files import root_of
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
@@ -75,11 +76,11 @@ class CIFAR10(Dataset):
     @classmethod
     def recognizes(cls, path: Path) -> bool:
         """Whether the path is the unpacked folder or holds it."""
-        return _root(path, cls.folder) is not None
+        return root_of(path, cls.folder) is not None
 
     def __init__(self, config: CIFARConfig, path: Path | None) -> None:
         """Check the MD5 sums, load everything (0.2 GB). Raises `UserError` naming a file that is missing or differs."""
-        root = None if path is None else _root(path, self.folder)
+        root = None if path is None else root_of(path, self.folder)
         if path is not None and config.download:
             root = root or path
             _download(self.source(), root, self.layout)
@@ -133,12 +134,6 @@ def _download(source: Any, root: Path, layout: str) -> None:
             f"{source.filename} cannot be downloaded to {shown(root)}/ ({error}). Fetch it yourself from {source.url} "
             f"and unpack it there. Expected {layout}"
         ) from error
-
-
-def _root(path: Path, folder: str) -> Path | None:
-    """The folder that holds `folder`: the path, or the one around it when the path is `folder` itself."""
-    root = path.absolute().parent if path.absolute().name == folder else path
-    return root if (root / folder).is_dir() else None
 
 
 def _checked_sums(source: Any, folder: Path) -> dict[str, str]:

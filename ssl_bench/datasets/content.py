@@ -17,7 +17,7 @@ SAMPLED_BYTES = 1 << 16
 def content_digest(paths: Sequence[Path], total_bytes: int) -> str:
     """sha256 over the bytes of `paths` in their order, `total_bytes` together; over a sample of a large set.
 
-    A file that cannot be read counts as such: naming it is the business of whoever needs its content.
+    A file that cannot be read counts as such: it is named by whoever needs its content.
     """
     whole = len(paths) <= ALL_FILES and total_bytes <= ALL_BYTES
     chosen = range(len(paths)) if whole or len(paths) <= SAMPLE else (i * len(paths) // SAMPLE for i in range(SAMPLE))

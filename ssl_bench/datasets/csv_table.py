@@ -1,4 +1,4 @@
-"""FILE.csv with a line an image: the path of its file, and mostly its class and its split."""
+"""FILE.csv with one line per image: the path of its file, and mostly its class and its split."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class CsvTable(Dataset):
     def __init__(self, config: Config, path: Path | None) -> None:
         """Read the table, look for every file. Raises `UserError` for files that are missing or lie elsewhere."""
         if path is None or not path.is_file():
-            where = "" if path is None else f"; {shown(path)} is none"
+            where = "" if path is None else f"; {shown(path)} is not one"
             raise UserError(f"csv needs its file (--data FILE.csv){where}. Expected {self.layout}")
         self.config, self.path = config, path
         table = _read(path)
@@ -120,12 +120,12 @@ def _read(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise UserError(f"{shown(path)} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     except ValueError as error:  # pandas' own kinds are of this one
-        raise UserError(f"{shown(path)} is no table of columns ({str(error).strip()}). Correct it.") from None
+        raise UserError(f"{shown(path)} is not a table of columns ({str(error).strip()}). Correct it.") from None
     table.columns = [str(name).strip() for name in table.columns]
     if not isinstance(table.index, pandas.RangeIndex):  # more values than names: pandas takes the first for an index
         raise UserError(f"{shown(path)}: its lines have more values than its first line has names. Quote values with ,")
     if table.empty:
-        raise UserError(f"{shown(path)} lists no images. Expected a line of column names, then a line an image.")
+        raise UserError(f"{shown(path)} lists no images. Expected a line of column names, then one line per image.")
     return table
 
 
@@ -207,7 +207,7 @@ def _first_of_each(names: Sequence[str], told: Sequence[Any], table: Path) -> tu
         if told[before] != told[row]:
             raise UserError(
                 f"{shown(table)} lists {name} on lines {before + 2:,} and {row + 2:,} with different labels or splits. "
-                "Accuracy needs one class an image, in one split: remove one of the lines."
+                "Accuracy needs one class per image, in one split: remove one of the lines."
             )
     return list(first.values()), len(names) - len(first)
 

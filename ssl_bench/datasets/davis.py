@@ -34,7 +34,7 @@ FEWEST_FRAMES = 3
 
 @dataclass(frozen=True)
 class DavisSequence:
-    """A sequence: `frames` and `masks` are its JPEG and PNG files in order, one mask a frame."""
+    """A sequence: `frames` and `masks` are its JPEG and PNG files in order, one mask per frame."""
 
     name: str
     frames: tuple[Path, ...]

@@ -28,7 +28,7 @@ def find_root(path: Path) -> Path:
             return found[0]
     inner = next((part for part in path.parts if part in PARTS), None)
     hint = f" Give the folder that holds {inner}/ instead." if inner else ""
-    raise UserError(f"{shown(path)}/ is no DAVIS 2017: none of {', '.join(PARTS)} is in it.{hint} Expected {LAYOUT}")
+    raise UserError(f"{shown(path)}/ is not DAVIS 2017: none of {', '.join(PARTS)} is in it.{hint} Expected {LAYOUT}")
 
 
 def folder(parent: Path, name: str, holds: str) -> Path:
@@ -47,15 +47,15 @@ def folder(parent: Path, name: str, holds: str) -> Path:
 def read_list(root: Path, subset: str) -> tuple[str, Path, list[str]]:
     """What a subset is called, its list file and the names in it, each once, in the order of the file.
 
-    `subset` is a name in ImageSets/2017 or a path to a list file with a sequence a line; blank lines, Windows line
+    `subset` is a name in ImageSets/2017 or a path to a list file with one sequence per line; blank lines, Windows line
     endings and a byte-order mark are taken. Raises `UserError` for a list that is missing, empty, or that names
     anything but folders.
     """
-    own = Path(subset)
-    if own.suffix == ".txt" or len(own.parts) > 1:
-        if not own.is_file():
-            raise UserError(f"the list {shown(own)} is missing. Give a file with one sequence a line, or e.g. val")
-        source = own
+    given = Path(subset)
+    if given.suffix == ".txt" or len(given.parts) > 1:
+        if not given.is_file():
+            raise UserError(f"the list {shown(given)} is missing. Give a file with one sequence per line, or e.g. val")
+        source = given
     else:
         year = folder(folder(root, "ImageSets", "lists of sequences"), "2017", "lists of sequences, e.g. val.txt")
         source = year / f"{subset}.txt"
@@ -73,7 +73,7 @@ def read_list(root: Path, subset: str) -> tuple[str, Path, list[str]]:
             _check_name(name, f"line {number} of {shown(source)}")
             names[name] = None
     if not names:
-        raise UserError(f"the list {shown(source)} is empty. Expected the name of one sequence a line.")
+        raise UserError(f"the list {shown(source)} is empty. Expected the name of one sequence per line.")
     return source.stem, source, list(names)
 
 
@@ -82,8 +82,8 @@ def _check_name(name: str, where: str) -> None:
         return
     if name.lstrip("/").startswith(PARTS):
         raise UserError(
-            f"{where} is {name!r}: a list of frames as DAVIS 2016 has them. Expected the name of one sequence a line, "
-            "as in ImageSets/2017/val.txt"
+            f"{where} is {name!r}: a list of frames as DAVIS 2016 has them. Expected the name of one sequence per "
+            "line, as in ImageSets/2017/val.txt"
         )
     raise UserError(
         f"{where} is {name!r}, a path that may lead out of the data folder. Expected the plain name of a sequence, "

@@ -17,7 +17,7 @@ from ssl_bench.errors import UserError
 PLACE = np.dtype([("file", "<u4"), ("offset", "<i8"), ("length", "<i8"), ("number", "<i8")])
 """Where an image lies: number of its file, first byte, bytes; and its number in the container that a user knows."""
 HEADER_BYTES = 1 << 16
-"""An image's size stands in its first bytes, but for photos with a large preview or color profile before it."""
+"""An image's size is in its first bytes, except in photos with a large preview or color profile before it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EncodedFiles:
 
 
 class EncodedImages:
-    """A `Split` of images inside larger files: some 30 bytes an image plus its name go to each worker."""
+    """A `Split` of images inside larger files: some 30 bytes per image plus its name go to each worker."""
 
     def __init__(self, found: EncodedFiles, labels: Sequence[int] | None, at_least_px: int | None = None) -> None:
         self._found, self.labels, self._at_least_px = found, labels, at_least_px

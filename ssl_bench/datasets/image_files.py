@@ -44,7 +44,7 @@ class FilesConfig(Settings):
 
 
 class ImageFiles:
-    """A `Split` of image files below one folder; about 10 bytes an image plus its name, so workers get it quickly."""
+    """A `Split` of image files below one folder; about 10 bytes per image plus its name, so workers get it quickly."""
 
     labels: Sequence[int] | None
 
@@ -73,7 +73,7 @@ class ImageFiles:
         if unusable:
             first = ", ".join(unusable[:10])
             more = f" and {len(unusable) - 10:,} more" if len(unusable) > 10 else ""
-            raise UserError(f"{len(unusable):,} image files hold nothing: {first}{more}. Remove or replace them.")
+            raise UserError(f"{len(unusable):,} image files are empty: {first}{more}. Remove or replace them.")
         self._names, self._ends, self.labels = bytes(names), ends, labels
         if ends and not labels:
             self.labels = None
@@ -121,8 +121,8 @@ def files_by_class_folder(
 ) -> Iterator[tuple[int, ImageFile]]:
     """(label, file) of `folder`/CLASS/IMAGE for each of `classes`, labels counted in `known`.
 
-    With a `config`, only its `train_fraction` of each class. What is no image goes to `passed`. Raises `UserError` for
-    a class without images.
+    With a `config`, only its `train_fraction` of each class. What is not an image goes to `passed`. Raises `UserError`
+    for a class without images.
     """
     label_of = {name: label for label, name in enumerate(known)}
     for name in classes:
@@ -195,7 +195,7 @@ def set_name(path: Path, fraction: float = 1.0, official: str = "") -> str:
 def is_complete(counts: tuple[int, int, int], official: tuple[int, int, int], fraction: float = 1.0) -> bool:
     """Whether (classes, training images, test images) are the official numbers, so that the official name is honest.
 
-    With a `fraction` of the training images, rounding may differ by one image a class.
+    With a `fraction` of the training images, rounding may differ by one image per class.
     """
     slack = 0 if fraction == 1 else official[0]
     same_test = counts[0] == official[0] and counts[2] == official[2]
@@ -224,7 +224,7 @@ def decide_image_px(split: SizedSplit, config: FilesConfig) -> int:
         for index in range(0, len(split), math.ceil(len(split) / HEADERS)):
             try:
                 sides.append(min(split.size(index)))
-            except UserError as error:  # one bad file is the business of `checking`, which names them all
+            except UserError as error:  # `checking` names the files that cannot be read
                 problem = error
         if not sides and problem is not None:
             raise problem

@@ -39,7 +39,7 @@ class UnlabeledImages(Dataset):
     def __init__(self, config: Config, path: Path | None) -> None:
         """List the images. Raises `UserError` for a folder without any, and for files that hold nothing."""
         if path is None or not path.is_dir():
-            state = "" if path is None else f"; {shown(path)} is no folder"
+            state = "" if path is None else f"; {shown(path)} is not a folder"
             raise UserError(f"images needs its folder: --data images:PATH{state}. Expected {self.layout}")
         self.config, self.path = config, path
         passed = PassedOver()
@@ -75,7 +75,7 @@ def _without_labels(files: Sequence[ImageFile], config: FilesConfig) -> Iterator
 
 
 def _how_it_was_read(path: Path, files: Sequence[ImageFile]) -> str:
-    """What a user should know who expected labels: "" for a flat folder, which has none."""
+    """What a user who expected labels should know: "" for a flat folder, which has none."""
     folders = sorted({file.name.partition("/")[0] for file in files if "/" in file.name})
     parts = [name for name in PARTS if name in folders]
     if "train" in parts and len(parts) > 1:

@@ -14,7 +14,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.system.files import write_atomically
 
 VOID = 255
-"""VOC's label for pixels that count for nothing."""
+"""VOC's label for pixels that are not scored."""
 
 Mask = NDArray[np.uint8]
 """(height, width): 0 background, 1.. class or object, 255 void in VOC."""
@@ -38,7 +38,7 @@ PALETTE = _palette()
 
 def write_mask(path: Path, mask: Mask) -> None:
     """Write a mask so that other tools read the same values, atomically. Raises `UserError` where it cannot."""
-    assert mask.dtype == np.uint8, mask.dtype  # Pillow would take wider numbers apart
+    assert mask.dtype == np.uint8, mask.dtype  # Pillow would split wider numbers
     image = Image.fromarray(mask, mode="P")
     image.putpalette(PALETTE.tobytes())
     content = io.BytesIO()
@@ -52,7 +52,7 @@ def read_mask(path: Path) -> Mask:
         with Image.open(path, formats=("PNG",)) as image:
             if image.mode.startswith("I"):
                 raise UserError(
-                    f"{shown(path)} has 16 bits a pixel, not 8: an indexed PNG has {len(PALETTE)} values, and 255 is "
+                    f"{shown(path)} has 16 bits per pixel, not 8: an indexed PNG has {len(PALETTE)} values, and 255 is "
                     "void, so that a mask shows at most 254 classes or objects. Save it with a palette (PIL mode P)."
                 )
             if image.mode not in ("P", "L", "1"):
@@ -66,7 +66,7 @@ def read_mask(path: Path) -> Mask:
     except FileNotFoundError:
         raise UserError(f"{shown(path)} is missing: every frame or image that is scored needs its mask.") from None
     except UnidentifiedImageError:
-        reason = "it is no PNG" if path.stat().st_size else "it is empty (0 bytes)"
+        reason = "it is not a PNG" if path.stat().st_size else "it is empty (0 bytes)"
         raise UserError(f"cannot read the mask {shown(path)}: {reason}. Replace it.") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise UserError(f"cannot read the mask {shown(path)}: {error}. Replace it.") from None

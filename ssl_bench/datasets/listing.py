@@ -39,7 +39,7 @@ class ImageFile(NamedTuple):
 
 
 class PassedOver:
-    """What lies among images and is none: counted by kind, with an example."""
+    """Files among the images that are not images: counted by kind, with an example."""
 
     def __init__(self) -> None:
         self.files: Counter[str] = Counter()
@@ -119,12 +119,12 @@ def holds_images(folder: Path, without: Collection[str] = ()) -> bool:
     left_out = {str(folder / name) for name in without}
     waiting, seen, looked_at = [str(folder)], set[tuple[int, int]](), 0
     while waiting:
-        here = waiting.pop()
-        status = os.stat(here)
+        visited = waiting.pop()
+        status = os.stat(visited)
         if (status.st_dev, status.st_ino) in seen:  # a link back
             continue
         seen.add((status.st_dev, status.st_ino))
-        with _scan(Path(here)) as entries:
+        with _scan(Path(visited)) as entries:
             for entry in entries:
                 looked_at += 1
                 if looked_at > LOOKED_AT:
@@ -167,7 +167,7 @@ def check_class_names(names: Sequence[str], folder: Path) -> None:
 
 
 class _Listing(NamedTuple):
-    """What a walk has met so far."""
+    """What a walk has found so far."""
 
     found: list[ImageFile]
     refused: Counter[str]
@@ -179,8 +179,8 @@ class _Listing(NamedTuple):
 
 def _walk(folder: Path, below: str, around: tuple[tuple[int, int], ...], listing: _Listing) -> None:
     status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in around:
+    identity = (status.st_dev, status.st_ino)
+    if identity in around:
         raise UserError(f"{shown(folder)}/ is a link back to a folder that it lies in. Remove the link.")
     with _scan(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -189,7 +189,7 @@ def _walk(folder: Path, below: str, around: tuple[tuple[int, int], ...], listing
                 if _left_behind(name):
                     listing.passed.folder(name)
                 else:
-                    _walk(folder / name, f"{below}{name}/", (*around, here), listing)
+                    _walk(folder / name, f"{below}{name}/", (*around, identity), listing)
             elif _is_image(entry):
                 try:
                     size = entry.stat().st_size

@@ -48,7 +48,7 @@ class Npz(Dataset):
     def __init__(self, config: Config, path: Path | None) -> None:
         """Unpack the images into the cache, once. Raises `UserError` for arrays of other names, shapes or kinds."""
         if path is None or not path.is_file():
-            where = "" if path is None else f"; {shown(path)} is none"
+            where = "" if path is None else f"; {shown(path)} is not one"
             raise UserError(f"npz needs its file (--data FILE.npz){where}. Expected {self.layout}")
         self.config, self.path = config, path
         content = blocks_digest([path])
@@ -91,7 +91,9 @@ def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{shown(path)} is no .npz file, or cut off ({error}). Copy or download it again.") from error
+        raise UserError(
+            f"{shown(path)} is not an .npz file, or is cut off ({error}). Copy or download it again."
+        ) from error
 
 
 def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -102,7 +104,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int,
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, kind = read(file)
     except Exception as error:  # zlib, zipfile and NumPy raise their own kinds
-        raise UserError(f"{shown(path)}: {name} is no array of NumPy, or damaged ({error}).") from error
+        raise UserError(f"{shown(path)}: {name} is not a NumPy array, or is damaged ({error}).") from error
     return shape, kind
 
 
@@ -150,12 +152,12 @@ def _labels(archive: zipfile.ZipFile, name: str, count: int, path: Path, notes: 
             raise UserError(f"{shown(path)}: {name} cannot be read ({error}).") from error
     if labels.ndim == 2 and labels.shape[1] > 1:
         notes.append(
-            f"{name} has {labels.shape[1]} values an image (multi-label or one-hot); accuracy needs one class an "
+            f"{name} has {labels.shape[1]} values per image (multi-label or one-hot); accuracy needs one class an "
             "image, so the images are read as unlabeled"
         )
         return None
     if labels.size != count or labels.ndim > 2:
-        raise UserError(f"{shown(path)}: {name} has the shape {labels.shape} for {count:,} images: give one an image.")
+        raise UserError(f"{shown(path)}: {name} has the shape {labels.shape} for {count:,} images: give one per image.")
     labels = labels.reshape(-1)
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)

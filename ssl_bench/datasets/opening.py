@@ -1,4 +1,4 @@
-"""What the user wrote behind --data, a name or a path, to an open dataset; or to the words that help.
+"""From what --data was given, a name or a path, to an open dataset or a message that helps.
 
 - `shapes`: a registered name. It wins over a folder of that name, which is written `./shapes`.
 - `~/birds`, `birds.npz`: a folder or file; each registered dataset is asked whether it recognizes it.
@@ -108,7 +108,7 @@ def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Da
 
 
 def explain(path: Path, known: Known) -> str:
-    """Why a folder is no dataset that anything knows, and what to do about it."""
+    """Why no dataset recognizes a folder, and what to do about it."""
     here = shown(path).rstrip("/")
     if not any(path.iterdir()):
         return f"{here}/ is empty. {_expected(path)}"
@@ -120,7 +120,7 @@ def explain(path: Path, known: Known) -> str:
         return f"{here}/ is not read as a whole. Did you mean the file {shown(files[0])}?"
     some = ", ".join(names[:5]) or "hidden files only"
     layouts = "".join(f"\n  {name}: {kind.layout}" for name, kind in _loaded(known, []) if kind.layout)
-    return f"{here}/ (with {some}) has no layout that is known ({HELP}). Known layouts:{layouts}"
+    return f"{here}/ (with {some}) has no known layout ({HELP}). Known layouts:{layouts}"
 
 
 def _expected(path: Path) -> str:
@@ -128,7 +128,7 @@ def _expected(path: Path) -> str:
 
 
 def _almost_labeled(path: Path, known: Known) -> str:
-    """What keeps a folder from being one of labeled images that it looks meant for, and what to do; else ""."""
+    """Why a folder that looks like labeled images is not recognized as such, and what to do; else ""."""
     here, expected, folders = shown(path).rstrip("/"), _expected(path), subfolders(path)
     parts = {part: next((name for name in folders if name.lower() in names), None) for part, names in _MEANT.items()}
     wrong = [f"{name}/ to {part}/" for part, name in parts.items() if name not in (part, "test", None)]
@@ -156,7 +156,7 @@ def _sets_within(path: Path, known: Known) -> str:
 
 
 def explain_file(path: Path, text: str, known: Known) -> str:
-    """Why a file, or a pattern of files, is no dataset that anything knows, and what to do about it."""
+    """Why no dataset recognizes a file or a pattern of files, and what to do about it."""
     if not path.is_file():  # a pattern
         try:
             _place(text, known, may_be_missing=False)
@@ -185,7 +185,7 @@ def _named(name: str, known: Known) -> Found:
 
 
 def _place(text: str, known: Known, may_be_missing: bool) -> Path:
-    """The folder or file that `text` names; one that is not there only where it `may_be_missing`."""
+    """The folder or file that `text` names; it must exist unless it `may_be_missing`."""
     path = Path(os.path.expanduser(text))
     if may_be_missing or _exists(path):
         return path
@@ -204,7 +204,7 @@ def _exists(path: Path) -> bool:
     try:
         os.stat(path)
     except PermissionError:
-        raise UserError(f"cannot look at {shown(path)}: a folder on the way is closed to you (chmod u+x).") from None
+        raise UserError(f"cannot look at {shown(path)}: no permission for a folder above it (chmod u+x).") from None
     except (OSError, ValueError):  # ValueError: a null byte
         return False
     return True
@@ -218,7 +218,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _loaded(known: Known, broken: list[str]) -> Iterator[tuple[str, type[Dataset]]]:
-    """Every class that loads, by name; a plugin that does not must not keep the others from being asked."""
+    """Every class that loads, by name; one that does not load keeps no other from being asked."""
     for name in sorted(known):
         try:
             yield name, known[name]()

@@ -55,7 +55,7 @@ class Parquet(Dataset):
         """Copy the images' bytes into the cache, once. Raises `UserError` for tables without images, damaged ones."""
         paths = [] if path is None else _tables_in(path)
         if path is None or not paths:
-            where = "" if path is None else f"; {shown(path)} is none and holds none"
+            where = "" if path is None else f"; {shown(path)} is not one and holds none"
             raise UserError(f"parquet needs its file or folder (--data PATH){where}. Expected {self.layout}")
         self.config, self.path = config, path
         files = by_split(paths, path)
@@ -116,7 +116,7 @@ class _Table:
             self.file = pyarrow.parquet.ParquetFile(path)
         except Exception as error:
             raise UserError(
-                f"{shown(path)} is no Parquet file, or cut off ({error}). Copy or download it again."
+                f"{shown(path)} is not a Parquet file, or is cut off ({error}). Copy or download it again."
             ) from error
         schema = self.file.schema_arrow
         self.features = _features(schema.metadata)
@@ -194,7 +194,7 @@ def _image_column(schema: Any, features: Mapping[str, Any], given: str | None, p
         if len(names) == 1 or (names and names is not fitting):
             return names[0]
     advice = "Say which: --set data.image_column=NAME" if fitting else "Expected `image`: bytes, or {bytes, path}."
-    raise UserError(f"{shown(path)} has no column that is surely the images'. It has the columns {listed}. {advice}")
+    raise UserError(f"{shown(path)} has no column that is clearly the images'. It has the columns {listed}. {advice}")
 
 
 def _label_column(schema: Any, features: Mapping[str, Any], given: str | None, path: Path) -> str | None:

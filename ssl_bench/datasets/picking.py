@@ -110,7 +110,7 @@ def class_labels(
         odd = next((value for value in given if not isinstance(value, str | int)), None)
         if odd is not None:
             raise UserError(
-                f"{where}: {what} holds {odd!r:.60}, which names no class. Expected one whole number or text an image."
+                f"{where}: {what} holds {odd!r:.60}, which names no class. Expected one whole number or text per image."
             )
         texts[part] = [str(value) for value in given]
     numbers = all(re.fullmatch(r"-?\d{1,18}", text) for some in texts.values() for text in some)

@@ -10,7 +10,7 @@ What the formats hold beyond RGB is turned into RGB like this, the same on every
   clipped.
 - An animation or a multi-page file is its first picture. CMYK goes through Pillow's plain conversion, without profiles.
 
-A file of a few hundred kilobytes may hold 180 million pixels, 0.7 GB a copy. More than Pillow calls safe (89 million)
+A file of a few hundred kilobytes may hold 180 million pixels, 0.7 GB per copy. More than Pillow calls safe (89 million)
 is therefore refused, and images above `LARGE_PIXELS` are decoded one at a time, in all threads and processes of the
 user on this machine, and converted in bands.
 """
@@ -207,7 +207,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits a channel or fewer; transparency is laid over white."""
+    """Eight bits per channel or fewer; transparency is laid over white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image.convert("RGBA"))

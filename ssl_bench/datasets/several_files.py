@@ -36,7 +36,7 @@ def by_split(paths: Sequence[Path], given: Path) -> dict[SplitName, list[Path]]:
 
 
 def files_with_ending(folder: Path, ending: str) -> list[Path]:
-    """The files that end so in `folder` or up to `FOLDERS_BELOW` folders below, sorted; hidden ones are left out."""
+    """The files with this ending, at most `FOLDERS_BELOW` folders below `folder`, sorted; hidden ones are left out."""
     return sorted(Path(entry.path) for entry in _entries(folder) if entry.name.lower().endswith(ending))
 
 

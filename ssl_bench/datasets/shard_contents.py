@@ -56,7 +56,7 @@ class Contents:
 
 
 def read_contents(shards: Sequence[Path], label_key: str | None = None) -> Contents:
-    """The contents of `shards`. Raises `UserError` naming a shard that is cut off, compressed or no tar file."""
+    """The contents of `shards`. Raises `UserError` naming a shard that is cut off, compressed or not a tar file."""
     images: list[_Sample] = []
     places: list[tuple[int, int, int, int]] = []
     passed: Counter[str] = Counter()
@@ -126,7 +126,7 @@ def _members(shard: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 yield member
             end = tar.offset
     except tarfile.TarError as error:
-        raise UserError(f"{shown(shard)} is cut off or no tar file ({error}). Copy or download it again.") from error
+        raise UserError(f"{shown(shard)} is cut off or not a tar file ({error}). Copy or download it again.") from error
     file.seek(end)
     mark = file.read(tarfile.BLOCKSIZE)
     if len(mark) < tarfile.BLOCKSIZE or mark.strip(b"\0"):  # tarfile takes both for the end

@@ -89,7 +89,9 @@ class STL10(Dataset):
     def _file(self, path: Path) -> RawFile:
         size, image = path.stat().st_size, 3 * self.side_px**2
         if not size or size % image:
-            raise UserError(f"{shown(path)} is cut off: {size:,} bytes are no whole images. Unpack the set again.")
+            raise UserError(
+                f"{shown(path)} is cut off: {size:,} bytes are not a whole number of images. Unpack the set again."
+            )
         return RawFile(path, (size // image, 3, self.side_px, self.side_px), "CWH")
 
 

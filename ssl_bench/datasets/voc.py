@@ -5,7 +5,7 @@
                       SegmentationObject/NAME.png       0 background, 1.. object, 255 void
                       ImageSets/Segmentation/LIST.txt   a NAME a line
 
-Opening looks at names and sizes of files only. Any set in this layout will do, e.g. the masks of `shapes`.
+Opening looks at names and sizes of files only. Any set in this layout works, e.g. the masks of `shapes`.
 """
 
 from __future__ import annotations
@@ -102,21 +102,21 @@ class VocSet:
 def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
     """Open the set in `path` (VOCdevkit, the folder around it, or VOC2012 itself), reading names only.
 
-    `list` is a name in ImageSets/Segmentation, or a list file of one's own; `objects` also asks for the object masks.
+    `list` is a name in ImageSets/Segmentation, or a list file; `objects` also asks for the object masks.
     Raises `UserError` for a folder, list or file that is missing or misnamed.
     """
     root = _root(Path(os.path.expanduser(path)))
     lists = root / "ImageSets" / "Segmentation"
     file = lists / (list if list.endswith(".txt") else f"{list}.txt")
     if not file.is_file():
-        own = Path(os.path.expanduser(list))
-        if not own.is_file():
+        given = Path(os.path.expanduser(list))
+        if not given.is_file():
             known = sorted(entry.stem for entry in lists.glob("*.txt"))
             raise UserError(
                 f"there is no list {shown(file)}, and no file {list!r}.{did_you_mean(list, known)} Give one of "
                 f"{', '.join(known) or 'none that is there'}, or a text file with the name of an image on each line."
             )
-        file = own
+        file = given
     names = _names(file)
     folders = _folders(objects)
     missing = [folder for folder in folders if not (root / folder).is_dir()]

@@ -25,7 +25,7 @@ def from_workers(
     """The batches of `make_loader(batches to skip, worker processes)`, the same whatever happens to the workers.
 
     Where shared memory is too small for them (64 MB in a container by default) the rest is made in this process, and
-    `note` is told. Raises `UserError` when a worker was killed, and for a mistake that a worker met, in its words.
+    `note` is told. Raises `UserError` when a worker was killed, and for a mistake of the user that a worker reports.
     """
     done, others = 0, set(active_children())
     with signals_blocked():
@@ -89,7 +89,7 @@ def _worker_died(error: Exception, workers: int) -> Exception:
     if "DataLoader worker" not in str(error):
         return error
     return UserError(
-        f"one of the {workers} worker processes that make views was ended from outside ({str(error).strip()}). The "
+        f"one of the {workers} worker processes that make views was killed ({str(error).strip()}). The "
         "usual reason is too little memory: give --set machine.workers=0 or fewer, or a smaller --batch-size."
     )
 

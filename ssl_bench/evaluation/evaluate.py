@@ -56,11 +56,11 @@ def assign(
     """
     if not sets:
         return (Assigned(training, tuple(evaluators)),)
-    own = tuple(one for one in evaluators if one[1].data(training).fingerprint != training.fingerprint)
-    others = tuple(one for one in evaluators if one not in own)
+    with_own_data = tuple(one for one in evaluators if one[1].data(training).fingerprint != training.fingerprint)
+    others = tuple(one for one in evaluators if one not in with_own_data)
     several = len(sets) > 1
     assigned = [Assigned(one, others, name if several else "") for name, one in sets.items() if others]
-    return (*assigned, Assigned(training, own)) if own else tuple(assigned)
+    return (*assigned, Assigned(training, with_own_data)) if with_own_data else tuple(assigned)
 
 
 def refuse_unsupported(backbone: Backbone, arch: str, evaluators: Sequence[tuple[str, Evaluator]]) -> None:

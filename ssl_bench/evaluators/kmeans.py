@@ -24,7 +24,7 @@ class KMeansConfig(Settings):
     """Settings of the clustering."""
 
     clusters: int | None = setting(None, "number of clusters; none: as many as classes", ge=2)
-    starts: int = setting(10, "times it begins anew; the clustering of least inertia counts", ge=1)
+    starts: int = setting(10, "number of starts; the clustering of least inertia counts", ge=1)
 
 
 class KMeans(Evaluator):

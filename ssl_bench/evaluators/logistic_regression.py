@@ -8,7 +8,7 @@ What differs, and why: C is chosen by stratified cross-validation, since a tenth
 values apart; of values that are equally good the strongest regularization is taken. Features are standardized (mean 0,
 deviation 1 on the part that is fitted), where the authors take them as they are: one grid of C then fits every network,
 also an untrained one, whose features differ by a thousandth of their mean. `scaling` has both of the other choices. The
-grid has one value a decade: finer ones change an accuracy by less than its interval. The test set is looked at once.
+grid has one value per decade: finer ones change an accuracy by less than its interval. The test set is looked at once.
 
 The features are those that k-NN reads (the class token or the pooled map of the last layer), as in DINOv2.
 """
@@ -103,7 +103,7 @@ class LogisticRegression(Evaluator):
         folds = folds_of(labels, self.config.folds)
         strengths = sorted(self.config.strengths)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details
+            warnings.simplefilter("ignore", ConvergenceWarning)  # reported in the details
             warnings.simplefilter("ignore", FitFailedWarning)  # of a fold whose other images are of one class: 0 %
             warnings.filterwarnings("ignore", message="The least populated class")  # it is missing from some folds
             if folds == 0 or len(strengths) == 1:

@@ -141,7 +141,7 @@ def require_labels(evaluators: Sequence[str], training: Dataset, sets: Sequence[
             )
         if one := _only_class(dataset):
             raise UserError(
-                f"{dataset.name} has one class only ({one}): accuracy on one class tells nothing. "
+                f"{dataset.name} has one class only ({one}): accuracy on one class is meaningless. "
                 f"Give evaluation data of at least two classes (--eval-data), or {without}."
             )
 

@@ -1,4 +1,4 @@
-"""curves.json: what was measured during training, one series of numbers a network and metric; beside the record."""
+"""curves.json: what was measured during training, one series of numbers per network and metric; beside the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as pandas data frames: one row a measurement, typed, with every setting in a column of its own."""
+"""Records as pandas data frames: one row per measurement, typed, with every setting in a column of its own."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ FIRST = ("run", "method", "arch", "data")
 
 
 def load_results(results: str | os.PathLike[str] = hints.RESULTS) -> pd.DataFrame:
-    """Every measurement of every run below `results`, as a data frame with one row a measurement.
+    """Every measurement of every run below `results`, as a data frame with one row per measurement.
 
     - What was measured: `evaluator`, `metric`, `value`, `unit`, `n` (test items), `interval_low` and `interval_high`
       (95 %, NaN where there is none), `primary` (what tables show), `eval_data`, `protocol` (two values compare only
@@ -123,7 +123,7 @@ def load_results(results: str | os.PathLike[str] = hints.RESULTS) -> pd.DataFram
 
 
 def load_curves(results: str | os.PathLike[str] = hints.RESULTS) -> pd.DataFrame:
-    """What runs with `training.eval_every` measured during training, one row a network, metric and epoch.
+    """What runs with `training.eval_every` measured during training, one row per network, metric and epoch.
 
     Columns `network`, `evaluator`, `metric`, `epoch`, `step`, `value`, `unit`, `n`, `primary`, `protocol`, and those of
     the run as in `load_results`. A damaged file is left out with a warning. Raises `UserError` as `load_results`.
@@ -185,16 +185,16 @@ def _joined(
 ) -> pd.DataFrame:
     """The rows, each beside the columns of the run whose index it has."""
     columns = zip(*(row for _, row in rows), strict=True) if rows else ((),) * len(types)
-    own = pd.DataFrame(
+    values = pd.DataFrame(
         {name: pd.Series(list(column), dtype=types[name]) for name, column in zip(types, columns, strict=True)}
     )
     runs = _runs(records).take([index for index, _ in rows]).reset_index(drop=True)
     rest = [name for name in runs.columns if name not in FIRST]
-    return pd.concat([runs[list(FIRST)], own, runs[rest]], axis=1)
+    return pd.concat([runs[list(FIRST)], values, runs[rest]], axis=1)
 
 
 def _runs(records: Sequence[tuple[Path, RunRecord]]) -> pd.DataFrame:
-    """One row a run: `RUN`, then settings, logs and versions."""
+    """One row per run: `RUN`, then settings, logs and versions."""
     facts = [_facts(path, record) for path, record in records]
     columns = {name: pd.Series([fact[name] for fact in facts], dtype=kind) for name, kind in RUN.items()}
     free = [_free_values(record) for _, record in records]
@@ -280,14 +280,14 @@ def typed(values: Sequence[Any]) -> pd.Series[Any]:
 
     Lists become tuples, so that rows can be grouped by them.
     """
-    there = {type(value) for value in values if value is not None}
-    if there and there <= {bool}:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds and kinds <= {bool}:
         return pd.Series(values, dtype="boolean")
-    if there and there <= {int}:
+    if kinds and kinds <= {int}:
         return pd.Series(values, dtype="Int64")
-    if there and there <= {int, float}:
+    if kinds and kinds <= {int, float}:
         return pd.Series([np.nan if value is None else float(value) for value in values], dtype="float64")
-    if there and there <= {str}:
+    if kinds and kinds <= {str}:
         return pd.Series(values, dtype="string")
     return pd.Series([_hashable(value) for value in values], dtype="object")
 

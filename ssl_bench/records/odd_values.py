@@ -1,4 +1,4 @@
-"""Values that a record file can hold and nothing can show, compare or write again: one such record is left out."""
+"""Values in a record file that cannot be shown, compared or written again: a record that has one is left out."""
 
 from __future__ import annotations
 

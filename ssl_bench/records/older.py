@@ -1,4 +1,4 @@
-"""What records of older schemas say in other words than today, so that equal protocols compare equal."""
+"""Protocols and metrics of older schemas in today's words, so that equal protocols compare equal."""
 
 from __future__ import annotations
 

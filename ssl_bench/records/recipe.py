@@ -29,7 +29,7 @@ class TrainingSettings(Settings):
         unit="epochs", ge=1,
     )  # fmt: skip
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "fp32, bf16 autocast, or auto: bf16 where a measurement on this machine shows that it pays"
+        "auto", "fp32, bf16 autocast, or auto: bf16 where a measurement on this machine shows that it is faster"
     )
 
 

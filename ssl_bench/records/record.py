@@ -181,7 +181,7 @@ class CurvesRecord(RecordPart):
 
 
 class RunRecord(RecordPart):
-    """Everything a table or a skeptic needs to know of one run."""
+    """One run: its recipe, data, machine, cost and every measurement with its protocol."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str

@@ -1,4 +1,4 @@
-"""Settings that earlier versions spelled otherwise or did not have.
+"""Settings that earlier versions spelled differently or did not have.
 
 Recipes, records and assignments with an earlier name are read as if they had today's. Digests are computed over what
 earlier versions wrote, so that those of recorded runs stay valid and an equal new run has the same one.

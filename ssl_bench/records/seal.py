@@ -26,7 +26,7 @@ def check_recipe(text: str, path: Path) -> None:
         raise UserError(f"the checksum line of the recipe {path} is damaged. {_ADVICE}")
     if line is not None and _digest(text[line.end() :]) != line[1]:
         raise UserError(
-            f"the recipe {path} was changed after it was written: its content is not that of its checksum. {_ADVICE}"
+            f"the recipe {path} was changed after it was written: its content does not match its checksum. {_ADVICE}"
         )
 
 

@@ -108,7 +108,7 @@ def read_model(path: Path, model: type[AnyModel], newest_schema: int, unsealed_s
 
 def _advice(path: Path) -> str:
     if path.name == "run.json":
-        return "Restore it, or do the run again with --restart."
+        return "Restore it, or repeat the run with --restart."
     return "Restore it or remove its folder." if path.name == "record.json" else "Restore it or remove it."
 
 

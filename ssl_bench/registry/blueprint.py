@@ -18,7 +18,7 @@ def blueprint(kind: type[Backbone], config: Any, image_px: int) -> Backbone | No
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]), _NothingDrawn():
             return kind(kind.without_pretrained(config), image_px=image_px)
-    except Exception:  # what is wrong with it is said where it is built for good
+    except Exception:  # the real build reports what is wrong
         return None
 
 

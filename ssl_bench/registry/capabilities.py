@@ -47,7 +47,7 @@ def require_offered(plugin: Any, role: str, name: str, arch: str, offer: Offer |
         leave_out = "Leave it out with --with, or choose" if role == "evaluator" else "Choose"
         raise UserError(
             f"the {role} {name!r} needs {' and '.join(sorted(missing))}, which {arch} does not have"
-            f"{why_missing(offer, missing)}. {leave_out} an architecture that has (sslbench list), e.g. a ViT."
+            f"{why_missing(offer, missing)}. {leave_out} an architecture that has it (sslbench list), e.g. a ViT."
         )
 
 

@@ -139,9 +139,9 @@ def blame(error: BaseException) -> str:
         if file is None:
             continue
         package = "." in module or Path(file).name == "__init__.py"
-        own = [frame for frame in frames if frame[0].is_relative_to(Path(file).parent if package else file)]
-        if own:
-            path, line = own[-1]
+        of_plugin = [frame for frame in frames if frame[0].is_relative_to(Path(file).parent if package else file)]
+        if of_plugin:
+            path, line = of_plugin[-1]
             return (
                 f"a plugin of {plugin.origin} fails: {type(error).__name__}: {error} ({path.name}, line {line}). "
                 "What it breaks of its contract: sslbench check NAME. SSLBENCH_DEBUG=1 shows the traceback"

@@ -29,23 +29,23 @@ def why_broken(plugin: Plugin, seconds: float = IMPORT_SECONDS) -> str:
         start_new_session=True,
     )
     try:
-        said, _ = child.communicate(timeout=seconds + GRACE_SECONDS)
+        output, _ = child.communicate(timeout=seconds + GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)  # with what it started
         child.wait()
         return f"{plugin.target} of {plugin.origin} hangs: it is not imported after {seconds:g} s"
-    if child.returncode == 0 and said.endswith(LOADS):
+    if child.returncode == 0 and output.endswith(LOADS):
         return ""
-    return said.strip() or f"{plugin.target} of {plugin.origin} ends the process that imports it ({child.returncode})"
+    return output.strip() or f"{plugin.target} of {plugin.origin} ends the process that imports it ({child.returncode})"
 
 
 def _try() -> None:
     """Runs in the process of `why_broken`."""
     kind, name, target, distribution, version, seconds = sys.argv[1:]
-    said = LOADS
+    outcome = LOADS
     try:
         Plugin(kind, name, target, distribution, version).load(float(seconds))  # type: ignore[arg-type]
     except UserError as error:
-        said = str(error)
-    os.write(1, said.encode())  # not print: the import may have replaced sys.stdout
+        outcome = str(error)
+    os.write(1, outcome.encode())  # not print: the import may have replaced sys.stdout
     os._exit(0)  # not sys.exit: threads of the import would keep the process alive

@@ -1,4 +1,4 @@
-"""Which precision a run gets: fp32, or bf16 autocast where a short measurement on this machine shows that it pays."""
+"""Which precision a run gets: fp32, or bf16 autocast where a short measurement shows that it is faster."""
 
 from __future__ import annotations
 

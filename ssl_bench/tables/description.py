@@ -1,7 +1,7 @@
-"""TableDescription: what a table shows, as data. One TOML file a table; `fold` makes the table from records alone.
+"""TableDescription: what a table shows, as data. One TOML file per table; `fold` makes the table from records alone.
 
 A description names what tells rows apart (`row`), what is shown (`column`), which records count (`filter`) and which
-printed numbers stand beside (`published`). Values come from a record by a dotted path (`backbone.name`,
+published numbers stand beside them (`published`). Values come from a record by a dotted path (`backbone.name`,
 `recipe.method.settings.local_views`) or from an evaluation by `measurement:EVALUATOR.METRIC:SUBJECT`, where METRIC
 may be `primary` and SUBJECT is `trained` or `untrained`. benchmarks/tables/comparison.toml is the example to copy.
 """

@@ -15,8 +15,8 @@ from ssl_bench.tables.table import TableData, data_title
 
 SECTIONS = ("method", "optimizer", "training", "backbone", "data", "eval_data", "initial", "evaluators")
 """Of a recipe, the ones whose settings move numbers most first."""
-SAID_APART = {"method.name", "backbone.name", "data.name", "data.fingerprint", "initial.source"}
-"""Settings that the facts of a run say in other words."""
+NAMED_BY_FACTS = {"method.name", "backbone.name", "data.name", "data.fingerprint", "initial.source"}
+"""Settings that the facts of a run already name."""
 
 
 class Difference(NamedTuple):
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def protocols_differ(self) -> bool:
-        """Whether the numbers do not compare."""
+        """Whether the numbers are not comparable."""
         return self.one.protocol != self.other.protocol or self.one.unit != self.other.unit
 
     @property
@@ -67,12 +67,12 @@ def compared(one: RunRecord, other: RunRecord, *, primary_only: bool = True) -> 
 
     Of several under one name the later counts, one of equal protocols before all others.
     """
-    theirs = _measured(other, primary_only)
+    measured_by_other = _measured(other, primary_only)
     found = []
-    for key, mine in _measured(one, primary_only).items():
-        if key in theirs:
-            shared = [protocol for protocol in mine if protocol in theirs[key]]
-            pairs = [(mine[p], theirs[key][p]) for p in shared] or [(_last(mine), _last(theirs[key]))]
+    for key, of_one in _measured(one, primary_only).items():
+        if of_other := measured_by_other.get(key):
+            shared = [protocol for protocol in of_one if protocol in of_other]
+            pairs = [(of_one[p], of_other[p]) for p in shared] or [(_last(of_one), _last(of_other))]
             found += [Comparison(*key[:2], key[3], *pair) for pair in pairs]
     return found
 
@@ -135,7 +135,7 @@ def _settings(one: RunRecord, other: RunRecord) -> tuple[dict[str, str], dict[st
     ):
         shared = {name for name in found[0] if name in found[1]}
         if not same:
-            found = [{n: v for n, v in own.items() if n in shared or not n.startswith(section)} for own in found]
+            found = [{n: v for n, v in flat.items() if n in shared or not n.startswith(section)} for flat in found]
     return found[0], found[1]
 
 
@@ -156,7 +156,7 @@ def _recipe(record: RunRecord) -> dict[str, str]:
     return {
         name: plain_text(value) or "none"
         for name, value in named.items()
-        if name not in SAID_APART and not (name.startswith(("data.", "eval_data.")) and name.endswith(outside))
+        if name not in NAMED_BY_FACTS and not (name.startswith(("data.", "eval_data.")) and name.endswith(outside))
     }
 
 
@@ -191,7 +191,7 @@ def _pair(one: Difference) -> str:
 
 
 def texts(comparisons: Iterable[Comparison]) -> list[tuple[str, str, str, str, str]]:
-    """Name, both values, their difference with its interval, and what is to be said of it."""
+    """Name, both values, their difference with its interval, and a note: why they do not compare, or "within noise"."""
     rows = []
     for one in comparisons:
         name = f"{one.evaluator} {one.one.metric} ({one.subject}) on {one.data.title}"

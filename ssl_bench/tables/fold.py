@@ -133,35 +133,35 @@ def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], li
 
 
 def _precisions(groups: list[Group]) -> list[str]:
-    """That a comparison mixes precisions: with "auto" a measurement on the run's machine decided, not the user."""
-    trained = [run.record for own in groups for run in own.runs if run.record.steps]
-    met = sorted({record.machine.precision for record in trained})
-    if len(met) < 2:
+    """A note where a comparison mixes precisions: with "auto" a measurement decided, not the user."""
+    trained = [run.record for group in groups for run in group.runs if run.record.steps]
+    precisions = sorted({record.machine.precision for record in trained})
+    if len(precisions) < 2:
         return []
     asked = {record.recipe.get("training", {}).get("precision") for record in trained}
     why = "; auto lets a measurement at the start of a run decide" if "auto" in asked else ""
     return [
-        f"precision: some of these were trained in {' and some in '.join(met)}{why}. To compare them, give "
+        f"precision: some of these were trained in {' and some in '.join(precisions)}{why}. To compare them, give "
         "--set training.precision=fp32 to all"
     ]
 
 
-def _repeated(own: Group) -> tuple[list[str], list[str]]:
+def _repeated(members: Group) -> tuple[list[str], list[str]]:
     """Ids of earlier runs of a seed: evaluated on the data of the run that counts, and on other data."""
     again: list[str] = []
     elsewhere: list[str] = []
-    counting = {run.record.seed: run.record for run in own.runs}
-    for run in own.repeated:
+    counting = {run.record.seed: run.record for run in members.runs}
+    for run in members.repeated:
         sets = [{one.fingerprint for one in record.eval_data} for record in (run.record, counting[run.record.seed])]
         (again if sets[0] == sets[1] else elsewhere).append(run.record.run_id)
     return sorted(again), sorted(elsewhere)
 
 
-def _notes(own: Group) -> list[str]:
+def _notes(members: Group) -> list[str]:
     notes = []
-    record = own.first.record
+    record = members.first.record
     name = f"{record.method} on {record.backbone.name}"
-    again, elsewhere = _repeated(own)
+    again, elsewhere = _repeated(members)
     if again:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(again)}")
     if elsewhere:
@@ -170,10 +170,10 @@ def _notes(own: Group) -> list[str]:
             f"{', '.join(elsewhere)} (sslbench eval RUN --data adds to a run without training it again)"
         )
     if record.backbone.pretrained:
-        settings = f" ({own.settings})" if own.settings else ""
-        weights = "not trained here" if record.steps == 0 else "which the figures before the arrows are of"
+        settings = f" ({members.settings})" if members.settings else ""
+        weights = "not trained here" if record.steps == 0 else "used for the figures before the arrows"
         notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
-    versions = sorted({run.record.method_plugin for run in own.runs})
+    versions = sorted({run.record.method_plugin for run in members.runs})
     if len(versions) > 1:
         notes.append(f"{name}: its seeds were run by different versions: {', '.join(versions)}")
     return notes

@@ -95,11 +95,11 @@ def group(keys: tuple[Key, ...], runs: Iterable[Run]) -> list[Group]:
     found: dict[str, Group] = {}
     for run in sorted(runs, key=lambda run: (run.record.finished_utc, run.record.run_id, run.record.model_dump_json())):
         values = tuple(_key_value(key, run) for key in keys)
-        own = found.setdefault(canonical([values, run.identity]), Group(values, []))
-        for earlier in [other for other in own.runs if other.record.seed == run.record.seed]:
-            own.runs.remove(earlier)
-            own.repeated.append(earlier)
-        own.runs.append(run)
+        members = found.setdefault(canonical([values, run.identity]), Group(values, []))
+        for earlier in [other for other in members.runs if other.record.seed == run.record.seed]:
+            members.runs.remove(earlier)
+            members.repeated.append(earlier)
+        members.runs.append(run)
     return list(found.values())
 
 

@@ -1,4 +1,4 @@
-"""Reading table descriptions and the published files that they name; every mistake in them is answered in words."""
+"""Reading table descriptions and the published files that they name; a mistake in them becomes a message."""
 
 from __future__ import annotations
 

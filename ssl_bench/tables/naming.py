@@ -1,4 +1,4 @@
-"""What a row says of its settings: all that tells it from other rows, and all that it changes of its preset.
+"""What a row names of its settings: all that tells it from other rows, and all that it changes of its preset.
 
 No two rows look alike, and a word that one setting brings in never hides another setting that differs as well.
 """
@@ -32,8 +32,8 @@ def tell_apart(description: TableDescription, keys: Sequence[Key], groups: Seque
     shown = [*keys, *description.distinguish]
     for same in _alike(keys, groups):
         notes += _name_differences(shown, [groups[index] for index in same], [words[index] for index in same])
-    for own, mine in zip(groups, words, strict=True):
-        own.settings = ", ".join(mine)
+    for group, group_words in zip(groups, words, strict=True):
+        group.settings = ", ".join(group_words)
     _name_runs(keys, groups)
     return "".join(f", {text}" for text in common), notes
 
@@ -47,10 +47,10 @@ def setting_name(path: str) -> str:
     return path.removeprefix("recipe.").replace(".settings.", ".", 1)
 
 
-def _named(path: str, own: Group) -> str:
+def _named(path: str, group: Group) -> str:
     """A setting with its value, e.g. `method.local_scale=[0.05, 0.4]`."""
-    value = own.first.identity.get(path)
-    if path not in own.first.identity:
+    value = group.first.identity.get(path)
+    if path not in group.first.identity:
         text = NOT_RECORDED
     elif isinstance(value, list | tuple):
         text = f"[{plain_text(value)}]"
@@ -64,38 +64,38 @@ def _distinguished(description: TableDescription, groups: Sequence[Group]) -> tu
     common: list[str] = []
     words: list[list[str]] = [[] for _ in groups]
     for key in description.distinguish:
-        texts = [key.text(look_up(own.first.plain, key.path)) for own in groups]
-        for mine, text in zip([common] if len(set(texts)) == 1 else words, texts, strict=False):
-            mine += [text] if text else []
+        texts = [key.text(look_up(group.first.plain, key.path)) for group in groups]
+        for places, text in zip([common] if len(set(texts)) == 1 else words, texts, strict=False):
+            places += [text] if text else []
     return common, words
 
 
 def _alike(keys: Sequence[Key], groups: Sequence[Group]) -> Iterable[list[int]]:
     """Indices of the groups that show the same keys."""
     found: dict[tuple[str, ...], list[int]] = {}
-    for index, own in enumerate(groups):
-        found.setdefault(_texts(keys, own), []).append(index)
+    for index, group in enumerate(groups):
+        found.setdefault(_texts(keys, group), []).append(index)
     return found.values()
 
 
-def _texts(keys: Sequence[Key], own: Group) -> tuple[str, ...]:
-    return tuple(key.text(value) for key, value in zip(keys, own.keys, strict=True))
+def _texts(keys: Sequence[Key], group: Group) -> tuple[str, ...]:
+    return tuple(key.text(value) for key, value in zip(keys, group.keys, strict=True))
 
 
 def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:
     """Add to the words of groups with the same keys what they differ in; returns a note on what is standard."""
-    said = {key.path for key in shown if _tells(key, groups)}
-    said |= set(IMAGE_PX) if said & set(IMAGE_PX) else set()
-    changes = [own.first.record.changed_settings for own in groups]
+    named_paths = {key.path for key in shown if _tells(key, groups)}
+    named_paths |= set(IMAGE_PX) if named_paths & set(IMAGE_PX) else set()
+    changes = [group.first.record.changed_settings for group in groups]
     by_preset: dict[str, list[int]] = {}
-    for index, own in enumerate(groups):
+    for index, group in enumerate(groups):
         # a preset stands for its settings where all that a run changes of it is recorded
-        preset = own.first.record.preset if PRESET in said and None not in changes else ""
+        preset = group.first.record.preset if PRESET in named_paths and None not in changes else ""
         by_preset.setdefault(preset, []).append(index)
-    by_hand = [_set_by_hand(own) for own in groups]
+    by_hand = [_set_by_hand(group) for group in groups]
     standard: list[str] = []
     for same in by_preset.values():
-        for path in sorted({path for index in same for path in groups[index].first.identity} - said):
+        for path in sorted({path for index in same for path in groups[index].first.identity} - named_paths):
             texts = {index: _named(path, groups[index]) for index in same}
             usual, count = Counter(texts.values()).most_common(1)[0]
             has_standard = 2 * count > len(same)
@@ -108,12 +108,12 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
     if not standard:
         return []
     record = groups[0].first.record
-    return [f"{record.method} on {record.backbone.name}, where its row says nothing else: {', '.join(standard)}"]
+    return [f"{record.method} on {record.backbone.name}, unless its row says otherwise: {', '.join(standard)}"]
 
 
-def _set_by_hand(own: Group) -> Collection[str]:
+def _set_by_hand(group: Group) -> Collection[str]:
     """Names of the settings that a run changes of its preset; from its command where an old record does not say."""
-    record = own.first.record
+    record = group.first.record
     if record.changed_settings is not None:
         return record.changed_settings
     assignments = re.findall(r"--set[ =]'?([\w.-]+)=", record.command)
@@ -122,14 +122,14 @@ def _set_by_hand(own: Group) -> Collection[str]:
 
 def _tells(key: Key, groups: Sequence[Group]) -> bool:
     """Whether the key's words tell its values apart: labels can give one word to several values."""
-    values = [look_up(own.first.plain, key.path) for own in groups]
+    values = [look_up(group.first.plain, key.path) for group in groups]
     return len({canonical(value) for value in values}) == len({key.text(value) for value in values})
 
 
 def _name_runs(keys: Sequence[Key], groups: Sequence[Group]) -> None:
     """Name the runs of rows that would still look alike, e.g. because values differ in their type alone."""
-    counts = Counter((_texts(keys, own), own.settings) for own in groups)
-    for own in groups:
-        if counts[_texts(keys, own), own.settings] > 1:
-            runs = " ".join(sorted(run.record.run_id for run in own.runs))
-            own.settings = ", ".join(text for text in (own.settings, f"run {runs}") if text)
+    counts = Counter((_texts(keys, group), group.settings) for group in groups)
+    for group in groups:
+        if counts[_texts(keys, group), group.settings] > 1:
+            runs = " ".join(sorted(run.record.run_id for run in group.runs))
+            group.settings = ", ".join(text for text in (group.settings, f"run {runs}") if text)

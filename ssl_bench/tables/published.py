@@ -29,11 +29,11 @@ def published_notes(description: TableDescription, rows: Sequence[Row]) -> list[
     """One line per printed source shown beside `rows`: what it is, and on which of the rows' data it says nothing."""
     notes = []
     for index, part in enumerate(description.published):
-        met = [row for row in rows if index < len(row.published) and shown_beside(part, row.published[index])]
-        sets = {row.trained_on for row in met}
-        sets |= {row.evaluated_on for row in met} if description.data == "evaluation" else set()
+        joined = [row for row in rows if index < len(row.published) and shown_beside(part, row.published[index])]
+        sets = {row.trained_on for row in joined}
+        sets |= {row.evaluated_on for row in joined} if description.data == "evaluation" else set()
         other = sorted({one.title for one in sets if one.name not in part.data_names})
-        if met:
+        if joined:
             note = f"published, {part.data}: printed in {part.source}, not measured here"
             if other:
                 note += f"; not to be compared with figures on {', '.join(other)}"

@@ -1,4 +1,4 @@
-"""Tables in writing: Markdown for readers, CSV for machines (plain mean, std, n and protocol columns)."""
+"""Tables as text: Markdown for readers, CSV for machines (plain mean, std, n and protocol columns)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def about_text(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line a row, full precision; published rows that no run joins stand at the end with `kind` published."""
+    """One line per row, full precision; published rows that no run joins stand at the end with `kind` published."""
     description = table.description
     row_ids = [key.id for key in table.keys]
     fields = ["kind", "data", "synthetic", "data_fingerprint", "evaluated_on", "evaluated_on_fingerprint"]

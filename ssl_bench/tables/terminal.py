@@ -48,7 +48,7 @@ def bullet(note: str) -> RenderableType:
 
 
 def grid_for(grid: Grid, width: int) -> RenderableType:
-    """The grid as it is where that fits; else all words in its first column, folded; else a list of cells a row."""
+    """The grid as it is where that fits; else all words in its first column, folded; else a list of cells per row."""
     natural = [_longest([line[i] for line in (grid.header, *grid.rows)]) for i in range(len(grid.header))]
     if sum(natural) + GAP * (len(natural) - 1) <= width:
         return _rich_grid(grid, natural)
@@ -64,15 +64,15 @@ def grid_for(grid: Grid, width: int) -> RenderableType:
 
 
 def stacked(grid: Grid) -> Grid:
-    """The grid with all columns of words in one: what names the row, and below it what else is said of it."""
+    """The grid with all columns of words in one: what names the row, and below it the other words of the row."""
     words = [i for i, right in enumerate(grid.right) if not right]
     numbers = [i for i, right in enumerate(grid.right) if right]
     names = [i for i in words if i < min(numbers, default=len(grid.right)) and grid.header[i] != SETTINGS]
     more = [i for i in words if i not in names]
 
     def label(row: Sequence[str]) -> str:
-        said = [row[i] if grid.header[i] == SETTINGS else f"{grid.header[i]}: {row[i]}" for i in more if row[i]]
-        return "\n".join([" ".join(row[i] for i in names if row[i]), *said])
+        details = [row[i] if grid.header[i] == SETTINGS else f"{grid.header[i]}: {row[i]}" for i in more if row[i]]
+        return "\n".join([" ".join(row[i] for i in names if row[i]), *details])
 
     return Grid(
         (", ".join(grid.header[i] for i in names), *(grid.header[i] for i in numbers)),
@@ -102,7 +102,7 @@ def _cell(text: str, mark: str) -> Text:
 
 
 def _cards(grid: Grid) -> Iterator[RenderableType]:
-    """A line a cell, for a terminal in which the columns do not fit side by side."""
+    """One line per cell, for a terminal in which the columns do not fit side by side."""
     for number, row in enumerate(grid.rows):
         card = RichTable.grid(padding=(0, GAP, 0, 0))
         for i, (title, text) in enumerate(zip(grid.header, row, strict=True)):

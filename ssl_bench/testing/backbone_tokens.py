@@ -37,10 +37,10 @@ def tokens_are_what_its_layers_see(subject: Subject) -> None:
                 hook.remove()
         if not seen:  # layers of other kinds
             return
-        said = network.token_count(height, width)
+        stated = network.token_count(height, width)
         require(
-            said in seen,
-            f"token_count({height}, {width}) says {said}, its layers see {sorted(seen)} tokens: name the tokens in "
+            stated in seen,
+            f"token_count({height}, {width}) says {stated}, its layers see {sorted(seen)} tokens: name the tokens in "
             f"front of the patches in self.prefix_tokens (now {network.prefix_tokens}), and set self.patch_px",
         )
 
@@ -184,7 +184,7 @@ def only_kept_patches_are_seen(subject: Subject) -> None:
 
 @torch.no_grad()
 def feature_maps_go_from_fine_to_coarse(subject: Subject) -> None:
-    """`feature_maps` gives one (batch, channels, rows, columns) a stage, finest first, where `supports` names it."""
+    """`feature_maps` gives one (batch, channels, rows, columns) per stage, finest first, where `supports` names it."""
     network, side = subject.network, subject.image_px
     try:
         maps = network.feature_maps(subject.images(side, 2 * side))
@@ -195,7 +195,7 @@ def feature_maps_go_from_fine_to_coarse(subject: Subject) -> None:
     shapes = [tuple(one.shape) for one in maps]
     require(
         bool(shapes) and all(len(shape) == 4 and shape[0] == IMAGES for shape in shapes),
-        f"feature_maps() gives {shapes}: one (batch, channels, rows, columns) a stage",
+        f"feature_maps() gives {shapes}: one (batch, channels, rows, columns) per stage",
     )
     require(
         all(abs(columns - 2 * rows) <= 1 for _, _, rows, columns in shapes),

@@ -110,12 +110,12 @@ def eval_mode_is_deterministic(subject: Subject) -> None:
 
 def patch_px_for_agrees(subject: Subject) -> None:
     """`patch_px_for` and `kind_for` agree with the built network."""
-    said, has = subject.plugin.patch_px_for(subject.config, subject.image_px), subject.network.patch_px
-    require(said == has, f"patch_px_for() says {said}, the network has {has}: return the same from both")
-    said_kind = subject.plugin.kind_for(subject.config, subject.image_px)
+    stated, built = subject.plugin.patch_px_for(subject.config, subject.image_px), subject.network.patch_px
+    require(stated == built, f"patch_px_for() says {stated}, the network has {built}: return the same from both")
+    stated_kind = subject.plugin.kind_for(subject.config, subject.image_px)
     require(
-        said_kind == subject.network.kind,
-        f"kind_for() says {said_kind}, the network is a {subject.network.kind}: return the same from both",
+        stated_kind == subject.network.kind,
+        f"kind_for() says {stated_kind}, the network is a {subject.network.kind}: return the same from both",
     )
 
 

@@ -79,7 +79,7 @@ def it_can_be_opened(subject: Subject) -> None:
 
 
 def labels_are_in_range(subject: Subject) -> None:
-    """One label an image, each an index into `classes`; a split may have none at all (None)."""
+    """One label per image, each an index into `classes`; a split may have none at all (None)."""
     for name, split in subject.splits:
         if split.labels is None:
             continue

@@ -117,8 +117,8 @@ class Subject:
             if preset is not None:
                 values |= preset.values
                 values |= preset.convnet_values if network.is_convnet else {}
-            own = {key.removeprefix("method."): v for key, v in values.items() if key.startswith("method.")}
-            config = parse_settings(self.plugin.Config, {**own, **self.settings}, "method", self.plugin.__name__)
+            of_method = {key.removeprefix("method."): v for key, v in values.items() if key.startswith("method.")}
+            config = parse_settings(self.plugin.Config, {**of_method, **self.settings}, "method", self.plugin.__name__)
             made.append(Bench(self.plugin, self.plugin.fill(config, subjects.situation(network)), network))
         return made
 

@@ -24,9 +24,9 @@ def networks_are_parts_of_the_method(subject: Subject) -> None:
         networks = method.networks()
         wrong = wrong_networks(networks)
         require(not wrong, wrong)
-        own = {id(tensor) for tensor in (*method.parameters(), *method.buffers())}
+        of_method = {id(tensor) for tensor in (*method.parameters(), *method.buffers())}
         for name, network in networks.items():
-            copied = [weight for weight, tensor in network.named_parameters() if id(tensor) not in own]
+            copied = [weight for weight, tensor in network.named_parameters() if id(tensor) not in of_method]
             require(
                 not copied,
                 f"networks()[{name!r}] holds {some(copied)}, which is not the method's: return self.teacher or the "

@@ -38,9 +38,11 @@ def presets_are_valid(subject: Subject) -> None:
                 )
             for section, model in models.items():
                 prefix = section + "."
-                own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+                of_section = {
+                    key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)
+                }
                 try:
-                    parse_settings(model, own, section, subject.plugin.__name__)
+                    parse_settings(model, of_section, section, subject.plugin.__name__)
                 except ValueError as error:
                     raise CheckFailed(f"preset {name!r}: {error}") from error
 

@@ -66,7 +66,7 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
 
 
 def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
-    """Heads, epsilon and padding as configuration or format say. Raises `UserError` for activations we do not have."""
+    """Heads, epsilon and padding as configuration or format say. Raises `UserError` for other activations than ours."""
     config = recognized.stored.config
     if recognized.format is TRANSFORMERS:
         _refuse_other_layers(recognized, candidate)
@@ -113,12 +113,12 @@ def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:
     )
     if given != wanted and not (gated and given == "silu"):
         raise UserError(
-            f"{path} was made with the activation {given!r} (config.json), and the networks here have {wanted!r}"
+            f"{path} was made with the activation {given!r} (config.json), and the architecture has {wanted!r}"
         )
     if config.get("downsample_in_bottleneck"):
         raise UserError(
             f"{path} strides in the first convolution of a bottleneck (config.json: downsample_in_bottleneck), "
-            "and the networks here in the 3 x 3 one: the shapes agree, the features would not"
+            "and the architecture in the 3 x 3 one: the shapes agree, but the features would differ"
         )
 
 

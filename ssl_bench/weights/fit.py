@@ -41,7 +41,7 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
         advice = f"Say --set backbone.heads={initial.heads}" if can_be_set else "Choose an architecture with as many"
         raise UserError(
             f"the initial weights {initial.source} are of a network with {initial.heads} heads, and {arch} has "
-            f"{heads}: the shapes agree, the features would not. Evidence: {initial.heads_evidence}. {advice}"
+            f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. {advice}"
         )
     return weights
 

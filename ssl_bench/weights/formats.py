@@ -1,6 +1,6 @@
 """Who saved a checkpoint: how each is recognized, which networks it holds and how its authors evaluate it.
 
-One entry a format; the first whose signature is found counts. `holds` are patterns of tensor names (sections and
+One entry per format; the first whose signature is found counts. `holds` are patterns of tensor names (sections and
 wrappers' prefixes included, such as DDP's `module.`, taken out) and of top-level keys. `networks` are the candidates,
 the one that the paper evaluates first. Prefixes and preprocessing were read in the authors' code at the commit named.
 """

@@ -98,10 +98,10 @@ def load_network(
         used, changed = load_whole(backbone, candidate)
     except UserError as error:
         raise UserError(f"{recognized.stored.path} cannot be loaded into {arch}: {error}") from error
-    own = backbone.preprocessing
+    of_network = backbone.preprocessing
     with_timms_names = not candidate.layout.renames and candidate.layout is not EFFICIENTNET
-    if own is not None and recognized.format is PLAIN and with_timms_names:
-        preprocessing = own  # a plain file with timm's names: as timm's configuration of that network says
+    if of_network is not None and recognized.format is PLAIN and with_timms_names:
+        preprocessing = of_network  # a plain file with timm's names: as timm's configuration of that network says
     backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
     notes = (*changed, *apply_facts(backbone, facts), *notes)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
@@ -142,7 +142,7 @@ def _check_heads(
 def _nearest(candidate: Candidate) -> str:
     best = next(iter(fitting(candidate, most=1)), None)
     if best is None:
-        return "No registered architecture is near."
+        return "No registered architecture is similar."
     return f"It fits {best.typed}" if not best.differences else f"The nearest architecture is {best.typed}"
 
 

@@ -115,7 +115,7 @@ def _read_file(path: Path) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:
         return "safetensors", *_read_safetensors(path)
     if head[:1] == b"\x80":
         _refuse_too_large(path, size)
-        return "PyTorch file of before 1.6", _mapping(path, load_pickled(path, mmap=False)), {}
+        return "PyTorch file from before 1.6", _mapping(path, load_pickled(path, mmap=False)), {}
     raise UserError(f"{path} holds no weights: {_what_it_is(head)}")
 
 
@@ -139,7 +139,7 @@ def _what_it_is(head: bytes) -> str:
         return "it is a text file. Known: .pth, .pt, .ckpt, .bin of torch.save, .safetensors, Hugging Face folders"
     except UnicodeDecodeError:
         pass
-    return "its first bytes are of no known kind, or it is damaged. Known: files of torch.save, safetensors"
+    return "its format is not known, or it is damaged. Known: files of torch.save, safetensors"
 
 
 def _read_zip(path: Path) -> Any:
@@ -172,7 +172,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]
 
 
 def _refuse_too_large(path: Path, size: int) -> None:
-    """Files of before torch 1.6 cannot be memory-mapped: all of it has to fit."""
+    """Files from before torch 1.6 cannot be memory-mapped: all of it has to fit."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -120,7 +120,7 @@ def test_not_text(root: Path) -> None:
     with pytest.raises(UserError, match=r"a\.csv is not UTF-8 text"):
         CsvTable(CsvTable.Config(), root / "a.csv")
     (root / "a.csv").write_bytes(b"")
-    with pytest.raises(UserError, match=r"a\.csv is no table of columns"):
+    with pytest.raises(UserError, match=r"a\.csv is not a table of columns"):
         CsvTable(CsvTable.Config(), root / "a.csv")
 
 

@@ -153,7 +153,7 @@ def test_folders_missing_or_misnamed(davis: Path, old: str, new: str, words: tup
 def test_places_that_are_no_davis(davis: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere does not exist", "JPEGImages/480p/SEQUENCE")
     refused(davis / "ImageSets/2017/val.txt", "is a file")
-    refused(davis / "JPEGImages/480p", "is no DAVIS 2017", "folder that holds JPEGImages/")
+    refused(davis / "JPEGImages/480p", "is not DAVIS 2017", "folder that holds JPEGImages/")
     shutil.copytree(davis, tmp_path / "yours" / "DAVIS")
     refused(tmp_path, "more than one DAVIS", "mine", "yours")
 

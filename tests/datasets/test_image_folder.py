@@ -256,7 +256,7 @@ def test_files_that_hold_nothing(birds: Path) -> None:
     os.symlink("nowhere.jpg", birds / "train/crow/link.jpg")
     os.symlink("self.jpg", birds / "train/crow/self.jpg")
     words = refused(birds)
-    assert "14 image files hold nothing: " in words
+    assert "14 image files are empty: " in words
     assert "crow/link.jpg (link to nowhere)" in words
     assert "crow/self.jpg (link to nowhere)" in words
     assert "owl/empty07.jpg (0 bytes) and 4 more. Remove or replace them." in words

@@ -94,7 +94,7 @@ def test_a_file_that_is_no_image_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 7 images cannot be read:\n.*deep/broken\.png"):
         require_readable(opened(folder))
     (folder / "deep/empty.png").touch()
-    with pytest.raises(UserError, match=r"1 image files hold nothing: .*deep/empty\.png \(0 bytes\)"):
+    with pytest.raises(UserError, match=r"1 image files are empty: .*deep/empty\.png \(0 bytes\)"):
         opened(folder)
 
 
@@ -105,7 +105,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a/notes.txt").touch()
     with pytest.raises(UserError, match=r"holds no image; a/: passed over 1 file \(1 \.txt"):
         opened(tmp_path / "a")
-    with pytest.raises(UserError, match=r"--data images:PATH; .*notes\.txt is no folder"):
+    with pytest.raises(UserError, match=r"--data images:PATH; .*notes\.txt is not a folder"):
         opened(tmp_path / "a/notes.txt")
 
 

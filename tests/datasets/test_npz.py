@@ -130,7 +130,7 @@ def test_cut_off(tmp_path: Path) -> None:
     opened(tmp_path / "a.npz", medmnist())
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"a\.npz is no \.npz file, or cut off"):
+    with pytest.raises(UserError, match=r"a\.npz is not an \.npz file, or is cut off"):
         Npz(Npz.Config(), tmp_path / "a.npz")
     damaged = bytearray(whole)
     damaged[5000:5100] = bytes(100)

@@ -183,7 +183,7 @@ def test_other_folders(here: Path) -> None:
     os.makedirs("other/sources")
     words = refused("other")
     assert "Not asked: the dataset 'broken' of third-party 1.0 cannot be loaded" in words
-    assert "other/ (with sources) has no layout that is known" in words
+    assert "other/ (with sources) has no known layout" in words
     assert "tiny-imagenet: Tiny-ImageNet: FOLDER/train/WNID" in words
 
 

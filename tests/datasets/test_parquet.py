@@ -96,7 +96,7 @@ def test_bytes_and_text_labels(tmp_path: Path) -> None:
 def test_no_image_column(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [], [0, 1], image=None, text=["a", "b"])
     with pytest.raises(
-        UserError, match=r"no column that is surely the images'\. It has the columns label \(int64\), t"
+        UserError, match=r"no column that is clearly the images'\. It has the columns label \(int64\), t"
     ):
         Parquet(Parquet.Config(), path)
     write(path, [], [0, 1], image=None, left=[png(0)] * 2, right=[png(1)] * 2)
@@ -128,10 +128,10 @@ def test_damaged(tmp_path: Path) -> None:
         Parquet(Parquet.Config(), path)
     whole = write(path, list(range(9))).read_bytes()
     path.write_bytes(whole[:-30])
-    with pytest.raises(UserError, match=r"a\.parquet is no Parquet file, or cut off"):
+    with pytest.raises(UserError, match=r"a\.parquet is not a Parquet file, or is cut off"):
         Parquet(Parquet.Config(), path)
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"is no Parquet file"):
+    with pytest.raises(UserError, match=r"is not a Parquet file"):
         Parquet(Parquet.Config(), path)
 
 

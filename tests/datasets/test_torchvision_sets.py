@@ -230,7 +230,7 @@ def test_stl10(tmp_path: Path) -> None:
     fewer = STL10(STL10.Config(train_fraction=0.5), tmp_path)
     assert (len(fewer.train), len(fewer.pretraining)) == (2, 7)
     (tmp_path / "stl10_binary/unlabeled_X.bin").write_bytes(b"x" * 5000)
-    with pytest.raises(UserError, match=r"unlabeled_X\.bin is cut off: 5,000 bytes are no whole images"):
+    with pytest.raises(UserError, match=r"unlabeled_X\.bin is cut off: 5,000 bytes are not a whole number of images"):
         STL10(STL10.Config(), tmp_path)
     (tmp_path / "stl10_binary/unlabeled_X.bin").unlink()
     with pytest.raises(UserError, match=r"unlabeled_X\.bin is missing\. Expected STL-10"):

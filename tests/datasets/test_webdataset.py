@@ -176,7 +176,7 @@ def test_what_is_no_shard(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tar is cut off or damaged after byte"):
         opened(tmp_path / "a.tar")
     (tmp_path / "a.tar").write_bytes(b"no tar at all" * 100)
-    with pytest.raises(UserError, match=r"a\.tar is cut off or no tar file"):
+    with pytest.raises(UserError, match=r"a\.tar is cut off or not a tar file"):
         opened(tmp_path / "a.tar")
     import gzip
 

@@ -280,7 +280,7 @@ def _one_class(here: Path) -> None:
         ({"eval_data": ("birds/train",)}, r"the folder around train/ is the one that has them"),
         ({"method": "supervised"}, r"supervised trains on labels, and flat has none\. Give labeled data"),
         ({"eval_data": ("single",)}, r"single has one class only \(a\): .* \(--eval-data\), or --with label-free"),
-        ({"data": "single"}, r"single has one class only \(a\): accuracy on one class tells nothing"),
+        ({"data": "single"}, r"single has one class only \(a\): accuracy on one class is meaningless"),
         ({"data": "single", "method": "supervised"}, r"supervised trains on labels, and single has one class only"),
         ({"eval_data": ("nowhere",)}, r"nowhere does not exist"),
         ({"values": {"training.batch_size": 15}}, r"larger than the training set of flat \(14 images\)"),

@@ -40,7 +40,7 @@ class Runs:
         (gzip.compress(b"weights", mtime=0), "compressed with gzip"),
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "HDF5"),
         (b"\x93NUMPY" + bytes(100), "a NumPy array"),
-        (bytes(range(130, 256)) * 4, "first bytes are of no known kind"),
+        (bytes(range(130, 256)) * 4, "its format is not known"),
         (b"\x80\x02garbage", "no file of weights, or a damaged one|damaged or only partly"),
         ((50).to_bytes(8, "little") + b"{" + b"x" * 60, "damaged or only partly there"),
     ],

@@ -27,8 +27,8 @@ def bound_px(height: int, width: int) -> int:
 def boundary(mask: Binary) -> Binary:
     """(height, width): pixels that differ from the one to their right, below, or below right, within the image."""
     right_below = np.pad(mask, (0, 1), mode="edge")
-    here, right, below, both = right_below[:-1, :-1], right_below[:-1, 1:], right_below[1:, :-1], right_below[1:, 1:]
-    return (here ^ right) | (here ^ below) | (here ^ both)
+    pixel, right, below, both = right_below[:-1, :-1], right_below[:-1, 1:], right_below[1:, :-1], right_below[1:, 1:]
+    return (pixel ^ right) | (pixel ^ below) | (pixel ^ both)
 
 
 def dilate(points: Binary, radius_px: int) -> Binary:

@@ -5,7 +5,7 @@ Each frame's patches take the labels of the patches that are most similar to the
 trained. `video_masks` has the steps, `davis_scores` the scores J and F. Beside them stands what copying the first mask
 to every frame scores, since objects that hardly move make any network look good.
 
-Masks stay on the disk as DAVIS takes them (`sslbench score-davis` reads them), and what is finished is not done twice.
+Masks stay on the disk as DAVIS takes them (`sslbench score-davis` reads them), and finished masks are not made again.
 """
 
 from __future__ import annotations
@@ -116,16 +116,16 @@ class Davis(Evaluator):
             if took is None:
                 took = write_masks(place, evaluation.backbone, sequence, options, digest, evaluation.say)
             seconds.append(took)
-            own = score_sequence(sequence, partial(read_result, folder, sequence, objects))
-            scores += own
+            of_sequence = score_sequence(sequence, partial(read_result, folder, sequence, objects))
+            scores += of_sequence
             copied += score_sequence(sequence, partial(_first_mask, sequence.mask(0)))
-            reached = 100 * mean_measures(own)["J&F-Mean"]
+            reached = 100 * mean_measures(of_sequence)["J&F-Mean"]
             evaluation.say(
                 f"{sequence.name} ({number} of {len(clips.sequences)}): J&F {reached:.1f} %, "
                 + ("masks of before" if before else f"{len(sequence)} frames, {took:.2f} s each")
             )
             if number <= self.config.videos:
-                write_pictures(folder, sequence, folder, own)
+                write_pictures(folder, sequence, folder, of_sequence)
         scoring = self._scoring(clips)
         propagated = Protocol.of(
             "{scoring}: {propagation}", scoring=scoring, propagation=_propagation(options, evaluation.backbone)

@@ -79,14 +79,14 @@ def write_masks(
         (folder / MADE_BY).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write masks into {folder}: {error.strerror}. Choose another --results DIR.") from None
-    begun = said = time.monotonic()
+    begun = reported = time.monotonic()
     frames = (sequence.frame(index) for index in range(len(sequence)))
     masks = propagate_masks(backbone, frames, sequence.mask(0), options)
     for done, (name, mask) in enumerate(zip(sequence.frame_names, masks, strict=True), start=1):
         write_mask(folder / f"{name}.png", mask)
-        if time.monotonic() - said > SAY_SECONDS:
-            said = time.monotonic()
-            say(f"{sequence.name}: {done} of {len(sequence)} frames, {(said - begun) / done:.1f} s a frame")
+        if time.monotonic() - reported > SAY_SECONDS:
+            reported = time.monotonic()
+            say(f"{sequence.name}: {done} of {len(sequence)} frames, {(reported - begun) / done:.1f} s per frame")
     seconds = round((time.monotonic() - begun) / len(sequence), 4)
     content = {"digest": digest, "seconds_per_frame": seconds}
     write_atomically(folder / MADE_BY, (json.dumps(content) + "\n").encode())

@@ -58,7 +58,7 @@ def write_pictures(
 def strip(
     sequence: DavisSequence, masks: Path, scores: Sequence[ObjectScores], by: str = "", frames: int = 5
 ) -> Image.Image:
-    """Evenly spaced frames, a row each: the frame, the target and the prediction, with the frame's own J&F."""
+    """Evenly spaced frames, one row each: the frame, the target and the prediction, with the frame's own J&F."""
     size = _fitted(sequence.size, STRIP_TILE_PX)
     font, gap, line, head = ImageFont.load_default(18), 12, 28, 110 if len(scores) > 1 else 80
     chosen = evenly(len(sequence) - 1, frames)  # the last frame is not scored

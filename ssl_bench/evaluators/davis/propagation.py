@@ -126,8 +126,8 @@ def _widened(tile: slice, reach: int, length: int) -> slice:
 def _outside(tile: tuple[slice, slice], near: tuple[slice, slice], reach: int, device: torch.device) -> Tensor:
     """(target patches, source patches) of a tile and its surroundings: true where the source is out of reach."""
     far = []
-    for own, other in zip(tile, near, strict=True):
-        mine, theirs = (torch.arange(part.start, part.stop, device=device) for part in (own, other))
-        far.append((mine[:, None] - theirs).abs() > reach)
+    for axis in zip(tile, near, strict=True):
+        targets, sources = (torch.arange(part.start, part.stop, device=device) for part in axis)
+        far.append((targets[:, None] - sources).abs() > reach)
     either = far[0][:, None, :, None] | far[1][None, :, None, :]
     return either.flatten(2).flatten(0, 1)

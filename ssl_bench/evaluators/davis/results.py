@@ -12,7 +12,7 @@ from ssl_bench.datasets.reading import shown
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.evaluators.davis.scores import ObjectScores, score_sequence
 
-FORM = "FOLDER/SEQUENCE/00000.png, one indexed PNG a frame, named as the frame"
+FORM = "FOLDER/SEQUENCE/00000.png, one indexed PNG per frame, named as the frame"
 
 
 def score_results(
@@ -75,7 +75,7 @@ def _missing_sequences(folder: Path, missing: list[str], names: list[str]) -> st
         near = did_you_mean(missing[0], (place.name for place in folder.iterdir() if place.name not in names))
         return (
             f"{first}: {len(missing)} of {len(names)} sequences have no masks ({listed}).{near} "
-            "Add them, or score those that are there with --subset LIST.txt, one name a line."
+            "Add them, or score those that are there with --subset LIST.txt, one name per line."
         )
     inner = sorted(place.parent for depth in ("*", "*/*") for name in names for place in folder.glob(f"{depth}/{name}"))
     if inner:

@@ -33,7 +33,7 @@ class Statistics(NamedTuple):
 
 
 class ObjectScores(NamedTuple):
-    """One object: `name` is SEQUENCE_NUMBER as in the released scorer's file, `j` and `f` hold a value a frame."""
+    """One object: `name` is SEQUENCE_NUMBER as in the released scorer's file, `j` and `f` hold one value per frame."""
 
     name: str
     j: NDArray[np.float64]

@@ -62,7 +62,7 @@ class KNN(Evaluator):
     config: KNNConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
-        """Top-1 and top-5 accuracy for each k. A k above the number of training images is left out, and said so.
+        """Top-1 and top-5 accuracy for each k. A k above the number of training images is left out, with a note.
 
         Raises `UserError` when that leaves none.
         """

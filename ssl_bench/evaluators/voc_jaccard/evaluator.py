@@ -104,16 +104,16 @@ class VocJaccard(Evaluator):
         config, voc = self.config, self._open().images
         total = min(len(voc), config.images or len(voc))
         scores: list[ImageScores] = []
-        begun = said = time.monotonic()
+        begun = reported = time.monotonic()
         for done, (item, maps) in enumerate(self._maps(evaluation.backbone, voc, total), start=1):
             mask, values = true_masks(item.class_mask, item.object_mask, config.masks)
             if values:
                 scores.append(score_image(maps, mask, values, config.keep_mass))
                 if len(scores) <= config.pictures:
                     self._draw(evaluation.output_dir, item, mask, maps, scores[-1])
-            if time.monotonic() - said > SAY_SECONDS:
-                said = time.monotonic()
-                evaluation.say(f"attention: {done} of {total} images, {60 * done / (said - begun):.0f} a minute")
+            if time.monotonic() - reported > SAY_SECONDS:
+                reported = time.monotonic()
+                evaluation.say(f"attention: {done} of {total} images, {60 * done / (reported - begun):.0f} per minute")
         if not scores:
             raise UserError(f"none of the {total} images in {voc.root} has a mask: there is nothing to compare with")
         return self._measurements(scores, total, evaluation.backbone)
