@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import timm
 import torch
@@ -50,6 +50,12 @@ class TimmSettings(Settings):
         "dino for the method DINO where the network is a plain ViT, else timm.",
         source="vision_transformer.py interpolate_pos_encoding; timm resample_abs_pos_embed",
     )
+    pool: Literal["token", "timm"] | None = setting(
+        None,
+        "What the features are: token, the class token; timm, what timm pools for its classifier. null: token for "
+        "DINOv3, whose authors read it where timm averages the patches; else timm.",
+        source="facebookresearch/dinov3, dinov3/eval/utils.py; timm global_pool",
+    )
 
     @field_validator("weights")
     @classmethod
@@ -65,7 +71,7 @@ class TimmAny(Backbone):
     """Any network of timm's by its name."""
 
     Config = TimmSettings
-    settings_before: ClassVar[Mapping[str, Any]] = {"positions": "timm"}
+    settings_before: ClassVar[Mapping[str, Any]] = {"positions": "timm", "pool": "timm"}
 
     def __init__(self, config: TimmSettings, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__(config, image_px=image_px, drop_path=drop_path)
@@ -80,6 +86,8 @@ class TimmAny(Backbone):
             network, self.pretrained = timm_weights.load(config.name, config.weights, image_px, drop_path)
         else:
             network = create(config.name, image_px, drop_path, pretrained=False)
+        if config.pool == "token":
+            network.global_pool = "token"
         self.network: Any = network
         self.name, self.image_px, self.kind = config.name, image_px, known.kind
         self.patch_px, self.prefix_tokens, self._tokens = known.patch_px, known.prefix_tokens, known.tokens
@@ -107,11 +115,18 @@ class TimmAny(Backbone):
 
     @classmethod
     def fill(cls, config: TimmSettings, image_px: int, defaults: Mapping[str, Any]) -> TimmSettings:
-        """Positions as the method wants them where the network can have them so, else as timm.
+        """Positions as the method wants them where the network can have them so, else as timm; DINOv3's class token.
 
-        Raises `UserError` where DINO's or MAE's rule is asked for and the network is no plain ViT.
+        Raises `UserError` where DINO's or MAE's rule is asked for and the network is no plain ViT, or the class token
+        and the network has none that its last norm reaches.
         """
-        rules = _facts(config, image_px).positions
+        known = _facts(config, image_px)
+        rules = known.positions
+        pool = config.pool or ("token" if known.reads_token and "dinov3" in config.name else "timm")
+        if pool == "token" and not known.reads_token:
+            raise UserError(
+                f"backbone.pool = 'token': {config.name} has no class token behind its last norm. Leave the setting out"
+            )
         wanted = defaults.get("positions")
         chosen = config.positions or (wanted if wanted in rules else "timm")
         if chosen != "timm" and chosen not in rules:
@@ -119,7 +134,7 @@ class TimmAny(Backbone):
                 f"backbone.positions = {chosen!r}: {config.name} is not a plain ViT read at its CLS token, and only "
                 "timm's rule is known for it. Leave the setting out, or choose e.g. timm:vit_small_patch16_224"
             )
-        return config.model_copy(update={"positions": chosen})
+        return config.model_copy(update={"positions": chosen, "pool": pool})
 
     @classmethod
     def names_like(cls, family: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -35,6 +35,8 @@ class Facts:
     """Tokens that leave the last block; None for feature maps, or where the image is not whole patches."""
     positions: tuple[Positions, ...]
     """Rules that can resample its learned positions; empty where it has none to resample."""
+    reads_token: bool
+    """Whether features can be the class token as the last norm leaves it."""
 
 
 @lru_cache(maxsize=64)
@@ -44,13 +46,13 @@ def facts(name: str, image_px: int) -> Facts:
     patch_px = _patch_px(network)
     prefix_tokens = _prefix_tokens(network)
     if patch_px is not None and image_px % patch_px:
-        return Facts("vit", patch_px, prefix_tokens, None, position_rules(network))
+        return Facts("vit", patch_px, prefix_tokens, None, position_rules(network), can_read_token(network))
     features = _shape_of_features(network, image_px)
     tokens = features[1] if len(features) == 3 else None
     if patch_px is not None and tokens != len(prefix_tokens) + (image_px // patch_px) ** 2:
         patch_px = None  # patches that are merged on the way, as in Swin
     kind: Kind = "vit" if tokens is not None or _mostly_attends(network) else "convnet"
-    return Facts(kind, patch_px, prefix_tokens, tokens, position_rules(network))
+    return Facts(kind, patch_px, prefix_tokens, tokens, position_rules(network), can_read_token(network))
 
 
 def create(name: str, image_px: int, drop_path: float, **more: Any) -> Any:
@@ -105,6 +107,17 @@ def position_rules(network: Any) -> tuple[Positions, ...]:
     if getattr(network, "pos_embed", None) is None or not isinstance(network, VisionTransformer | Eva):
         return ()
     return ("timm", "dino", "mae") if reads_cls_alone(network) else ("timm",)
+
+
+def can_read_token(network: Any) -> bool:
+    """Whether the network has a class token that passes its last norm, whatever timm's classifier pools."""
+    return (
+        isinstance(network, VisionTransformer | Eva)
+        and network.cls_token is not None
+        and network.attn_pool is None
+        and type(network.norm) is not nn.Identity
+        and type(network.fc_norm) is nn.Identity
+    )
 
 
 def reads_cls_alone(network: Any) -> bool:

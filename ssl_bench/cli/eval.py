@@ -20,6 +20,7 @@ from ssl_bench.cli.options import (
 )
 from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
+from ssl_bench.system.signals import interrupting_signals
 
 if TYPE_CHECKING:
     from ssl_bench.records.record import EvaluationRecord
@@ -102,7 +103,7 @@ def evaluate(
             request = WeightsRequest(
                 Path(run), one, arch, key, as_, names, values, accept_mismatch, baseline, command_line()
             )
-            with quiet:
+            with quiet, interrupting_signals():  # a stopped evaluation leaves nothing behind
                 evaluated.append(evaluate_weights(request, results, say=lambda text: print(f"  ... {text}")))
         if as_json:
             runs = [{"run": str(folder), "record": record.model_dump(mode="json")} for folder, record in evaluated]

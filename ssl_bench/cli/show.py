@@ -14,6 +14,7 @@ import typer
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.cli.terminal import terminal
+from ssl_bench.errors import UserError
 from ssl_bench.system.hints import resume_command
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ def register(app: typer.Typer) -> None:
         from ssl_bench.records.odd_values import require_usable
         from ssl_bench.records.record import read_record, with_later_evaluations
         from ssl_bench.runs.folder import find_run
+        from ssl_bench.runs.state import RUN_FILE
 
         folder = find_run(run, results)
         path = folder / "record.json"
+        if not path.exists() and not (folder / RUN_FILE).exists():
+            raise UserError(f"{folder} holds no run: {RUN_FILE} and record.json are missing")
         if not path.exists():
             print(f"{folder} is an unfinished run: it has no record yet. Resume with: {resume_command(folder)}")
             raise typer.Exit(1)

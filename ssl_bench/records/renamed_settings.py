@@ -25,7 +25,11 @@ RENAMED_SETTINGS: Mapping[str, Mapping[str, str]] = {
 }
 """Earlier name -> today's name, by plugin: a third-party plugin's settings keep the names it gives them."""
 
-ADDED_SETTINGS: Mapping[str, tuple[Any, ...]] = {"positions": ("timm", None), "weights": (None,)}
+ADDED_SETTINGS: Mapping[str, tuple[Any, ...]] = {
+    "positions": ("timm", None),
+    "weights": (None,),
+    "pool": ("timm", None),
+}
 """Settings of backbones that older recipes lack: name -> values that mean what every run did before it existed."""
 
 

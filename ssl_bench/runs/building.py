@@ -13,8 +13,9 @@ from ssl_bench.method import MakeBackbone, Method
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.registry.failures import in_one_message
-from ssl_bench.weights.fit import differences_of, start_from
+from ssl_bench.weights.fit import start_from
 from ssl_bench.weights.initial import InitialState
+from ssl_bench.weights.whole import compared
 
 
 def seed_initial_weights(seed: int) -> None:
@@ -64,10 +65,10 @@ def require_rebuildable(method: Method, resolved: Resolved) -> None:
     if network is None:
         return
     name, evaluated = next(iter(method.networks().items()))
-    differences = differences_of(evaluated.state_dict(), network.state_dict())
+    differences = compared(evaluated.state_dict(), network.state_dict())
     if differences:
         raise UserError(
             f"the method {resolved.recipe.method.name!r} evaluates its network {name!r}, which is not "
-            f"{resolved.recipe.arch} as make_backbone() builds it: {'; '.join(differences)}. Name a network that "
+            f"{resolved.recipe.arch} as make_backbone() builds it: {differences}. Name a network that "
             "make_backbone() built first in networks()"
         )

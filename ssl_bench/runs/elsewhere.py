@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +31,7 @@ from ssl_bench.runs.building import seed_initial_weights
 from ssl_bench.runs.describe import describe_dataset
 from ssl_bench.runs.folder import hold
 from ssl_bench.runs.precision import Precision
+from ssl_bench.runs.restart import LOCK
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
@@ -98,8 +101,37 @@ def evaluate_weights(
     if (folder / "record.json").exists():
         say(f"done before; remove {folder} to do it again")
         return folder, read_record(folder / "record.json")
-    with hold(folder):
-        return folder, _evaluated(request, recipe, loaded, dataset, preprocessing, evaluators, folder, say)
+    with _whole_or_not_at_all(folder) as part:
+        record = _evaluated(request, recipe, loaded, dataset, preprocessing, evaluators, part, say)
+    return folder, record
+
+
+@contextmanager
+def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
+    """A hidden folder to evaluate in, which becomes `folder` at the end: an evaluation that is stopped or killed leaves
+    no run that lacks its record. What a killed one left hidden is replaced. Raises `UserError` where `folder` holds
+    anything else, or another process does the same evaluation."""
+    if folder.exists() and not {entry.name for entry in folder.iterdir()} <= {LOCK, "evaluations"}:
+        raise UserError(f"{folder} holds files and no record.json: move them elsewhere")
+    part = folder.with_name(f".{folder.name}.part")
+    with hold(part):
+        _clear(part)
+        try:
+            yield part
+        except BaseException:
+            _clear(part)
+            raise
+        if folder.exists():  # what an evaluation that was killed left in earlier versions
+            shutil.rmtree(folder)
+    part.rename(folder)
+
+
+def _clear(part: Path) -> None:
+    for entry in part.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 def _evaluated(
@@ -131,7 +163,7 @@ def _evaluated(
         except UnusableFeatures as error:
             raise UserError(f"{request.path}: {error}") from error
     record = RunRecord(
-        run_id=folder.name,
+        run_id=recipe.run_id,
         status="finished",
         preset="",
         preset_reason="",

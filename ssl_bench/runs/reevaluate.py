@@ -79,11 +79,15 @@ def reevaluate(
         for dataset, (name, evaluator) in product(sets, evaluators):
             if dataset is not sets[0] and evaluator.data(dataset).fingerprint != dataset.fingerprint:
                 continue  # it reads a set of its own, once
-            place = f"evaluations/{name}-{subject}-{_digest(name, evaluator, dataset, recipe.data.image_px)}"
+            digest = _digest(name, evaluator, dataset, recipe.data.image_px)
+            called = "pretrained" if subject == "untrained" and backbone.pretrained else subject
+            place = f"evaluations/{name}-{called}-{digest}"
             path = run_dir / f"{place}.json"
-            if path.exists():
-                say(f"{name} of the {subject} network was done before; remove {path} to do it again")
-                results.append(read_evaluation(path))
+            earlier = run_dir / f"evaluations/{name}-{subject}-{digest}.json"  # so were pretrained ones called once
+            done_before = next((one for one in (path, earlier) if one.exists()), None)
+            if done_before is not None:
+                say(f"{name} of the {called} network was done before; remove {done_before} to do it again")
+                results.append(read_evaluation(done_before))
                 continue
             if shared is None:
                 shared = trained_and_tested_on(recipe, sets, say)

@@ -14,7 +14,7 @@ from ssl_bench.testing import subjects
 from ssl_bench.testing.method_bench import Subject, optimizer_of, some
 from ssl_bench.testing.outcomes import CheckFailed, CheckSkipped, require
 from ssl_bench.training.collapse_doctor import is_present
-from ssl_bench.weights.fit import differences_of
+from ssl_bench.weights.whole import compared
 
 
 def networks_are_parts_of_the_method(subject: Subject) -> None:
@@ -33,10 +33,10 @@ def networks_are_parts_of_the_method(subject: Subject) -> None:
                 "like itself, not a copy",
             )
         first = next(iter(networks))
-        differences = differences_of(networks[first].state_dict(), bench.network().state_dict())
+        differences = compared(networks[first].state_dict(), bench.network().state_dict())
         require(
             not differences,
-            f"networks() names {first!r} first, which is not as make_backbone() builds it: {'; '.join(differences)}. "
+            f"networks() names {first!r} first, which is not as make_backbone() builds it: {differences}. "
             "The first is evaluated and kept, and its weights must load into the architecture again",
         )
 

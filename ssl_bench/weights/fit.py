@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
@@ -12,10 +12,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import Settings
 from ssl_bench.weights.initial import InitialState
-from ssl_bench.weights.whole import heads_of, in_own_names
-
-SHOWN = 4
-"""Names of tensors that a message lists of each kind."""
+from ssl_bench.weights.whole import compared, heads_of, in_own_names
 
 
 def start_from(backbone: Backbone, initial: InitialState, arch: str) -> None:
@@ -32,18 +29,19 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
     """
     state = backbone.state_dict()
     weights = backbone.fit_weights(in_own_names(state, initial.weights))
-    differences = differences_of(weights, state)
+    differences = compared(weights, state)
     if differences:
         nearest = _nearest(initial.weights, backbone.image_px)
         advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
         advice = f" They are those of {initial.arch}" if initial.arch else advice
-        raise UserError(f"the initial weights {initial.source} do not fit {arch}: {'; '.join(differences)}.{advice}")
+        raise UserError(f"the initial weights {initial.source} do not fit {arch}: {differences}.{advice}")
     heads = heads_of(backbone)
     if initial.heads is not None and heads is not None and heads != initial.heads:
+        can_be_set = "heads" in type(backbone).Config.model_fields
+        advice = f"Say --set backbone.heads={initial.heads}" if can_be_set else "Choose an architecture with as many"
         raise UserError(
             f"the initial weights {initial.source} are of a network with {initial.heads} heads, and {arch} has "
-            f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. Say --set "
-            f"backbone.heads={initial.heads}"
+            f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. {advice}"
         )
     return weights
 
@@ -55,23 +53,6 @@ def _resampled(initial: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> 
         for name, given in initial.items()
         if name in weights and weights[name].shape != given.shape
     ]
-
-
-def differences_of(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `weights` from being a whole state dict `wanted`: missing, left over and of another shape."""
-    missing = [name for name in wanted if name not in weights]
-    left_over = [name for name in weights if name not in wanted]
-    shapes = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    found = (("missing", missing), ("left over", left_over), ("of another shape", shapes))
-    return [f"{len(names)} {kind} ({_some(names)})" for kind, names in found if names]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _nearest(weights: Mapping[str, Tensor], image_px: int) -> str:

@@ -14,11 +14,14 @@ from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_record
+from ssl_bench.registry.blueprint import blueprint
+from ssl_bench.settings import parse_settings
 from ssl_bench.system.hints import resume_command, shell_quoted
 from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
 from ssl_bench.weights.loading import open_weights
 from ssl_bench.weights.reading import CONFIG, read_weights
+from ssl_bench.weights.whole import heads_of
 
 OWN_PREFIX = "network."
 """In front of every name in the files of our own backbones."""
@@ -108,8 +111,19 @@ def _of_run(folder: Path) -> InitialState:
         raise UserError(f"the run {record.run_id} trained nothing, so that it kept no weights: choose another run")
     weights = kept_weights(folder)
     network = next((one.network for one in record.evaluations if one.network), None) or ""
-    arch = arch_as_typed(Recipe.model_validate(record.recipe))
-    return InitialState(folder, weights, fingerprint_of(weights), network, arch)
+    recipe = Recipe.model_validate(record.recipe)
+    fingerprint, heads = fingerprint_of(weights), _heads_of_run(recipe)
+    return InitialState(folder, weights, fingerprint, network, arch_as_typed(recipe), heads, "the run's recipe")
+
+
+def _heads_of_run(recipe: Recipe) -> int | None:
+    try:
+        kind = registry.backbone(recipe.backbone.name)
+        config = parse_settings(kind.Config, recipe.backbone.settings, "backbone", recipe.backbone.name)
+    except UserError:  # a plugin that is not installed here
+        return None
+    network = blueprint(kind, config, recipe.data.image_px)
+    return None if network is None else heads_of(network)
 
 
 def _of_file(path: Path, network: str | None) -> InitialState:

@@ -63,14 +63,18 @@ def in_own_names(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
 def differences(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Differences:
     """Between a backbone's state dict (also on the meta device) and tensors by timm's names."""
     wanted = wanted_names(state)
-    given = _for_target(wanted, tensors)
+    return compared(_for_target(wanted, tensors), {name: state[full] for name, full in wanted.items()})
+
+
+def compared(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Differences:
+    """Between tensors and those that are wanted, both under the same names."""
     return Differences(
         missing=tuple(name for name in wanted if name not in given),
         left_over=tuple(name for name in given if name not in wanted),
         shapes=tuple(
-            f"{name} {tuple(given[name].shape)} instead of {tuple(state[full].shape)}"
-            for name, full in wanted.items()
-            if name in given and given[name].shape != state[full].shape
+            f"{name} {tuple(given[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in given and given[name].shape != tensor.shape
         ),
     )
 

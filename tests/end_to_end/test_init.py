@@ -73,6 +73,11 @@ def test_a_run_starts_from_another_stops_resumes_and_stands_beside_it(
     status, out, err = sslbench("eval", "whole", "--with", "knn", "--set", "evaluators.knn.temperature=0.2")
     assert status == 0, err
     assert re.search(r"^ *knn +pretrained +top1", out, re.MULTILINE)
+    (written,) = (runs / "whole" / "evaluations").glob("knn-pretrained-*.json")
+    assert not list((runs / "whole" / "evaluations").glob("knn-untrained-*.json"))
+    written.rename(written.with_name(written.name.replace("pretrained", "untrained")))  # as earlier versions called it
+    status, out, err = sslbench("eval", "whole", "--with", "knn", "--set", "evaluators.knn.temperature=0.2")
+    assert (status, "knn of the pretrained network was done before" in out) == (0, True), out + err
     status, out, err = sslbench("show", "whole")
     assert (status, "untrained" in out.replace("untrained network only", "")) == (0, False), err
     status, out, err = sslbench("table")
@@ -90,6 +95,10 @@ def test_what_does_not_fit_or_changed_is_one_message_and_nothing_is_written(
     status, _, err = sslbench("run", "dino", *wider, "--data", data, "--init", "first")
     assert status == 2
     assert "They are those of --arch deit_ti16 --set backbone.patch_px=8 --set backbone.depth=1" in err
+    status, _, err = sslbench(*ARGUMENTS, "--data", data, "--init", "first", "--set", "backbone.heads=2")
+    assert status == 2
+    assert "are of a network with 1 heads, and deit_ti16 has 2: the shapes agree" in err
+    assert "Evidence: the run's recipe. Say --set backbone.heads=1" in err
     status, _, err = sslbench(*ARGUMENTS, "--data", data, "--init", "frist")
     assert (status, "Did you mean 'first'" in err) == (2, True)
 

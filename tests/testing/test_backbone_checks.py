@@ -221,7 +221,7 @@ def test_the_sound_one_passes_every_check(check: Any) -> None:
 @pytest.mark.parametrize(
     ("plugin", "name", "words"),
     [
-        (MapsAlone, "tokens_come_in_one_pass", "patch_tokens() then follows from it"),
+        (MapsAlone, "tokens_come_in_one_pass", "patch_tokens() is then derived from it"),
         (Columns, "tokens_come_in_one_pass", "says grid (3, 2): give (rows, columns)"),
         (ClsOfNothing, "tokens_come_in_one_pass", "prefix_tokens names no CLS"),
         (OtherMaps, "tokens_come_in_one_pass", "leave patch_tokens() to the base class"),

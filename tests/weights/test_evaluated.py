@@ -81,6 +81,38 @@ def test_preprocessing_is_the_sources_and_stands_in_the_protocol(checkpoint: Pat
         evaluate_weights(request(checkpoint, values={"method.lr": 1}), tmp_path)
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_a_stopped_evaluation_leaves_nothing_and_a_killed_one_is_no_run(
+    end: type[BaseException], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    with monkeypatch.context() as patch:
+
+        def stopped(*given: Any, run_dir: Path, **more: Any) -> None:
+            (run_dir / "evaluations" / "knn-trained").mkdir(parents=True)
+            if end is SystemExit:  # as a kill: nothing is cleared
+                patch.setattr("ssl_bench.runs.elsewhere._clear", lambda part: None)
+            raise end
+
+        patch.setattr("ssl_bench.runs.elsewhere.evaluate_network", stopped)
+        with pytest.raises(end):
+            evaluate_weights(request(checkpoint), results)
+    assert (end is KeyboardInterrupt) == (not results.exists())
+    runner = CliRunner()
+    table = runner.invoke(app, ["table", "--results", str(results)])
+    assert "no record under" in table.output
+    assert "--resume" not in table.output
+    folder, record = evaluate_weights(request(checkpoint), results)
+    assert [one.name for one in (results / "runs").iterdir()] == [folder.name] == [record.run_id]
+    for entry in folder.glob("*.json"):
+        entry.unlink()
+    shown = runner.invoke(app, ["show", str(folder.name), "--results", str(results)])
+    assert "holds no run" in str(shown.exception)
+    again, _ = evaluate_weights(request(checkpoint), results)  # over what earlier versions left of a killed one
+    assert again == folder
+    assert read_record(folder / "record.json").run_id == folder.name
+
+
 def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_bench.weights.loading.fitting", lambda candidate, most: [])
     names = tensors(resnet())

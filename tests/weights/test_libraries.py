@@ -50,6 +50,29 @@ def of_convnext(folder: Path) -> tuple[Forward, Loaded]:
     return lambda x: network(x).pooler_output, load_network(open_weights(folder), arch="timm:convnext_tiny")
 
 
+def of_dinov2_with_registers(folder: Path) -> tuple[Forward, Loaded]:
+    sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "mlp_ratio": 4}
+    config = transformers.Dinov2WithRegistersConfig(**sizes, image_size=56, patch_size=14)
+    network = saved(transformers.Dinov2WithRegistersModel(config), folder)
+    loaded = load_network(open_weights(folder), arch="timm:vit_small_patch14_reg4_dinov2")
+    return lambda x: network(x).last_hidden_state[:, 0], loaded
+
+
+def of_dinov3(folder: Path) -> tuple[Forward, Loaded]:
+    """Features are the class token, as its authors evaluate it; timm would average the patches."""
+    sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 1536}
+    config = transformers.DINOv3ViTConfig(**sizes, image_size=32, patch_size=16, num_register_tokens=4)
+    network = transformers.DINOv3ViTModel(config).eval()
+    frequencies = network.rope_embeddings.inv_freq.clone()
+    varied(network)
+    network.rope_embeddings.inv_freq.copy_(frequencies)  # computed from the configuration, in no file
+    network.save_pretrained(folder)
+    loaded = load_network(open_weights(folder), arch="timm:vit_small_patch16_dinov3_qkvb")
+    assert loaded.config.model_dump()["pool"] == "token"
+    assert "attention" in loaded.backbone.supports
+    return lambda x: network(x).last_hidden_state[:, 0], loaded
+
+
 def of_torchvision_resnet(folder: Path) -> tuple[Forward, Loaded]:
     network: Any = varied(torchvision.models.resnet18(num_classes=3))
     torch.save(network.state_dict(), folder / "resnet18.pth")
@@ -104,14 +127,17 @@ def saved(network: Any, folder: Path) -> Any:
     return network
 
 
-LIBRARIES = [of_vit, of_vit_mae, of_resnet, of_convnext, of_torchvision_resnet, of_timm, of_lightning]
+LIBRARIES = [
+    of_vit, of_vit_mae, of_dinov2_with_registers, of_dinov3, of_resnet, of_convnext, of_torchvision_resnet, of_timm,
+    of_lightning,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
 def test_features_equal_the_librarys_own(library: Callable[[Path], tuple[Forward, Loaded]], tmp_path: Path) -> None:
     torch.manual_seed(0)
     forward, loaded = library(tmp_path)
-    for px in (32, 80):
+    for px in (28, 84) if loaded.backbone.patch_px == 14 else (32, 80):
         images = torch.randn(2, 3, px, px)
         with torch.no_grad():
             expected = forward(images)

@@ -216,3 +216,17 @@ def test_patches_that_do_not_divide_the_image_name_sizes_of_the_data():
 def test_own_networks_count_their_tokens_at_every_size():
     vit = DeitTi16(ViTSettings(depth=1, dim=64), image_px=64)
     assert (vit.token_count(64, 64), vit.token_count(480, 832)) == (17, 1 + 30 * 52)
+
+
+def test_the_class_token_is_read_where_asked_and_refused_where_no_norm_reaches_it() -> None:
+    dinov3 = TimmAny.fill(TimmSettings(name="vit_small_patch16_dinov3"), 32, {})
+    assert dinov3.pool == "token"
+    network = TimmAny(dinov3, image_px=32).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), network.network.forward_features(images)[:, 0])
+    assert TimmAny.fill(TimmSettings(name="vit_tiny_patch16_224"), 32, {}).pool == "timm"
+    for name in ("resnet18", "convnext_atto"):
+        assert TimmAny.fill(TimmSettings(name=name), 64, {}).pool == "timm"
+        with pytest.raises(UserError, match=r"backbone.pool = 'token': .* has no class token behind its last norm"):
+            TimmAny.fill(TimmSettings(name=name, pool="token"), 64, {})
