@@ -126,9 +126,9 @@ def _exists(module: str) -> bool:
     """Whether a module can be found, the current folder included."""
     from importlib.util import find_spec
 
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)  # at the end: a torch.py there must not stand for torch
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)  # at the end, so that a torch.py there does not hide torch
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):
@@ -144,15 +144,15 @@ def _of_module(module: str, attribute: str, kind: Kind | None) -> tuple[Kind, ty
 
     with foreign_code(f"{module} cannot be imported", seconds=IMPORT_SECONDS):
         loaded = import_module(module)
-    own: dict[str, tuple[Kind, type]] = {}
+    classes: dict[str, tuple[Kind, type]] = {}
     for name, value in vars(loaded).items():
         if isinstance(value, type) and (name == attribute or value.__module__ == module):
             try:
-                own[name] = (kind_of(value), value)
+                classes[name] = (kind_of(value), value)
             except UserError:
                 if name == attribute:
                     raise
-    fitting = {name: one for name, one in own.items() if kind in (None, one[0])}
+    fitting = {name: one for name, one in classes.items() if kind in (None, one[0])}
     if attribute:
         if attribute not in fitting:
             raise unknown_name(f"class of {module}", attribute, fitting, "a subclass of Method, Backbone, ...")

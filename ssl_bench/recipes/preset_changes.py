@@ -1,4 +1,4 @@
-"""What a run changes of its preset: recorded, so that a table can say it where no run of the preset stands beside."""
+"""What a run changes in its preset: recorded, so that a table can show it without a run of the preset itself."""
 
 from __future__ import annotations
 

@@ -107,39 +107,39 @@ def resolve(request: Request) -> Resolved:
         raise UserError(
             f"no architecture given: add --arch. Known: {', '.join(registry.names('backbone'))} (sslbench list)"
         )
-    own_values = {
+    given_values = {
         **assignments_with_current_names(_values_of_file(file, request), method_name),
         **assignments_with_current_names(request.values, method_name),
     }
     arch, colon, network = arch.partition(":")
     method, backbone = registry.method(method_name), registry.backbone(arch)
     if colon:
-        own_values |= {"backbone.name": _network_name(arch, network, backbone)}
-    _check_sections(own_values)
-    backbone_config = parse_settings(backbone.Config, section_of(own_values, "backbone"), "backbone", arch)
+        given_values |= {"backbone.name": _network_name(arch, network, backbone)}
+    _check_sections(given_values)
+    backbone_config = parse_settings(backbone.Config, section_of(given_values, "backbone"), "backbone", arch)
 
     asked = file.evaluators if request.evaluators is None else request.evaluators
     require_capable(
         (method_name, method), (arch, backbone, backbone_config),
-        {name: section_of(own_values, f"evaluators.{name}") for name in (*(asked or ()), *request.more_evaluators)},
+        {name: section_of(given_values, f"evaluators.{name}") for name in (*(asked or ()), *request.more_evaluators)},
     )  # fmt: skip
 
-    initial = chosen_start(section_of(own_values, "initial"))
+    initial = chosen_start(section_of(given_values, "initial"))
     data_text = request.data if request.data is not None else file.data or "shapes"
     found = find_dataset(data_text, dataset_loaders())
     eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
-    data_settings = section_of(own_values, "data")
+    data_settings = section_of(given_values, "data")
     if eval_texts and "held_out" in found.kind.Config.model_fields:
         data_settings.setdefault("held_out", 0.0)  # evaluated on other data: all of these train
     dataset = open_found(found, data_settings)
     require_training_labels(method, method_name, dataset)
     images = len(dataset.train if method.needs_labels else dataset.pretraining)
-    opened = open_evaluation_sets(eval_texts, own_values, dataset.image_px)
+    opened = open_evaluation_sets(eval_texts, given_values, dataset.image_px)
     eval_data = tuple(one for _, one in opened)
     if asked is None:
         asked = default_evaluators(dataset, eval_data)
     evaluator_names = tuple(dict.fromkeys((*asked, *request.more_evaluators)))
-    require_own_evaluators(own_values, evaluator_names)
+    require_own_evaluators(given_values, evaluator_names)
     preset_name, reason = _choose_preset(
         method_name, method, file.preset if request.preset is None else request.preset, images
     )
@@ -148,7 +148,7 @@ def resolve(request: Request) -> Resolved:
     patch_px = backbone.patch_px_for(backbone_config, dataset.image_px)
     network_kind = backbone.kind_for(backbone_config, dataset.image_px)
     preset = method.presets.get(preset_name)
-    values = {**(preset.values_for(network_kind) if preset else {}), **own_values}
+    values = {**(preset.values_for(network_kind) if preset else {}), **given_values}
 
     training = parse_settings(TrainingSettings, section_of(values, "training"), "training", "training")
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")

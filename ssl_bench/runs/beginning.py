@@ -1,4 +1,4 @@
-"""What a session of a run begins with: one batch tried for the precision, or the last checkpoint restored."""
+"""How a process begins its part of a run: it tries one batch for the precision, or restores the last checkpoint."""
 
 from __future__ import annotations
 

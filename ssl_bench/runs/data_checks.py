@@ -1,4 +1,4 @@
-"""What is looked at in the images of a run: do they open, and are some of them both trained and tested on."""
+"""Checks of a run's images: they can be read, and none is both trained and tested on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_LOOKED_FOR = "test images among the training images were not looked for"
 
 
 def check_images(resolved: Resolved, line: Callable[[str, str], None]) -> tuple[str, ...]:
-    """Open the images of training and evaluation, and return what a reader of the numbers must know of them.
+    """Open the images of training and evaluation; returns what a reader of the numbers must know about them.
 
     `line` shows it. Raises `UserError` naming images that cannot be read.
     """

@@ -23,7 +23,7 @@ def announce(
     backbone: BackboneRecord,
     network: Backbone,
 ) -> None:
-    """Say before anything is trained what the run is about to do; `backbone` describes `network`."""
+    """Show before training what the run is about to do; `backbone` describes `network`."""
     data, recipe = resolved.dataset, resolved.recipe
     made = "synthetic, " if data.synthetic else ""
     line(
@@ -55,11 +55,11 @@ def announce(
 
 def images_in_words(data: Dataset) -> str:
     """E.g. "600 train, 200 test, 10 classes" or "5,000 unlabeled images"."""
-    own = "" if data.pretraining is data.train else f"{len(data.pretraining):,} to train on, "
+    extra = "" if data.pretraining is data.train else f"{len(data.pretraining):,} to train on, "
     if not data.labeled:
-        return f"{own}{len(data.train):,} unlabeled images"
+        return f"{extra}{len(data.train):,} unlabeled images"
     assert data.test is not None, "labeled data have a test split"
-    return f"{own}{len(data.train):,} train, {len(data.test):,} test, {count_of_classes(len(data.classes))}"
+    return f"{extra}{len(data.train):,} train, {len(data.test):,} test, {count_of_classes(len(data.classes))}"
 
 
 def count_of_classes(count: int) -> str:

@@ -32,7 +32,7 @@ class EpochEvaluations:
     curves: Curves = field(default_factory=Curves)
 
     def resume_at(self, step: int) -> None:
-        """Take up the curves of a run that is resumed at `step`, without what was measured after it.
+        """Load the curves of a run that is resumed at `step`, without what was measured after it.
 
         A point that is due at this very step and missing, after a stop between the two, is measured now.
         """
@@ -41,7 +41,7 @@ class EpochEvaluations:
             self(step)
 
     def __call__(self, step: int) -> None:
-        """Measure if it is due after `step` steps. Random numbers and every module's mode are put back."""
+        """Evaluate if it is due after `step` steps. Random states and every module's mode are restored."""
         if step % (self.every * self.plan.steps_per_epoch) or step in self.curves.evaluated_steps:
             return
         epoch = step // self.plan.steps_per_epoch
@@ -56,9 +56,7 @@ class EpochEvaluations:
                             seed=self.plan.seed, device=self.plan.device, workers=self.plan.workers,
                             run_dir=self.run_dir, places=[f"evaluations/{name}-{network}-epoch{epoch}"],
                         )  # fmt: skip
-                    except (
-                        UnusableFeatures
-                    ) as useless:  # the doctor and the last evaluation decide the run's status, not this
+                    except UnusableFeatures as useless:  # the run's status is the doctor's and the last evaluation's
                         self.say(f"epoch {epoch}: {name} of {network} is left out: {useless}")
         self.curves = self.curves.with_evaluations(step, epoch, found)
         write_curves(self.run_dir, self.curves)
