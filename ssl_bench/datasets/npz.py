@@ -152,7 +152,7 @@ def _labels(archive: zipfile.ZipFile, name: str, count: int, path: Path, notes: 
             raise UserError(f"{shown(path)}: {name} cannot be read ({error}).") from error
     if labels.ndim == 2 and labels.shape[1] > 1:
         notes.append(
-            f"{name} has {labels.shape[1]} values per image (multi-label or one-hot); accuracy needs one class an "
+            f"{name} has {labels.shape[1]} values per image (multi-label or one-hot); accuracy needs one class per "
             "image, so the images are read as unlabeled"
         )
         return None

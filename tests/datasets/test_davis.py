@@ -259,7 +259,7 @@ def _first_mask_of_2016(davis: Path) -> None:
         (_sixteen_bits, ("box/00002.png has 16 bits", "at most 254")),
         (_truncated, ("cannot read the mask", "box/00002.png")),
         (_zero_bytes, ("box/00002.png", "empty (0 bytes)")),
-        (_jpeg_inside, ("box/00002.png", "no PNG")),
+        (_jpeg_inside, ("box/00002.png", "not a PNG")),
         (_damaged_frame, ("JPEGImages/480p/box/00002.jpg",)),
         (_no_mask, ("Annotations/480p/box/00002.png is missing", "1 of the 5 frames")),
         (_no_frame, ("box/00002.png has no frame", "JPEGImages/480p/box/00002.jpg")),

@@ -100,7 +100,7 @@ def test_labels_without_splits_hold_out_a_tenth_of_each_class(tmp_path: Path) ->
 def test_multi_label_sets_are_read_as_unlabeled(tmp_path: Path) -> None:
     data = opened(tmp_path / "chestmnist.npz", medmnist(train_labels=np.zeros((6, 14), np.uint8)))
     assert (data.classes, data.train.labels, data.test) == ((), None, None)
-    assert "train_labels has 14 values an image" in data.notes[0]
+    assert "train_labels has 14 values per image" in data.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_other_folders(here: Path) -> None:
     assert "VOC2012/ looks like VOC" in refused("VOCdevkit/VOC2012")
     os.mkdir("hidden")
     os.mkdir("hidden/.git")
-    assert "hidden/ (with hidden files only) has no layout" in refused("hidden")
+    assert "hidden/ (with hidden files only) has no known layout" in refused("hidden")
     os.makedirs("other/sources")
     words = refused("other")
     assert "Not asked: the dataset 'broken' of third-party 1.0 cannot be loaded" in words
