@@ -159,7 +159,7 @@ def test_the_recipe_holds_the_rule_of_the_method_or_the_users(data, method, arch
 
 
 def test_a_network_that_cannot_have_dinos_rule_says_so(data):
-    with pytest.raises(UserError, match=r"test_convnext is not a plain ViT.*deit_s16"):
+    with pytest.raises(UserError, match=r"test_convnext is not a plain ViT.*choose e.g. timm:vit_small"):
         decided(data, "dino", "timm:test_convnext", **{"backbone.positions": "dino"})
 
 
