@@ -88,7 +88,8 @@ def test_byol_without_predictor_and_with_the_online_network_as_target_collapses(
     identity = nn.Linear(128, 128, bias=False)
     nn.init.eye_(identity.weight)
     method.predictor = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity(), identity).requires_grad_(False)
-    with pytest.raises(RunFailed, match=r"target_spread 0\.\d+ .*gives every image the same projection.*target_momentum") as end:
+    sign = r"target_spread 0\.\d+ .*gives every image the same projection.*target_momentum"
+    with pytest.raises(RunFailed, match=sign) as end:
         train(method, views, build_optimizer(settings, method.parameter_groups()), plan, TrainingState())
     assert end.value.status == "collapsed"
 
