@@ -81,7 +81,7 @@ def register(app: typer.Typer) -> None:
         found, problems = read_usable(results)
         records = [record for _, record in found]
         tables = [fold(narrowed(s.description, records, where or ()), records, s.published) for s in sources]
-        filled = [table for table in tables if table.blocks]
+        filled = [table for table in tables if table.blocks and (name or table.compares)]
         if sort:
             sortable = [table for table in filled if sort.removeprefix("-") in sorting_names(table)] or filled[-1:]
             filled = [sorted_by(table, sort) if table in sortable else table for table in filled]
