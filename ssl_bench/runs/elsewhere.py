@@ -254,6 +254,7 @@ def _recipe(
                 name=name,
                 settings=evaluator.config.model_dump(mode="json"),
                 fingerprint=None if read == dataset.fingerprint else read,
+                version=evaluator.version,
             )
         )
     weights = {"sha256": loaded.recognized.stored.sha256, "network": loaded.candidate.name}
