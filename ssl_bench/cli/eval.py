@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssl_bench.cli.encodings import print_json
+from ssl_bench.cli.evaluations import print_evaluations
 from ssl_bench.cli.options import (
     DAVIS_HELP,
     DOWNLOAD_HELP,
@@ -18,12 +19,11 @@ from ssl_bench.cli.options import (
     VOC_HELP,
     evaluator_names,
 )
-from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
 from ssl_bench.system.signals import interrupting_signals
 
 if TYPE_CHECKING:
-    from ssl_bench.records.record import EvaluationRecord
+    from ssl_bench.runs.elsewhere import WeightsRequest
 
 WEIGHT_ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin")
 
@@ -84,47 +84,65 @@ def evaluate(
 ) -> None:
     """Evaluate the trained network and its untrained self, or a file of weights, and write the result as a record."""
     from ssl_bench.runs.asking import mask_folders
-    from ssl_bench.runs.elsewhere import WeightsRequest, evaluate_weights, is_weights
-    from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.elsewhere import WeightsRequest, is_weights
     from ssl_bench.runs.plain_names import command_line
-    from ssl_bench.runs.reevaluate import reevaluate
     from ssl_bench.settings import parse_assignments
 
     more, values = mask_folders(voc, davis)
     chosen = evaluator_names(with_)
-    names = None if chosen is None else list(chosen)
-    if more:
-        names = list(dict.fromkeys((*(names or ()), *more)))
+    names = None if chosen is None and not more else list(dict.fromkeys((*(chosen or ()), *more)))
     values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
-    quiet = redirect_stdout(sys.stderr) if as_json else nullcontext()  # whatever a plugin prints is no part of it
     if is_weights(run):
-        evaluated = []
-        for one in data or ["shapes"]:
-            request = WeightsRequest(
-                Path(run), one, arch, key, as_, names, values, accept_mismatch, baseline, command_line()
-            )
-            with quiet, interrupting_signals():  # a stopped evaluation leaves nothing behind
-                evaluated.append(evaluate_weights(request, results, say=lambda text: print(f"  ... {text}")))
-        if as_json:
-            runs = [{"run": str(folder), "record": record.model_dump(mode="json")} for folder, record in evaluated]
-            print_json({"runs": runs})
-            return
-        for folder, record in evaluated:
-            print_evaluations(record.evaluations, folder)
-            print(f"record  {folder / 'record.json'}")
+        requests = [
+            WeightsRequest(Path(run), one, arch, key, as_, names, values, accept_mismatch, baseline, command_line())
+            for one in data or ["shapes"]
+        ]
+        _evaluate_weights(requests, results, as_json=as_json)
         return
     given = [f"--{name}" for name, value in (("arch", arch), ("key", key), ("as", as_)) if value is not None]
     given += [f"--{name}" for name, value in (("baseline", baseline), ("accept-mismatch", accept_mismatch)) if value]
+    folder = _run_folder(run, results, options_of_weights=given)
+    _evaluate_run(folder, names, data or (), values, as_json=as_json)
+
+
+def _evaluate_weights(requests: Sequence[WeightsRequest], results: Path, *, as_json: bool) -> None:
+    from ssl_bench.runs.elsewhere import evaluate_weights
+
+    evaluated = []
+    for request in requests:
+        with _quiet(as_json), interrupting_signals():  # a stopped evaluation leaves nothing behind
+            evaluated.append(evaluate_weights(request, results, say=lambda text: print(f"  ... {text}")))
+    if as_json:
+        runs = [{"run": str(folder), "record": record.model_dump(mode="json")} for folder, record in evaluated]
+        print_json({"runs": runs})
+        return
+    for folder, record in evaluated:
+        print_evaluations(record.evaluations, folder)
+        print(f"record  {folder / 'record.json'}")
+
+
+def _run_folder(run: str, results: Path, *, options_of_weights: Sequence[str]) -> Path:
+    from ssl_bench.runs.folder import find_run
+
     try:
         folder = find_run(run, results)
     except UserError as error:
-        if given or Path(run).suffix in WEIGHT_ENDINGS:
+        if options_of_weights or Path(run).suffix in WEIGHT_ENDINGS:
             raise UserError(f"{run} does not exist: give a file of weights, or a Hugging Face folder") from None
         raise UserError(f"{error} And no file of weights is called so") from None
-    if given:
-        raise UserError(f"{', '.join(given)} are for files of weights, and {run} is a run: leave them out")
-    with quiet:
-        paths, records = reevaluate(folder, names, data or (), values, say=lambda text: print(f"  ... {text}"))
+    if options_of_weights:
+        given = ", ".join(options_of_weights)
+        raise UserError(f"{given} are for files of weights, and {run} is a run: leave them out")
+    return folder
+
+
+def _evaluate_run(
+    folder: Path, names: list[str] | None, data: Sequence[str], values: Mapping[str, Any], *, as_json: bool
+) -> None:
+    from ssl_bench.runs.reevaluate import reevaluate
+
+    with _quiet(as_json):
+        paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
     if as_json:
         evaluations = [record.model_dump(mode="json") for record in records]
         print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})
@@ -134,17 +152,6 @@ def evaluate(
         print(f"written: {path}")
 
 
-def print_evaluations(records: Sequence[EvaluationRecord], folder: Path) -> None:
-    """One line a measurement, and the pictures."""
-    width = max((len(one.metric) for record in records for one in record.measurements), default=0)
-    named = max((len(record.evaluator) for record in records), default=0)
-    for record in records:
-        for one in record.measurements:
-            digits = 2 if one.unit == "%" else 3
-            ends = f"({words}) " if (words := interval_text(one)) else ""
-            print(
-                f"  {record.evaluator:{named}} {record.subject:10} {one.metric:{width}} {one.value:8.{digits}f} "
-                f"{one.unit}  {ends}n {one.n:,}, {record.data}"
-            )
-        for picture in record.pictures:
-            print(f"  picture {folder / picture}")
+def _quiet(as_json: bool) -> AbstractContextManager[Any]:
+    """Whatever is printed is no part of a JSON document."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.dataset import Dataset
@@ -23,24 +22,19 @@ from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS, dataset_loaders
 from ssl_bench.recipes.evaluators import require_own_evaluators
-from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
-from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part
-from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, read_record, write_record
+from ssl_bench.records.elsewhere import WeightsRecipe
+from ssl_bench.records.recipe import MachineSettings
+from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record, write_record
 from ssl_bench.runs import machine
 from ssl_bench.runs.building import seed_initial_weights
-from ssl_bench.runs.describe import describe_dataset
 from ssl_bench.runs.folder import hold
-from ssl_bench.runs.precision import Precision
 from ssl_bench.runs.restart import LOCK
 from ssl_bench.runs.trial import require_images_fit
+from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights_record
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
-from ssl_bench.weights.recognize import grouped
 
 SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
-ELSEWHERE = "elsewhere"
-"""The method of weights of which nothing says how they were trained."""
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -96,13 +90,14 @@ def evaluate_weights(
     evaluators = _evaluators(request, dataset)
     refuse_unsupported(loaded.backbone, loaded.arch, evaluators)
     require_images_fit(loaded.backbone, dataset.image_px, loaded.arch)
-    recipe = _recipe(request, loaded, found, dataset, preprocessing, evaluators)
+    subject = Subject(loaded, found, dataset, preprocessing, evaluators)
+    recipe = weights_recipe(subject, request.method, baseline=request.baseline)
     folder = results / "runs" / recipe.run_id
     if (folder / "record.json").exists():
         say(f"done before; remove {folder} to do it again")
         return folder, read_record(folder / "record.json")
     with _whole_or_not_at_all(folder) as part:
-        record = _evaluated(request, recipe, loaded, dataset, preprocessing, evaluators, part, say)
+        record = _evaluated(request, subject, recipe, part, say)
     return folder, record
 
 
@@ -135,58 +130,28 @@ def _clear(part: Path) -> None:
 
 
 def _evaluated(
-    request: WeightsRequest,
-    recipe: WeightsRecipe,
-    loaded: Loaded,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    evaluators: list[tuple[str, Evaluator]],
-    folder: Path,
-    say: Callable[[str], None],
+    request: WeightsRequest, subject: Subject, recipe: WeightsRecipe, folder: Path, say: Callable[[str], None]
 ) -> RunRecord:
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    loaded, dataset, evaluators = subject.loaded, subject.dataset, subject.evaluators
     settings = parse_settings(MachineSettings, section_of(request.values, "machine"), "machine", "the machine")
     device = machine.choose_device(settings.device)
     workers = machine.choose_workers(settings.workers, dataset.image_px)
-    networks: list[tuple[str, Backbone]] = [("trained", loaded.backbone)]
+    networks: list[tuple[Literal["trained", "untrained"], Backbone]] = [("trained", loaded.backbone)]
     if request.baseline:
         networks.append(("untrained", _untrained(loaded)))
     done: list[EvaluationRecord] = []
-    for subject, backbone in networks:
+    for called, backbone in networks:
         try:
             done += evaluate_network(
-                backbone.to(device), "trained" if subject == "trained" else "untrained", evaluators, dataset,
-                network=loaded.candidate.name if subject == "trained" else None, preprocessing=preprocessing, seed=SEED,
-                device=device, workers=workers, run_dir=folder,
-                places=[f"evaluations/{name}-{subject}" for name, _ in evaluators], say=say,
+                backbone.to(device), called, evaluators, dataset,
+                network=loaded.candidate.name if called == "trained" else None, preprocessing=subject.preprocessing,
+                seed=SEED, device=device, workers=workers, run_dir=folder,
+                places=[f"evaluations/{name}-{called}" for name, _ in evaluators], say=say,
             )  # fmt: skip
         except UnusableFeatures as error:
             raise UserError(f"{request.path}: {error}") from error
-    record = RunRecord(
-        run_id=recipe.run_id,
-        status="finished",
-        preset="",
-        preset_reason="",
-        changed_settings={},
-        recipe=recipe.model_dump(mode="json"),
-        digest=recipe.digest,
-        seed=SEED,
-        method=recipe.method.name,
-        method_plugin=ELSEWHERE,
-        backbone=_backbone_record(loaded, dataset.image_px),
-        data=describe_dataset(dataset, recipe.data.plugin, len(dataset.train)),
-        machine=machine.record(device, Precision("fp32", "", None), activation_checkpointing=False).model_copy(
-            update={"precision": ""}
-        ),  # of training, which was elsewhere
-        training=None,
-        weights=_origin(loaded, preprocessing),
-        evaluations=tuple(done),
-        versions=machine.versions(),
-        git_commit=machine.git_commit(),
-        command=request.command,
-        started_utc=started,
-        finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    record = weights_record(subject, recipe, done, device, command=request.command, started_utc=started)
     write_record(record, folder / "record.json")
     return record
 
@@ -235,78 +200,6 @@ def _evaluators(request: WeightsRequest, dataset: Dataset) -> list[tuple[str, Ev
             f"{dataset.name} has no labels or no test images, which {', '.join(need)} need: give other --data"
         )
     return evaluators
-
-
-def _recipe(
-    request: WeightsRequest,
-    loaded: Loaded,
-    found: Found,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    evaluators: list[tuple[str, Evaluator]],
-) -> WeightsRecipe:
-    method = request.method or loaded.recognized.format.method or ELSEWHERE
-    parts = []
-    for name, evaluator in evaluators:
-        read = evaluator.data(dataset).fingerprint
-        parts.append(
-            EvaluatorPart(
-                name=name,
-                settings=evaluator.config.model_dump(mode="json"),
-                fingerprint=None if read == dataset.fingerprint else read,
-            )
-        )
-    weights = {"sha256": loaded.recognized.stored.sha256, "network": loaded.candidate.name}
-    if request.baseline:
-        weights["beside"] = "untrained"
-    return WeightsRecipe(
-        method=Part(name=method, settings={}),
-        backbone=Part(name=loaded.plugin, settings=loaded.config.model_dump(mode="json")),
-        data=DataPart(
-            name=dataset.name,
-            path=str(dataset.path) if dataset.path else None,
-            fingerprint=dataset.fingerprint,
-            image_px=dataset.image_px,
-            settings=dataset.config.model_dump(mode="json"),
-            plugin=found.plugin,
-            train_images=len(dataset.train),
-            test_images=0 if dataset.test is None else len(dataset.test),
-        ),
-        preprocessing=preprocessing.model_dump(mode="json", exclude={"source"}),
-        evaluators=tuple(parts),
-        weights=weights,
-    )
-
-
-def _origin(loaded: Loaded, preprocessing: Preprocessing) -> WeightsOrigin:
-    recognized, candidate = loaded.recognized, loaded.candidate
-    others = [one for one in recognized.candidates if one is not candidate]
-    left_out = grouped((*candidate.left_out, *recognized.others))
-    left_out |= {one.name: len(one.tensors) + len(one.left_out) for one in others}
-    return WeightsOrigin(
-        file=recognized.stored.path.resolve().name,
-        sha256=recognized.stored.sha256,
-        container=recognized.stored.container,
-        format=recognized.words,
-        source=recognized.format.source,
-        network=candidate.name,
-        tensors_used=loaded.used,
-        left_out=left_out,
-        notes=loaded.notes,
-        preprocessing_source=preprocessing.source,
-        settings=dict(recognized.settings),
-    )
-
-
-def _backbone_record(loaded: Loaded, image_px: int) -> BackboneRecord:
-    backbone = loaded.backbone
-    return BackboneRecord(
-        name=loaded.arch,
-        plugin=registry.find("backbone", loaded.plugin).origin,
-        kind=backbone.kind,
-        parameters=sum(parameter.numel() for parameter in backbone.parameters()),
-        tokens=backbone.token_count(image_px, image_px),
-    )
 
 
 def _untrained(loaded: Loaded) -> Backbone:
