@@ -11,16 +11,13 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from ssl_bench.tables.paths import plain_text, singular
+from ssl_bench.tables.variants import DescriptionPart, Runs
 
 Scalar = str | int | float | bool
 _MEASUREMENT = re.compile(r"measurement:([^.:]+)\.([^:]+):(trained|untrained)")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Source(NamedTuple):
@@ -37,14 +34,14 @@ def parse_source(path: str) -> Source | None:
     return Source(*found.groups()) if found else None
 
 
-class Key(_Part):
+class Key(DescriptionPart):
     """Something that tells rows apart; its text is shown."""
 
     id: str
     title: str = ""
     """Header of its column; the id when empty."""
-    path: str = Field(alias="from")
-    """Dotted path into the record."""
+    path: str = Field("", alias="from")
+    """Dotted path into the record; empty: the text that each variant of `[runs]` shows."""
     show: str = "{}"
     """How the value is written, e.g. "{} epochs"."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -60,7 +57,7 @@ class Key(_Part):
         return singular(self.show.replace("{}", plain)) if plain else ""
 
 
-class Column(_Part):
+class Column(DescriptionPart):
     """One measured value: mean and sample standard deviation over the seeds of a row."""
 
     id: str
@@ -89,7 +86,7 @@ class Column(_Part):
         return parse_source(self.path)
 
 
-class PublishedColumn(_Part):
+class PublishedColumn(DescriptionPart):
     """One column of a published CSV file."""
 
     column: str
@@ -98,7 +95,7 @@ class PublishedColumn(_Part):
     """The word before the figure in the rows of measured runs, e.g. "k-NN"; empty: only in the published list."""
 
 
-class Published(_Part):
+class Published(DescriptionPart):
     """Printed numbers: a CSV file, how its rows meet the table's, and what they are numbers of."""
 
     file: str
@@ -115,13 +112,13 @@ class Published(_Part):
     """Whether the file's rows stand in a list of their own; other files join that list."""
 
 
-class IncludedKeys(_Part):
+class IncludedKeys(DescriptionPart):
     """A file that descriptions include."""
 
     distinguish: tuple[Key, ...] = Field(min_length=1)
 
 
-class TableDescription(_Part):
+class TableDescription(DescriptionPart):
     """A whole table."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -149,3 +146,5 @@ class TableDescription(_Part):
     published: tuple[Published, ...] = ()
     order_by: tuple[str, ...] = ()
     """Row ids by which rows are sorted first."""
+    runs: Runs | None = None
+    """The runs that fill the table; None: whatever there are records of."""

@@ -9,23 +9,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.records.record import RunRecord
-from ssl_bench.tables.description import (
-    Column,
-    IncludedKeys,
-    Key,
-    Published,
-    PublishedColumn,
-    TableDescription,
-    parse_source,
-)
-from ssl_bench.tables.paths import braced_paths
-from ssl_bench.tables.table import DATA
+from ssl_bench.tables.checks import check_description
+from ssl_bench.tables.description import IncludedKeys, Key, Published, TableDescription
+from ssl_bench.tables.variant_checks import check_runs
+from ssl_bench.tables.variants import IncludedSizes, Runs, Size
 
 BUILT_IN = "ssl_bench_benchmarks"
 
@@ -79,9 +71,21 @@ def parse_description(text: str, where: str, folder: Path | None = None) -> Tabl
     replacing = {key.id: key for key in description.distinguish}
     added = [key for key in description.distinguish if key.id not in included]
     keys = (*(replacing.get(name, key) for name, key in included.items()), *added)
-    description = description.model_copy(update={"distinguish": keys})
-    _check(description, where)
+    runs = _with_included_sizes(description.runs, where, folder) if description.runs else None
+    description = description.model_copy(update={"distinguish": keys, "runs": runs})
+    check_description(description, where)
+    check_runs(description, where)
     return description
+
+
+def _with_included_sizes(runs: Runs, where: str, folder: Path | None) -> Runs:
+    """The runs with the sizes of the files that they include; what the description says of a size is laid over it."""
+    included: dict[str, Size] = {}
+    for file in runs.include:
+        text = _beside_or_built_in(file, folder, "tables", f"{where}: included file")
+        included |= _parsed(IncludedSizes, text, file).size
+    laid_over = {name: size.over(included.get(name)) for name, size in runs.size.items()}
+    return runs.model_copy(update={"size": included | laid_over})
 
 
 def _parsed(model: type[Content], text: str, where: str) -> Content:
@@ -135,77 +139,6 @@ def _published_rows(part: Published, where: str, folder: Path | None) -> tuple[d
     return rows
 
 
-def _check(description: TableDescription, where: str) -> None:
-    row_ids = [key.id for key in description.row]
-    ids = [*row_ids, *(column.id for column in description.column)]
-    if description.data != "section":
-        ids.append(DATA)
-    for name in ids:
-        if ids.count(name) > 1:
-            raise UserError(f"{where}: the id {name!r} is used twice; ids of rows and columns must differ")
-    for place, names in (
-        ("order_by", description.order_by),
-        *((f"published.join of {p.file}", p.join) for p in description.published),
-    ):
-        for name in names:
-            if name not in row_ids:
-                raise UserError(
-                    f"{where}: {place} names {name!r}, which is no row id.{did_you_mean(name, row_ids)} "
-                    f"Known: {', '.join(row_ids)}"
-                )
-    for place, path in _paths(description):
-        if not path.startswith("measurement:"):
-            _check_path(path, f"{where}: {place}")
-    for column in description.column:
-        if column.path.startswith("measurement:") and column.source is None:
-            raise UserError(
-                f"{where}: column {column.id!r}: from = {column.path!r} must read "
-                "measurement:EVALUATOR.METRIC:SUBJECT with SUBJECT trained or untrained, e.g. "
-                "measurement:knn.primary:trained"
-            )
-        before = parse_source(column.baseline)
-        if column.baseline and (before is None or column.source is None or before[:2] != column.source[:2]):
-            raise UserError(
-                f"{where}: column {column.id!r}: baseline = {column.baseline!r} must be the same evaluator and metric "
-                "as from, of the other network, e.g. measurement:knn.primary:untrained"
-            )
-
-
-def _paths(description: TableDescription) -> list[tuple[str, str]]:
-    found = [(f"row {key.id!r}", key.path) for key in description.row]
-    found += [(f"distinguish {key.id!r}", key.path) for key in description.distinguish]
-    found += [("filter", path) for path in description.filter]
-    for column in description.column:
-        found += [(f"column {column.id!r}", path) for path in _column_paths(column)]
-    return found
-
-
-def _column_paths(column: Column) -> list[str]:
-    return [column.path, *([column.evidence] if column.evidence else []), *braced_paths(column.protocol)]
-
-
-def _check_path(path: str, where: str) -> None:
-    """Follow a dotted path through the record's models; what lies in a free mapping cannot be checked."""
-    model: Any = RunRecord
-    parts = path.split(".")
-    for depth, part in enumerate(parts):
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            if get_origin(model) is dict or model is Any:
-                return
-            raise UserError(f"{where}: {'.'.join(parts[:depth])!r} is a value, it has no {part!r}")
-        if part not in model.model_fields:
-            raise UserError(
-                f"{where}: a record has no {path!r}.{did_you_mean(part, model.model_fields)} "
-                f"Known{' there' if depth else ''}: {', '.join(model.model_fields)}"
-            )
-        model = model.model_fields[part].annotation
-        optional = [kind for kind in get_args(model) if kind is not type(None)]
-        if type(None) in get_args(model) and len(optional) == 1:
-            model = optional[0]
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        raise UserError(f"{where}: {path!r} is a part, not a value. It has: {', '.join(model.model_fields)}")
-
-
 def _problem(model: type[BaseModel], where: str, problem: Mapping[str, Any]) -> str:
     location: Sequence[str | int] = problem["loc"]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in location)
@@ -221,13 +154,17 @@ def _problem(model: type[BaseModel], where: str, problem: Mapping[str, Any]) -> 
 
 
 def _known_keys(whole: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {
-        "row": Key,
-        "distinguish": Key,
-        "column": Column,
-        "published": Published,
-        "columns": PublishedColumn,
-    }
-    names = [part for part in location if isinstance(part, str)]
-    model = parts[names[-1]] if names else whole
+    """The keys of the part that a location leads to, through the lists and mappings on its way."""
+    model = whole
+    for part in location:
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        inner = _models_in(field.annotation) if field else []
+        model = inner[0] if inner else model  # an index, or the name that a mapping gives its part
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation speaks of, e.g. `Key` in `tuple[Key, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
