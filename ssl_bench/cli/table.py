@@ -15,6 +15,7 @@ from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
+    from ssl_bench.tables.loading import TableSource
     from ssl_bench.tables.table import Table
 
 FORMATS = ("md", "csv")
@@ -106,6 +107,21 @@ def register(app: typer.Typer) -> None:
             print(f"warning: left out: {problem}", file=sys.stderr)
         if problems:
             raise typer.Exit(1)
+
+
+def show_tables(sources: list[TableSource], results: Path) -> None:
+    """Print and write tables of all records under `results`, as `sslbench table` does without options."""
+    from ssl_bench.records.odd_values import read_usable
+    from ssl_bench.tables.fold import fold
+
+    found, problems = read_usable(results)
+    tables = [fold(source.description, [record for _, record in found], source.published) for source in sources]
+    filled = [table for table in tables if table.blocks]
+    written = [path for table in filled for path in _write(table, results / "tables")]
+    _print(filled, drawn=True)
+    _print_written(filled, written)
+    for problem in problems:
+        print(f"warning: left out: {problem}", file=sys.stderr)
 
 
 def _print(tables: list[Table], *, drawn: bool) -> None:
