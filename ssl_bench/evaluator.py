@@ -78,6 +78,9 @@ class Evaluator(ABC):
     """What the backbone must support, e.g. {"attention"}: refused before training, not after."""
     needs_labels: ClassVar[bool] = True
     """Whether it reads labels or the test split of `Evaluation.dataset`: then it runs on labeled data only."""
+    version: ClassVar[int] = 1
+    """Raised when the same settings and data would give other numbers: then `sslbench eval` measures again instead of
+    reading what was measured before. Put it into the protocol, so that tables keep the two apart."""
     during_training: ClassVar[bool] = False
     """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 

@@ -180,6 +180,18 @@ class CurvesRecord(RecordPart):
     summaries: tuple[CurveSummary, ...]
 
 
+class StepCurvesRecord(RecordPart):
+    """What training logged at each step, which stands in a file beside the record."""
+
+    file: str
+    sha256: str
+    steps_per_row: int
+    """Steps that a row of the file is the mean of."""
+    rows: int
+    names: tuple[str, ...]
+    """The logged values, in the file's order."""
+
+
 class RunRecord(RecordPart):
     """One run: its recipe, data, machine, cost and every measurement with its protocol."""
 
@@ -211,6 +223,8 @@ class RunRecord(RecordPart):
     evaluations: tuple[EvaluationRecord, ...]
     curves: CurvesRecord | None = None
     """None for a run without `training.eval_every`."""
+    step_curves: StepCurvesRecord | None = None
+    """None for a run without a training step, and in records of earlier versions."""
     versions: dict[str, str]
     git_commit: str | None
     """Of the working directory's checkout of sslbench when it is one, with "+changes" when it was dirty."""

@@ -15,11 +15,12 @@ from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     ImageScores,
     box_jaccards,
     jaccards,
+    joined,
     keep_mass,
     pixels_in_patches,
     score_image,
     score_set,
-    true_masks,
+    true_values,
     upsampled,
 )
 
@@ -112,15 +113,11 @@ def test_jaccard_by_hand_with_void() -> None:
     assert found.tolist() == [[2 / 4]]
 
 
-def test_true_masks_of_each_kind() -> None:
+def test_true_values_leave_out_background_and_void() -> None:
     classes = np.array([[0, 5, 5], [9, 255, 0]], np.uint8)
-    objects = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
-    mask, values = true_masks(classes, objects, "foreground")
-    assert (mask.tolist(), values) == ([[0, 1, 1], [1, 255, 0]], [1])
-    assert true_masks(classes, None, "class")[1] == [5, 9]
-    mask, values = true_masks(classes, objects, "object")
-    assert (mask.tolist(), values) == (objects.tolist(), [1, 2, 3])
-    assert true_masks(np.array([[0, 255]], np.uint8), None, "foreground")[1] == []
+    assert joined(classes).tolist() == [[0, 1, 1], [1, 255, 0]]
+    assert true_values(classes) == [5, 9]
+    assert true_values(np.array([[0, 255]], np.uint8)) == []
 
 
 # baselines

@@ -91,6 +91,7 @@ class Davis(Evaluator):
     config: DavisConfig
     requires = frozenset({"patch_tokens"})
     needs_labels = False
+    version = VERSION
 
     def data(self, dataset: Dataset) -> DataRead:
         """DAVIS, or the embedded clips; errors as `open_clips`."""

@@ -41,20 +41,14 @@ def keep_mass(maps: Floats, share: float) -> NDArray[np.bool_]:
     return result
 
 
-def true_masks(
-    class_mask: Mask, object_mask: Mask | None, kind: Literal["foreground", "class", "object"]
-) -> tuple[Mask, list[int]]:
-    """The mask whose values are to be found, and those values, void left out; none for an image of background alone.
+def joined(mask: Mask) -> Mask:
+    """Every class or object as 1: the foreground against the background, 0; void stays void."""
+    return np.where((mask == 0) | (mask == VOID), mask, 1).astype(np.uint8)
 
-    "foreground": every class against the background; "class": a mask for each class; "object": for each object.
-    """
-    mask = class_mask
-    if kind == "foreground":
-        mask = np.where((class_mask == 0) | (class_mask == VOID), class_mask, 1).astype(np.uint8)
-    if kind == "object":
-        assert object_mask is not None, "the set was opened with its object masks"
-        mask = object_mask
-    return mask, [value for value in np.unique(mask).tolist() if value not in (0, VOID)]
+
+def true_values(mask: Mask) -> list[int]:
+    """The classes or objects in a mask, in order; none for an image of background and void alone."""
+    return [value for value in np.unique(mask).tolist() if value not in (0, VOID)]
 
 
 def pixels_in_patches(mask: Mask, grid: tuple[int, int]) -> Counts:
