@@ -188,6 +188,6 @@ def _everything_into(path: Path) -> Iterator[None]:
         stream = os.fdopen(standard, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, stream)
     yield
-    for stream in (sys.stdout, sys.stderr):
+    for printed in (sys.stdout, sys.stderr):
         with suppress(OSError):
-            stream.flush()
+            printed.flush()
