@@ -56,7 +56,7 @@ def test_a_study_runs_to_its_table_and_the_second_time_only_prints_it(sslbench: 
         (("tiny.toml", "--size", "huge"), "'huge'"),
         (("tiny.toml", "--set", "method.local_view=1"), "method.local_view"),
         (("tiny.toml", "--set", "training"), "KEY=VALUE"),
-        (("tiny.toml", "--data", "no/such/folder"), "no/such/folder"),
+        (("tiny.toml", "--data", "no/such/folder"), "does not exist"),
         (("empty.toml",), "variant"),
         (("broken.toml",), "broken.toml is not TOML"),
     ],
