@@ -27,6 +27,7 @@ VERBS = [
     "bench",
     "eval",
     "inspect",
+    "export",
     "data",
     "list",
     "show",
