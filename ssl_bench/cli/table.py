@@ -136,15 +136,15 @@ def show_tables(sources: list[TableSource], results: Path) -> None:
     """Print and write tables of all records under `results`, as `sslbench table` does without options."""
     from ssl_bench.records.odd_values import read_usable
     from ssl_bench.tables.fold import fold
+    from ssl_bench.tables.written import write_tables
 
     found, problems = read_usable(results)
     tables = [fold(source.description, [record for _, record in found], source.published) for source in sources]
     filled = [table for table in tables if table.blocks]
-    written = [path for table in filled for path in _write(table, results / "tables")]
+    written = write_tables(filled, results / "tables")
     _print(filled, drawn=True)
     _print_written(filled, written)
-    for problem in problems:
-        print(f"warning: left out: {problem}", file=sys.stderr)
+    _warn(problems, [])
 
 
 def _print(tables: list[Table], *, drawn: bool) -> None:
