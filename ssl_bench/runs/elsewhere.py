@@ -33,6 +33,7 @@ from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights_record
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.named.finding import is_name
 
 SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
 
@@ -58,7 +59,9 @@ class WeightsRequest:
 
 
 def is_weights(text: str) -> bool:
-    """Whether an argument names a file or folder of weights, and not a run."""
+    """Whether an argument names weights (a file, a folder or a published name), and not a run."""
+    if is_name(text):
+        return True
     path = Path(text).expanduser()
     if path.is_dir():
         return (path / "config.json").exists() and not (path / "record.json").exists()
@@ -79,7 +82,7 @@ def evaluate_weights(
                 f"{', '.join(f'{section}.*' for section in SECTIONS)}"
             )
     loaded = load_network(
-        open_weights(request.path, request.arch), arch=request.arch, key=request.key,
+        open_weights(request.path, request.arch, request.method), arch=request.arch, key=request.key,
         settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
     found, dataset, preprocessing = _opened(request, loaded)
