@@ -68,6 +68,8 @@ class WeightsRecipe(Settings):
             content["data"].pop(key, None)
         for part in content["evaluators"]:
             part["settings"].pop(DATA_PATH, None)
+            if part["version"] == 1:  # older digests stay valid
+                del part["version"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

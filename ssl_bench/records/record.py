@@ -32,6 +32,16 @@ class RecordPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class OutcomesRecord(RecordPart):
+    """The file that holds what each test item scored."""
+
+    file: str
+    """Path below the run's folder."""
+    sha256: str
+    metrics: tuple[str, ...]
+    """Those of the measurements that have outcomes."""
+
+
 class EvaluationRecord(RecordPart):
     """One evaluator's measurements of one network of a run."""
 
@@ -56,6 +66,8 @@ class EvaluationRecord(RecordPart):
     """Distribution and version that provided the evaluator."""
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
+    outcomes: OutcomesRecord | None = None
+    """None where the evaluator gives none, and in records of earlier versions."""
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know, e.g. that test images were trained on; a run's own notes say it of its
     own evaluations."""
@@ -180,6 +192,18 @@ class CurvesRecord(RecordPart):
     summaries: tuple[CurveSummary, ...]
 
 
+class StepCurvesRecord(RecordPart):
+    """What training logged at each step, which stands in a file beside the record."""
+
+    file: str
+    sha256: str
+    steps_per_row: int
+    """Steps that a row of the file is the mean of."""
+    rows: int
+    names: tuple[str, ...]
+    """The logged values, in the file's order."""
+
+
 class RunRecord(RecordPart):
     """One run: its recipe, data, machine, cost and every measurement with its protocol."""
 
@@ -211,6 +235,8 @@ class RunRecord(RecordPart):
     evaluations: tuple[EvaluationRecord, ...]
     curves: CurvesRecord | None = None
     """None for a run without `training.eval_every`."""
+    step_curves: StepCurvesRecord | None = None
+    """None for a run without a training step, and in records of earlier versions."""
     versions: dict[str, str]
     git_commit: str | None
     """Of the working directory's checkout of sslbench when it is one, with "+changes" when it was dirty."""

@@ -50,6 +50,7 @@ def weights_recipe(subject: Subject, method: str | None, *, baseline: bool) -> W
                 name=name,
                 settings=evaluator.config.model_dump(mode="json"),
                 fingerprint=None if read == dataset.fingerprint else read,
+                version=evaluator.version,
             )
         )
     weights = {"sha256": loaded.recognized.stored.sha256, "network": loaded.candidate.name}

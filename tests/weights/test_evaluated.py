@@ -81,7 +81,7 @@ def test_a_stopped_evaluation_leaves_nothing_and_a_killed_one_is_no_run(
         def stopped(*given: Any, run_dir: Path, **more: Any) -> None:
             (run_dir / "evaluations" / "knn-trained").mkdir(parents=True)
             if end is SystemExit:  # as a kill: nothing is cleared
-                patch.setattr("ssl_bench.runs.elsewhere._clear", lambda part: None)
+                patch.setattr("ssl_bench.runs.whole_folder.clear", lambda part: None)
             raise end
 
         patch.setattr("ssl_bench.runs.elsewhere.evaluate_network", stopped)
