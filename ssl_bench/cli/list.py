@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
         if check and not as_json:
             print("every plugin loads")
         if kind is None and not as_json:
-            print("published weights by name: sslbench list weights")
+            print(f"{WEIGHTS}\n  published ones by name: sslbench list {WEIGHTS}")
 
 
 def _kind(given: str, kinds: tuple[Kind, ...]) -> Kind:
