@@ -89,6 +89,7 @@ def _described(recognized: Recognized, arch: str | None, key: str | None) -> dic
         "networks": networks,
         "others": list(recognized.others),
         "settings": dict(recognized.settings),
+        "exported": stored.exported.model_dump(mode="json") if stored.exported else None,
     }
 
 
@@ -98,6 +99,10 @@ def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
         *([("name", _name(described))] if described["name"] else []),
         ("format", described["format"] + (f" ({described['source']})" if described["source"] else "")),
     ]
+    if described["exported"]:
+        about = described["exported"]
+        changed = [f"{name} {value}" for name, value in about["settings"].items() if value is not None]
+        lines.append(("built as", f"{about['backbone']}, {about['image_px']} px; {', '.join(changed)}"))
     networks = described["networks"]
     names = [one["name"] for one in networks]
     if len(names) > 1:

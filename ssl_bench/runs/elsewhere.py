@@ -28,8 +28,10 @@ from ssl_bench.runs.weights_data import OpenedSets, at_size_of_data, changed_pre
 from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights_record
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
+from ssl_bench.weights.exported import MANIFEST
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
 from ssl_bench.weights.named.finding import is_name
+from ssl_bench.weights.reading import CONFIG
 
 SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
 
@@ -69,7 +71,8 @@ def is_weights(text: str) -> bool:
         return True
     path = Path(text).expanduser()
     if path.is_dir():
-        return (path / "config.json").exists() and not (path / "record.json").exists()
+        known = any((path / name).exists() for name in (CONFIG, MANIFEST))
+        return known and not (path / "record.json").exists()
     return path.is_file() and path.name != "record.json"
 
 

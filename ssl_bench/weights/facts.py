@@ -48,7 +48,9 @@ def own_px(candidate: Candidate) -> int | None:
 
 def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocessing:
     """As the source evaluates: its configuration where there is one, else its authors' script, else DINO's."""
-    form = recognized.format
+    form, exported = recognized.format, recognized.stored.exported
+    if exported is not None:
+        return exported.preprocessing
     if recognized.located.preprocessing is not None:
         return recognized.located.preprocessing
     if form is TRANSFORMERS and recognized.stored.preprocessor:
@@ -70,6 +72,8 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
 def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
     """Heads, epsilon and padding as configuration or format say. Raises `UserError` for other activations than ours."""
     config = recognized.stored.config
+    if recognized.stored.exported is not None:  # its settings say all
+        return Facts()
     if recognized.format is TRANSFORMERS:
         _refuse_other_layers(recognized, candidate)
         heads = config.get("num_attention_heads")

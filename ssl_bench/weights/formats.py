@@ -122,6 +122,8 @@ FORMATS = (
 TRANSFORMERS = Format("transformers", (), source="https://github.com/huggingface/transformers", positions="mae")
 TIMM_FOLDER = Format("timm", (), source="https://github.com/huggingface/pytorch-image-models")
 OWN_RUN = Format("sslbench", (), source="sslbench run")
+EXPORTED = Format("sslbench export", (), source="sslbench export")
+"""With the method and network that the file's `Exported` names."""
 PLAIN = Format("state dict", (), interpolation="bicubic")
 
 PREFERRED = ("backbone", "teacher", "encoder_q", "encoder", "model", "network")

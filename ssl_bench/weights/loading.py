@@ -22,7 +22,7 @@ from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
 from ssl_bench.weights.reading import read_weights
 from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized, recognize
-from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, wanted_names
+from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, norm_eps, set_norm_eps, wanted_names
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def open_weights(given: Path | str, arch: str | None = None, method: str | None 
     try:
         recognized = recognize(stored)
     except UserError:
+        if arch is None and stored.exported is not None:
+            arch = stored.exported.arch
         if arch is None:
             raise
         recognized = recognize(stored, (_layout_of(arch),))
@@ -83,7 +85,11 @@ def load_network(
     candidate = recognized.choose(key)
     facts = facts_of(recognized, candidate)
     preprocessing = preprocessing_of(recognized, candidate)
-    given = dict(settings or {})
+    given, exported = dict(settings or {}), recognized.stored.exported
+    if exported is not None and arch in (None, exported.arch):
+        arch, given = exported.arch, {**exported.settings, **given}
+    else:
+        exported = None
     if arch is None and recognized.located.arch is not None:
         arch, given = recognized.located.arch, {**recognized.located.settings, **given}
     if arch is None:
@@ -93,7 +99,7 @@ def load_network(
     if colon:
         given["name"] = name
     given = {**settings_from(candidate, kind), **given}
-    image_px = own_px(candidate) or preprocessing.crop_px
+    image_px = exported.image_px if exported else own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
     # with registers, DINOv2 resamples positions as timm does (interpolate_antialias, no offset), as transformers there
     positions = "timm" if "register_tokens" in candidate.tensors else recognized.format.positions
@@ -121,6 +127,8 @@ def load_network(
         preprocessing = of_network  # a plain file with timm's names: as timm's configuration of that network says
     backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
     notes = (*changed, *apply_facts(backbone, facts), *notes)
+    if exported is not None and len(exported.norm_eps) == len(norm_eps(backbone)):
+        set_norm_eps(backbone, exported.norm_eps)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
 
 

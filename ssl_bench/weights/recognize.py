@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.weights import efficientnet, naming
-from ssl_bench.weights.formats import FORMATS, OWN_RUN, PLAIN, PREFERRED, TIMM_FOLDER, TRANSFORMERS, Format
+from ssl_bench.weights.formats import EXPORTED, FORMATS, OWN_RUN, PLAIN, PREFERRED, TIMM_FOLDER, TRANSFORMERS, Format
 from ssl_bench.weights.named.located import Located
 from ssl_bench.weights.naming import COMPUTED, HEADS, LAYOUTS, Layout
 from ssl_bench.weights.reading import Stored
@@ -153,6 +153,9 @@ def _tensors(content: Mapping[Any, Any], above: tuple[str, ...]) -> Iterator[tup
 
 
 def _format_of(stored: Stored, names: list[str]) -> Format:
+    if stored.exported is not None:
+        networks = ((stored.exported.network or "network", ""),)
+        return replace(EXPORTED, method=stored.exported.method, networks=networks)
     if "run_id" in stored.metadata and "backbone" in stored.metadata:
         return OWN_RUN
     if stored.config.get("model_type"):
@@ -236,6 +239,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _words(form: Format, stored: Stored, candidate: Candidate, settings: Mapping[str, Any]) -> str:
+    if stored.exported is not None:
+        return f"exported by sslbench for {stored.exported.target} from {stored.exported.source}"
     if form is TRANSFORMERS:
         return f"transformers ({(stored.config.get('architectures') or [stored.config['model_type']])[0]})"
     if form is TIMM_FOLDER:
