@@ -130,7 +130,7 @@ def test_with_the_dataset_named_the_row_is_of_that_dataset(extracted: Path, tmp_
         request(extracted, train=renamed, test=renamed_test, data=str(extracted / "tints")), tmp_path
     )
     assert same.evaluations[0].measurements == record.evaluations[0].measurements
-    with pytest.raises(UserError, match=r"train: the labels are not those of tints in its order .*first at row"):
+    with pytest.raises(UserError, match=r"test: the labels are not those of tints in its order .*first at row"):
         evaluate_features(request(extracted, train=turned, data=str(extracted / "tints")), tmp_path)
     half = {key: value[::2] for key, value in arrays.items()}
     with pytest.raises(UserError, match="Give the features of all of them, or leave --data out"):
