@@ -118,7 +118,7 @@ def evaluate(
     names = None if chosen is None and not more else list(dict.fromkeys((*(chosen or ()), *more)))
     values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
     if features is not None:
-        options_given = {"a run or weights": subjects, "--key": key, "--weights-dir": weights_dir}
+        options_given: dict[str, object] = {"a run or weights": subjects, "--key": key, "--weights-dir": weights_dir}
         options_given |= {"--weights-list": weights_list, "--baseline": baseline, "--voc": voc, "--davis": davis}
         evaluate_given_features(
             features, results, evaluators=names, data=data or (), values=values, method=as_, arch=arch,

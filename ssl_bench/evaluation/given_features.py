@@ -45,6 +45,8 @@ class GivenData(Dataset):
 
     Config = Settings
     has_images: ClassVar[bool] = False
+    train: GivenSplit
+    test: GivenSplit | None
 
     def __init__(self, name: str, train: Matrix, test: Matrix) -> None:
         self.config, self.path, self.name, self.image_px = Settings(), None, name, 0
