@@ -37,8 +37,9 @@ def _current_metric(evaluation: Mapping[str, Any], measurement: Mapping[str, Any
 def _interval(measurement: Mapping[str, Any]) -> dict[str, Any]:
     """The key of the interval of an accuracy without one; empty for anything else."""
     value, n = measurement.get("value"), measurement.get("n")
-    accuracy = str(measurement.get("metric")).startswith("top1_") and isinstance(value, float | int)
-    if measurement.get("interval") or not accuracy or not isinstance(n, int) or n < 1 or not 0 <= value <= 100:
+    if measurement.get("interval") or not str(measurement.get("metric")).startswith("top1_"):
+        return {}
+    if not isinstance(value, float | int) or not 0 <= value <= 100 or not isinstance(n, int) or n < 1:
         return {}
     return {"interval": wilson_interval(round(value * n / 100), n)}
 
