@@ -13,10 +13,13 @@ from torch import Tensor
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
-from ssl_bench.measurement import Measurement, Protocol
+from ssl_bench.measurement import Measurement, Outcomes, Protocol
 from ssl_bench.settings import Settings
 
-__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Protocol", "SplitName"]
+__all__ = [
+    "DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Outcomes", "Protocol",
+    "SplitName",
+]  # fmt: skip
 
 SplitName = Literal["train", "test"]
 
@@ -78,6 +81,12 @@ class Evaluator(ABC):
     """What the backbone must support, e.g. {"attention"}: refused before training, not after."""
     needs_labels: ClassVar[bool] = True
     """Whether it reads labels or the test split of `Evaluation.dataset`: then it runs on labeled data only."""
+    version: ClassVar[int] = 1
+    """Raised when the same settings and data would give other numbers: then `sslbench eval` measures again instead of
+    reading what was measured before. Put it into the protocol, so that tables keep the two apart."""
+    reads_images: ClassVar[bool] = True
+    """Whether it needs more than `Evaluation.features` and labels: the network, or the images. One that does not also
+    evaluates features that were made elsewhere (`sslbench eval --features`)."""
     during_training: ClassVar[bool] = False
     """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 
@@ -95,4 +104,8 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
-        """Measure; the same input gives the same numbers. Exactly one measurement is `primary`."""
+        """Measure; the same input gives the same numbers. Exactly one measurement is `primary`.
+
+        A measurement that is a mean over test items may give each item's score as `outcomes`: they are kept beside the
+        record, and intervals and comparisons use them.
+        """

@@ -202,12 +202,16 @@ class BYOL(Method):
             targets = [self.target(view).to(dtype) for view in batch.views]
         first, second = (self.predictor(self.online(view)).to(dtype) for view in batch.views)
         loss = regression_loss(first, targets[1]) + regression_loss(second, targets[0])
-        return StepOutput(loss, {"target_spread": spread(targets[0])})
+        momentum = torch.tensor(self.momentum(progress))
+        return StepOutput(loss, {"target_spread": spread(targets[0]), "target_momentum": momentum})
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Move the target's parameters; its batch norms keep running statistics of their own."""
-        momentum = ema.momentum_at(progress.step, progress.total_steps, self.config.target_momentum)
-        ema.move_towards(self.target, self.online, momentum)
+        ema.move_towards(self.target, self.online, self.momentum(progress))
+
+    def momentum(self, progress: Progress) -> float:
+        """The target's momentum tau in the update of this step."""
+        return ema.momentum_at(progress.step, progress.total_steps, self.config.target_momentum)
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
         """The constant solution of equation 2, which the predictor and a slow target prevent (section 3.2)."""

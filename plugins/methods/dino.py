@@ -255,11 +255,19 @@ class DINO(Method):
         teacher_entropy = entropy(probabilities)
         logs = {
             "loss": loss.detach(),
+            "cross_entropy": cross.detach(),
             "teacher_entropy": teacher_entropy,
             "kl": cross.detach() - teacher_entropy,
             "scores_used": entropy(probabilities.mean(dim=(0, 1))).exp(),  # from 1 to K
+            "teacher_temperature": torch.tensor(temperature),
         }
+        if config.teacher == "momentum":
+            logs["teacher_momentum"] = torch.tensor(self.momentum(progress))
         return StepOutput(loss, logs, {"teacher_mean": scores.mean(dim=(0, 1))[None]})
+
+    def momentum(self, progress: Progress) -> float:
+        """The teacher's momentum l in the update of this step."""
+        return ema.momentum_at(progress.step, progress.total_steps, self.config.teacher_momentum)
 
     def before_optimizer(self, progress: Progress) -> None:
         """Clip each tensor's gradient, then drop the last layer's at first, in this order (train_one_epoch)."""
@@ -273,8 +281,7 @@ class DINO(Method):
         if self.config.assignment == "centering":
             self.center.lerp_(carry["teacher_mean"].mean(dim=0), 1 - self.config.center_momentum)
         if self.config.teacher == "momentum":
-            momentum = ema.momentum_at(progress.step, progress.total_steps, self.config.teacher_momentum)
-            ema.move_towards(self.teacher, self.student, momentum)
+            ema.move_towards(self.teacher, self.student, self.momentum(progress))
         epoch_ends = (progress.step + 1) % progress.steps_per_epoch == 0
         if self.config.teacher == "student_copy" or (self.config.teacher == "previous_epoch" and epoch_ends):
             ema.copy_weights(self.teacher, self.student)

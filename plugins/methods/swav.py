@@ -259,9 +259,10 @@ class SwAV(Method):
         codes = self.codes(scores[:2].detach(), progress)
         loss = swapped_prediction(codes, scores, self.config.temperature)
         use = functional.softmax(scores[:2].detach().float() / self.config.temperature, dim=-1).mean(dim=(0, 1))
+        code_entropy = entropy(codes)
         logs = {
-            "loss": loss.detach(),
-            "code_entropy": entropy(codes),
+            "code_entropy": code_entropy,
+            "kl": loss.detach() - code_entropy,  # of the codes to the predictions
             "prototypes_used": entropy(use).exp(),  # from 1 to K
         }
         return StepOutput(loss, logs, {"embeddings": embeddings[:2].detach().transpose(0, 1)})

@@ -116,25 +116,28 @@ def _open(text: str, values: dict[str, Any]) -> tuple[Dataset, str]:
 def _mask_set(text: str) -> str:
     """What a folder of VOC or DAVIS holds, and which option takes it; "" for any other dataset."""
     from ssl_bench.datasets.davis import open_davis
-    from ssl_bench.datasets.voc import open_voc
+    from ssl_bench.datasets.voc import MaskKind, open_voc
     from ssl_bench.system.hints import command
 
     path = Path(text).expanduser()
     if not path.is_dir() or not any((path / place / "JPEGImages").is_dir() for place in _places(path)):
         return ""
-    try:
-        voc = open_voc(path)
-        what = f"VOC with masks: {len(voc):,} images of the list {voc.list_name}, to evaluate attention maps on"
-        option = "--voc"
-    except UserError:
+    kinds: tuple[MaskKind, ...] = ("object", "class")
+    for masks in kinds:
         try:
-            davis = open_davis(path)
+            voc = open_voc(path, masks=masks)
         except UserError:
-            return ""
-        frames = sum(len(one) for one in davis.sequences)
-        what = f"DAVIS: {len(davis.sequences):,} sequences of val, {frames:,} frames, to evaluate mask propagation on"
-        option = "--davis"
-    return f"{text}: {what}. It goes with {option}: {command('eval', 'RUN', option, text)}"
+            continue
+        what = f"VOC with {masks} masks: {len(voc):,} images of the list {voc.list_name}, to evaluate attention maps on"
+        more = () if masks == "object" else ("--set", "evaluators.voc-jaccard.masks=class")
+        return f"{text}: {what}. It goes with --voc: {command('eval', 'RUN', '--voc', text, *more)}"
+    try:
+        davis = open_davis(path)
+    except UserError:
+        return ""
+    frames = sum(len(one) for one in davis.sequences)
+    what = f"DAVIS: {len(davis.sequences):,} sequences of val, {frames:,} frames, to evaluate mask propagation on"
+    return f"{text}: {what}. It goes with --davis: {command('eval', 'RUN', '--davis', text)}"
 
 
 def _places(path: Path) -> Sequence[str]:

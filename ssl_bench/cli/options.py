@@ -6,7 +6,9 @@ from ssl_bench.errors import UserError
 from ssl_bench.system import hints
 
 RESULTS = hints.RESULTS
-VOC_HELP = "VOCdevkit of VOC 2012: adds the evaluator voc-jaccard, which without it reads the masks of shapes"
+VOC_HELP = (
+    "VOCdevkit of VOC 2012, with object masks: adds the evaluator voc-jaccard, which without it reads those of shapes"
+)
 DOWNLOAD_HELP = "let a dataset of torchvision's (stl10:PATH, ...) be downloaded to PATH where it is not there"
 DAVIS_HELP = "DAVIS of 2017: adds the evaluator davis, which without it reads the clips of shapes"
 

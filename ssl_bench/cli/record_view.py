@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 POINTS = 8
 """Values of a curve that are shown."""
+BARS = "▁▂▃▄▅▆▇█"
+SPARKS = 32
+SCHEDULED = ("lr", "weight_decay", "teacher_momentum", "target_momentum", "teacher_temperature")
+"""Logged values that the recipe decides: their course says nothing about the run."""
 
 
 @dataclass
@@ -56,7 +62,7 @@ class RecordView:
     facts: tuple[tuple[str, str], ...]
     numbers: tuple[Number, ...]
     curves: tuple[tuple[str, str], ...]
-    """Network -> its main metric over training."""
+    """Network -> its main metric over training; logged value -> its course."""
     pictures: tuple[Path, ...]
     recipe: tuple[tuple[str, str], ...]
     path: Path
@@ -71,7 +77,7 @@ def view_of(record: RunRecord, path: Path, problems: list[str]) -> RecordView:
         start=record.backbone.start,
         facts=tuple((name, text) for name, text in _facts(record) if text),
         numbers=tuple(_numbers(record.evaluations)),
-        curves=tuple(_curves(record, path.parent, problems)),
+        curves=(*_curves(record, path.parent, problems), *_step_curves(record, path.parent, problems)),
         pictures=tuple(path.parent / one for evaluation in record.evaluations for one in evaluation.pictures),
         recipe=tuple((name, plain_text(value) or "none") for name, value in _recipe(record)),
         path=path,
@@ -137,12 +143,19 @@ def _training(record: RunRecord) -> list[tuple[str, str]]:
 
 def _origin(record: RunRecord) -> list[tuple[str, str]]:
     """Where weights from elsewhere are from; nothing for a run."""
+    if record.features is not None:
+        parts = [(word, getattr(record.features, word)) for word in ("train", "test")]
+        return [
+            (f"{word} from", f"{one.name}, {one.shape[0]:,} x {one.shape[1]:,} {one.dtype}, sha256 {one.sha256[:12]}")
+            for word, one in parts
+        ]
     origin = record.weights
     if origin is None:
         return []
     left_out = ", ".join(f"{name} ({count})" for name, count in origin.left_out.items())
     return [
         ("weights", f"from elsewhere: {origin.file}, sha256 {origin.sha256[:12]}, {origin.container}"),
+        ("name", " at ".join(filter(None, (origin.name, origin.revision or origin.address)))),
         ("format", f"{origin.format} ({origin.source})" if origin.source else origin.format),
         (
             "loaded",
@@ -158,7 +171,10 @@ def _data_text(data: DataRecord) -> str:
     classes = f"{data.classes:,} class{'es' * (data.classes != 1)}" if data.classes else "without labels"
     return (
         f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training{test} images, {classes}, "
-        f"{data.image_px} px, fingerprint {data.fingerprint[:8]}" + "".join(f"; {note}" for note in data.notes)
+        f"{data.image_px} px, "
+        * bool(data.image_px)
+        + f"fingerprint {data.fingerprint[:8]}"
+        + "".join(f"; {note}" for note in data.notes)
     )
 
 
@@ -197,6 +213,39 @@ def _curves(record: RunRecord, folder: Path, problems: list[str]) -> list[tuple[
             words = f"{one.evaluator} {one.metric}, {one.unit} by epoch  {points}  ({best})"
             lines.append((one.network, words))
     return lines
+
+
+def _step_curves(record: RunRecord, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
+    """The course of what training logged, in `BARS`; a line in `problems` for a file not to be used."""
+    from ssl_bench.records.steps import read_step_curves
+
+    if record.step_curves is None:
+        return []
+    try:
+        curves = read_step_curves(folder, record.step_curves.sha256)
+    except UserError as error:
+        problems.append(str(error))
+        return []
+    lines = []
+    for name in curves.values:
+        values = [value for _, value in curves.curve(name) if math.isfinite(value)]
+        if values and name not in SCHEDULED:
+            lines.append((name.replace("_", " "), f"{sparkline(values)}  {values[0]:.4g} → {values[-1]:.4g}"))
+    return lines
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """At most `SPARKS` bars between the least and the largest mean of as many stretches of `values`.
+
+    >>> sparkline([0.0, 1.0, 2.0, 7.0])
+    '▁▂▃█'
+    """
+    count = min(SPARKS, len(values))
+    ends = [round(index * len(values) / count) for index in range(count + 1)]
+    means = [math.fsum(values[low:high]) / (high - low) for low, high in pairwise(ends)]
+    least, most = min(means), max(means)
+    scale = (len(BARS) - 1) / (most - least) if most > least else 0.0
+    return "".join(BARS[round((mean - least) * scale)] for mean in means)
 
 
 def _spread_out(count: int) -> list[int]:

@@ -80,7 +80,7 @@ def plain_lines(view: RecordView) -> list[str]:
     lines = [f"{view.name}  {view.outcome}", ""]
     lines += [f"  {name:<11}{text}" for name, text in view.facts]
     lines += ["", *_number_lines(view), ""]
-    lines += ["during training", *(f"  {name:<11}{text}" for name, text in view.curves), ""] if view.curves else []
+    lines += ["during training", *(f"  {name:<18}{text}" for name, text in view.curves), ""] if view.curves else []
     lines += ["pictures", *(f"  {picture}" for picture in view.pictures), ""] if view.pictures else []
     lines += ["recipe", *(f"  {name} = {value}" for name, value in view.recipe)]
     return [*lines, "", f"record  {view.path}"]

@@ -1,22 +1,22 @@
-"""PASCAL VOC 2012's segmentation set in its official layout, read lazily: image, class mask, object mask.
+"""PASCAL VOC 2012's segmentation set in its official layout, read lazily: an image with its class or object mask.
 
     VOCdevkit/VOC2012/JPEGImages/NAME.jpg               the image
                       SegmentationClass/NAME.png        0 background, 1 to 20 class, 255 void (borders, hard parts)
                       SegmentationObject/NAME.png       0 background, 1.. object, 255 void
                       ImageSets/Segmentation/LIST.txt   a NAME a line
 
-Opening looks at names and sizes of files only. Any set in this layout works, e.g. the masks of `shapes`.
+Only the folder of the chosen kind of mask is read, and it alone need be there. Opening looks at names and sizes of
+files only. Any set in this layout works, e.g. the masks of `shapes`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
@@ -25,20 +25,21 @@ from ssl_bench.datasets.indexed_png import Mask, read_mask
 from ssl_bench.datasets.reading import header_size, read_image, shown
 from ssl_bench.errors import UserError, did_you_mean
 
-LAYOUT = "VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}"
+LAYOUT = "VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,SegmentationObject,ImageSets/Segmentation}"
+MaskKind = Literal["class", "object"]
+MASK_FOLDERS: dict[MaskKind, str] = {"class": "SegmentationClass", "object": "SegmentationObject"}
 OFFICIAL_VAL = "6f8edc37993764f6e212237d39546fb595246244147e8a050813c520aac0ade1"
 """SHA-256 of the sorted names of the 1,449 images of the official val.txt, with newlines between."""
 
 
 class MaskedImage(NamedTuple):
-    """One image with its masks, each (height, width) as the image."""
+    """One image with its mask, (height, width) as the image."""
 
     name: str
     image: Image.Image
     """RGB."""
-    class_mask: Mask
-    object_mask: Mask | None
-    """None where the set was opened without."""
+    mask: Mask
+    """The class of each pixel, or its object: 0 background, 255 void."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class VocSet:
     list_name: str
     names: tuple[str, ...]
     sizes: tuple[int, ...]
-    """Bytes of each file in turn: image, class mask and, where read, object mask of the first name, then the next."""
-    objects: bool
-    """Whether object masks are read."""
+    """Bytes of each file in turn: image and mask of the first name, then of the next."""
+    masks: MaskKind
+    """Which masks are read."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,9 +69,7 @@ class VocSet:
     @cached_property
     def fingerprint(self) -> str:
         """Of the names in their order, and the sizes and content (`content_digest`) of their files."""
-        endings = zip(_folders(self.objects), (".jpg", ".png", ".png"), strict=False)
-        places = [(self.root / folder, ending) for folder, ending in endings]
-        paths = [folder / f"{name}{ending}" for name in self.names for folder, ending in places]
+        paths = [path for index in range(len(self)) for path in (self._image_path(index), self._mask_path(index))]
         content = "\n".join((*self.names, *map(str, self.sizes), content_digest(paths, sum(self.sizes))))
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -79,30 +78,29 @@ class VocSet:
         return header_size(self._image_path(index))
 
     def item(self, index: int) -> MaskedImage:
-        """Read an image and its masks. Raises `UserError` naming the file that cannot be read or does not fit."""
-        image = read_image(self._image_path(index))
-        masks = []
-        for folder in _folders(self.objects)[1:]:
-            path = self.root / folder / f"{self.names[index]}.png"
-            mask = read_mask(path)
-            height, width = mask.shape
-            if (width, height) != image.size:
-                turned = " It is transposed." if (height, width) == image.size else ""
-                raise UserError(
-                    f"{shown(path)} is {width} x {height} px, its image {self.names[index]}.jpg {image.width} x "
-                    f"{image.height} px.{turned} A mask has one value for each pixel of its image: replace one of them."
-                )
-            masks.append(mask)
-        return MaskedImage(self.names[index], image, masks[0], masks[1] if self.objects else None)
+        """Read an image and its mask. Raises `UserError` naming the file that cannot be read or does not fit."""
+        image, path = read_image(self._image_path(index)), self._mask_path(index)
+        mask = read_mask(path)
+        height, width = mask.shape
+        if (width, height) != image.size:
+            turned = " It is transposed." if (height, width) == image.size else ""
+            raise UserError(
+                f"{shown(path)} is {width} x {height} px, its image {self.names[index]}.jpg {image.width} x "
+                f"{image.height} px.{turned} A mask has one value for each pixel of its image: replace one of them."
+            )
+        return MaskedImage(self.names[index], image, mask)
 
     def _image_path(self, index: int) -> Path:
         return self.root / "JPEGImages" / f"{self.names[index]}.jpg"
 
+    def _mask_path(self, index: int) -> Path:
+        return self.root / MASK_FOLDERS[self.masks] / f"{self.names[index]}.png"
 
-def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
+
+def open_voc(path: Path, list: str = "val", *, masks: MaskKind = "class") -> VocSet:
     """Open the set in `path` (VOCdevkit, the folder around it, or VOC2012 itself), reading names only.
 
-    `list` is a name in ImageSets/Segmentation, or a list file; `objects` also asks for the object masks.
+    `list` is a name in ImageSets/Segmentation, or a list file.
     Raises `UserError` for a folder, list or file that is missing or misnamed.
     """
     root = _root(Path(os.path.expanduser(path)))
@@ -118,30 +116,33 @@ def open_voc(path: Path, list: str = "val", *, objects: bool = False) -> VocSet:
             )
         file = given
     names = _names(file)
-    folders = _folders(objects)
+    folders = ("JPEGImages", MASK_FOLDERS[masks])
     missing = [folder for folder in folders if not (root / folder).is_dir()]
     if missing:
         there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-        hint = '; masks = "class" does without' if missing == ["SegmentationObject"] else ""
+        other: MaskKind = "class" if masks == "object" else "object"
+        official = {*folders, *MASK_FOLDERS.values()}
+        hint = (
+            f". Add --set evaluators.voc-jaccard.masks={other} to score one mask for each {other} instead: another "
+            "protocol, whose numbers do not compare"
+            if missing == [MASK_FOLDERS[masks]] and MASK_FOLDERS[other] in there
+            else ""
+        )
         raise UserError(
-            f"{shown(root)}/ has no folder {missing[0]}/.{did_you_mean(missing[0], {*there} - {*folders})} It has "
+            f"{shown(root)}/ has no folder {missing[0]}/.{did_you_mean(missing[0], {*there} - official)} It has "
             f"{', '.join(there)}. Expected {LAYOUT}{hint}."
         )
     held = [_sizes(root / folder) for folder in folders]
     sizes = []
     for line, name in names:
-        for folder, ending, there_are in zip(folders, (".jpg", ".png", ".png"), held, strict=False):
+        for folder, ending, there_are in zip(folders, (".jpg", ".png"), held, strict=True):
             if name + ending not in there_are:
                 raise UserError(
                     f"{shown(file)}, line {line}, names {name!r}, but {shown(root / folder)}/{name}{ending} is missing."
                     f"{did_you_mean(name + ending, there_are)} Add the file or take the line out."
                 )
             sizes.append(there_are[name + ending])
-    return VocSet(root, file.stem, tuple(name for _, name in names), tuple(sizes), objects)
-
-
-def _folders(objects: bool) -> Sequence[str]:
-    return ("JPEGImages", "SegmentationClass", "SegmentationObject")[: 3 if objects else 2]
+    return VocSet(root, file.stem, tuple(name for _, name in names), tuple(sizes), masks)
 
 
 def _root(path: Path) -> Path:

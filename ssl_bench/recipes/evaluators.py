@@ -36,6 +36,7 @@ def complete_evaluators(
                 name=name,
                 settings=config.model_dump(mode="json"),
                 fingerprint=None if read == dataset.fingerprint else read,
+                version=kind.version,
             )
         )
         if kind.needs_labels and read == dataset.fingerprint:

@@ -65,6 +65,8 @@ class EvaluatorPart(Part):
 
     fingerprint: str | None = None
     """Of the data it reads where that is not the run's own."""
+    version: int = 1
+    """`Evaluator.version`; 1 in earlier records. It decides no training and is in no run's digest."""
 
 
 class DataPart(Part):
@@ -163,6 +165,7 @@ class Recipe(Settings):
         for part in content["evaluators"]:
             part["settings"] = with_earlier_names(f"evaluators.{part['name']}", part["settings"])
             part["settings"].pop(DATA_PATH, None)
+            del part["version"]
             if part["fingerprint"] is None:
                 del part["fingerprint"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from ssl_bench.errors import UserError
 from ssl_bench.measurement import Measurement
-from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
-from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, with_current_spelling
+from ssl_bench.records.elsewhere import FeaturesOrigin, WeightsOrigin, WeightsRecipe
+from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, in_current_form
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
 from ssl_bench.records.state_file import read_model, sealed
@@ -30,6 +30,16 @@ class RecordPart(BaseModel):
     """Base of what stands in a record: immutable, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class OutcomesRecord(RecordPart):
+    """The file that holds what each test item scored."""
+
+    file: str
+    """Path below the run's folder."""
+    sha256: str
+    metrics: tuple[str, ...]
+    """Those of the measurements that have outcomes."""
 
 
 class EvaluationRecord(RecordPart):
@@ -56,6 +66,8 @@ class EvaluationRecord(RecordPart):
     """Distribution and version that provided the evaluator."""
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
+    outcomes: OutcomesRecord | None = None
+    """None where the evaluator gives none, and in records of earlier versions."""
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know, e.g. that test images were trained on; a run's own notes say it of its
     own evaluations."""
@@ -70,7 +82,7 @@ class EvaluationRecord(RecordPart):
     @classmethod
     def _of_older_schema(cls, given: Any) -> Any:
         older = isinstance(given, dict) and given.get("schema_version", SCHEMA_VERSION) <= TEXT_PROTOCOLS_SCHEMA
-        return with_current_spelling(given) if older else given
+        return in_current_form(given) if older else given
 
     @field_validator("settings")
     @classmethod
@@ -180,6 +192,18 @@ class CurvesRecord(RecordPart):
     summaries: tuple[CurveSummary, ...]
 
 
+class StepCurvesRecord(RecordPart):
+    """What training logged at each step, which stands in a file beside the record."""
+
+    file: str
+    sha256: str
+    steps_per_row: int
+    """Steps that a row of the file is the mean of."""
+    rows: int
+    names: tuple[str, ...]
+    """The logged values, in the file's order."""
+
+
 class RunRecord(RecordPart):
     """One run: its recipe, data, machine, cost and every measurement with its protocol."""
 
@@ -208,9 +232,13 @@ class RunRecord(RecordPart):
     """None for weights that were trained elsewhere."""
     weights: WeightsOrigin | None = None
     """Where the weights come from that were trained elsewhere; None for a run."""
+    features: FeaturesOrigin | None = None
+    """Where features come from that were made elsewhere; None where a network was evaluated."""
     evaluations: tuple[EvaluationRecord, ...]
     curves: CurvesRecord | None = None
     """None for a run without `training.eval_every`."""
+    step_curves: StepCurvesRecord | None = None
+    """None for a run without a training step, and in records of earlier versions."""
     versions: dict[str, str]
     git_commit: str | None
     """Of the working directory's checkout of sslbench when it is one, with "+changes" when it was dirty."""

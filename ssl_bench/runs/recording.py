@@ -13,6 +13,7 @@ from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord
+from ssl_bench.records.steps import summarize_step_curves
 from ssl_bench.runs import machine
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.precision import Precision
@@ -61,6 +62,7 @@ def run_record(
         training=outcome.training,
         evaluations=(*before.untrained, *outcome.trained),
         curves=summarize_curves(start.run_dir),
+        step_curves=summarize_step_curves(start.run_dir),
         versions=machine.versions(),
         git_commit=machine.git_commit(),
         command=start.command,

@@ -150,4 +150,6 @@ def _digest(name: str, evaluator: Evaluator, dataset: Dataset, image_px: int) ->
     content: list[Any] = [name, registry.find("evaluator", name).origin, settings, evaluator.data(dataset).fingerprint]
     if dataset.image_px != image_px:
         content.append(dataset.image_px)
+    if evaluator.version > 1:  # older digests stay valid
+        content.append(f"version {evaluator.version}")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

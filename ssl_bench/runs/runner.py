@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -20,6 +21,7 @@ from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, write_record
+from ssl_bench.records.steps import thinned, write_step_curves
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
@@ -37,7 +39,8 @@ from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.system.hints import resume_command
 from ssl_bench.training.collapse_doctor import RunFailed
-from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
+from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
+from ssl_bench.training.metrics_log import logged_steps
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 
@@ -145,7 +148,12 @@ class _Session:
             )  # fmt: skip
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
+        except Stopped:
+            with suppress(UserError):  # a full disk: it is written again when the run ends
+                write_step_curves(folder, thinned(logged_steps(folder)))
+            raise
         try:
+            write_step_curves(folder, thinned(logged_steps(folder)))
             if status == "finished" and plan.total_steps:
                 self._save_weights()
                 try:

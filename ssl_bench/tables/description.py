@@ -153,6 +153,8 @@ class TableDescription(DescriptionPart):
     column: tuple[Column, ...] = ()
     """None only for a table that lists what is printed, since nothing measures it yet."""
     published: tuple[Published, ...] = ()
+    references: tuple[str, ...] = ("random", "supervised")
+    """Methods that are floor or ceiling of a comparison: their rows are never marked as the best."""
     order_by: tuple[str, ...] = ()
     """Row ids by which rows are sorted first."""
     runs: Runs | None = None

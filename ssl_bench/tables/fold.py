@@ -10,18 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
 from ssl_bench.records.record import DataRecord, RunRecord
 from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, Run, as_runs, canonical, comparing, group, natural, wanted
+from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
 from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Conditions, Row, Table, TableData
 
+TOP_1 = "top1"
+"""How the names of top-1 accuracies begin."""
 
-def fold(description: TableDescription, records: Iterable[RunRecord], published: PublishedRows = ()) -> Table:
-    """The table of `records`; `published` holds the CSV rows of each entry of `description.published`."""
+
+def fold(
+    description: TableDescription,
+    records: Iterable[RunRecord],
+    published: PublishedRows = (),
+    outcomes: OutcomesSource = no_outcomes,
+) -> Table:
+    """The table of `records`; `published` holds the CSV rows of each entry of `description.published`.
+
+    `outcomes` finds what lies beside the records: intervals over test items and seeds, and paired comparisons.
+    """
     records = records if description.column else ()  # what nothing measures is only listed
     if not published:
         published = tuple(() for _ in description.published)
@@ -36,7 +49,7 @@ def fold(description: TableDescription, records: Iterable[RunRecord], published:
     names = [data.name for data in sections if data]
     known = known_data(runs)
     blocks = tuple(
-        _block(description, keys, data, sections[data], published, known, names)
+        _block(description, keys, data, sections[data], published, known, names, outcomes)
         for data in sorted(sections, key=lambda data: (data.synthetic, data.name, data.fingerprint) if data else ())
     )
     lists = tuple(
@@ -59,6 +72,7 @@ def _block(
     published: PublishedRows,
     known: Mapping[str, DataRecord],
     names: Sequence[str],
+    outcomes: OutcomesSource,
 ) -> Block:
     comparable = comparing(runs)
     groups = group(keys, comparable)
@@ -69,8 +83,11 @@ def _block(
     groups.sort(
         key=lambda g: (g.place, [natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity))
     )
-    rows = [row for one in groups for row in _rows(description, keys, one, data, published)]
+    rows = [row for one in groups for row in _rows(description, keys, one, data, published, outcomes)]
+    for column in range(len(description.column)):
+        rows = with_best(rows, column, outcomes)
     rows, notes = _mark(description, rows)
+    notes += [*_chance(description, rows, known), *_certainty(description, rows)]
     notes += [*unsaid, *_precisions(groups)]
     notes += [note for one in groups for note in _notes(one)]
     notes += _not_run(description, groups)
@@ -85,7 +102,12 @@ def _block(
 
 
 def _rows(
-    description: TableDescription, keys: tuple[Key, ...], one: Group, data: TableData | None, published: PublishedRows
+    description: TableDescription,
+    keys: tuple[Key, ...],
+    one: Group,
+    data: TableData | None,
+    published: PublishedRows,
+    outcomes: OutcomesSource,
 ) -> list[Row]:
     texts = {key.id: key.text(value) for key, value in zip(keys, one.keys, strict=True)}
     joining = (one.first.match.candidate.texts if one.first.match else {}) | texts
@@ -106,8 +128,11 @@ def _rows(
                 beside(part, lines, joining) for part, lines in zip(description.published, published, strict=True)
             ),
             runs=tuple(sorted(run.record.run_id for run in one.runs)),
+            reference=one.first.record.method in description.references,
         )
-        for place, cells in lines_of(description.column, one, block, elsewhere=description.data != "evaluation")
+        for place, cells in lines_of(
+            description.column, one, block, outcomes, elsewhere=description.data != "evaluation"
+        )
     ]
 
 
@@ -149,6 +174,37 @@ def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], li
         for row in rows
     ]
     return lettered, notes
+
+
+def _chance(description: TableDescription, rows: Sequence[Row], known: Mapping[str, DataRecord]) -> list[str]:
+    """What guessing scores, for each number of classes: the floor of an accuracy."""
+    titles: dict[int, dict[str, None]] = {}
+    for row in rows:
+        data = known.get(row.evaluated_on.fingerprint)
+        for column, cell in zip(description.column, row.cells, strict=True):
+            metrics = {one.measurement.metric for one in cell.numbers if one.measurement}
+            if data and data.classes and any(metric.startswith(TOP_1) for metric in metrics):
+                titles.setdefault(data.classes, {})[column.title] = None
+    return [
+        f"chance: {100 / classes:.3g} % of top-1 ({', '.join(named)}), guessing among {classes:,} classes"
+        for classes, named in titles.items()
+    ]
+
+
+def _certainty(description: TableDescription, rows: Sequence[Row]) -> list[str]:
+    """What the intervals are over, and what the mark of the best says."""
+    cells = [cell for row in rows for cell in row.cells]
+    found = {one.how for cell in cells for one in (cell.interval, cell.baseline_interval) if one}
+    notes = []
+    if found:
+        notes.append(f"in parentheses: 95 % intervals, {'; '.join(text for how, text in HOW.items() if how in found)}")
+    if any(cell.best for cell in cells):
+        without = f"; not ranked: {', '.join(description.references)}" if any(row.reference for row in rows) else ""
+        notes.append(
+            "marked: the best of a column and all that the 95 % interval of their difference does not tell from it, "
+            f"paired by test items where both have outcomes{without}"
+        )
+    return notes
 
 
 def _precisions(groups: list[Group]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
 from ssl_bench.dataset import Split
@@ -269,11 +270,25 @@ def training_step(
         )
     optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
     method.before_optimizer(progress)
     optimizer.step()
     with torch.no_grad():
         method.update(output.carry, progress)
-    return {"loss": output.loss.item(), **{name: float(value) for name, value in output.logs.items()}, **scheduled}
+    logs = {"loss": output.loss.detach(), **output.logs, "gradient_norm": gradient_norm}
+    return {**on_host(logs), **scheduled}
+
+
+def on_host(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars () as numbers, with one wait for each device and not one for each value."""
+    numbers: dict[str, float] = {}
+    for device in {value.device for value in values.values()}:
+        names = [name for name, value in values.items() if value.device == device]
+        exact = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
+        read = torch.stack([values[name].to(exact) for name in names]).tolist()
+        numbers |= dict(zip(names, read, strict=True))
+    return {name: numbers[name] for name in values}
 
 
 def autocast(plan: Plan) -> AbstractContextManager[Any]:

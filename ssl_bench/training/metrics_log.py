@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.system.files import write_atomically
+
+METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
@@ -22,7 +24,7 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, first_step: int) -> None:
-        self._path = run_dir / "metrics.jsonl"
+        self._path = run_dir / METRICS_FILE
         self.repaired = ""
         try:
             written = self._path.read_bytes() if self._path.exists() else b""
@@ -80,6 +82,28 @@ class MetricsLog:
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(f"cannot write {self._path}: {error.strerror or error}.")
+
+
+def logged_steps(run_dir: Path) -> Iterator[dict[str, float]]:
+    """The rows of a run's `metrics.jsonl`, one a step, in order; none where it has no such file.
+
+    Lines that cannot be read, and steps that were written before, are left out.
+    """
+    last = -1.0
+    try:
+        stream = (run_dir / METRICS_FILE).open("rb")
+    except OSError:
+        return
+    with stream:
+        for line in stream:
+            try:
+                row = {str(name): float(value) for name, value in json.loads(line).items()}
+                step, _ = row["step"], row["epoch"]
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+            if step > last:
+                last = step
+                yield row
 
 
 def _lines_before(written: bytes, first_step: int) -> list[bytes]:

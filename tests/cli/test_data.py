@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Command
+from tests.datasets.test_voc import write_voc
 from tests.davis_files import moving_square, write_davis
 from tests.toy import write_image_folder
 
@@ -136,6 +137,18 @@ def test_folders_with_masks_say_where_they_go(sslbench: Command, tmp_path: Path)
     assert status == 0
     assert "DAVIS: 2 sequences of val, 7 frames" in out
     assert f"sslbench eval RUN --davis {root}" in out
+
+
+def test_folders_of_voc_say_which_masks_they_hold(sslbench: Command, tmp_path: Path) -> None:
+    root = write_voc(tmp_path)
+    status, out, _ = sslbench("data", root)
+    assert status == 0
+    assert "VOC with object masks: 2 images of the list val" in out
+    assert out.strip().endswith(f"sslbench eval RUN --voc {root}")
+    shutil.rmtree(root / "SegmentationObject")
+    out = sslbench("data", root)[1]
+    assert "VOC with class masks: 2 images" in out
+    assert out.strip().endswith(f"sslbench eval RUN --voc {root} --set evaluators.voc-jaccard.masks=class")
 
 
 def test_the_sheet_shows_samples_and_the_views_of_methods(sslbench: Command, folder: Path) -> None:

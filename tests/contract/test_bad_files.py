@@ -78,10 +78,9 @@ def voc(root: Path) -> list[Path]:
     names, files = ("2007_000001", "2007_000002"), []
     for name in names:
         files.append(noise(root / "VOC2012/JPEGImages" / f"{name}.jpg", 0))
-        for folder in ("SegmentationClass", "SegmentationObject"):
-            files.append(root / "VOC2012" / folder / f"{name}.png")
-            files[-1].parent.mkdir(exist_ok=True)
-            write_mask(files[-1], np.random.default_rng(1).integers(0, 3, (24, 32), dtype=np.uint8))
+        files.append(root / "VOC2012/SegmentationObject" / f"{name}.png")
+        files[-1].parent.mkdir(exist_ok=True)
+        write_mask(files[-1], np.random.default_rng(1).integers(0, 3, (24, 32), dtype=np.uint8))
     (root / "VOC2012/ImageSets/Segmentation").mkdir(parents=True)
     (root / "VOC2012/ImageSets/Segmentation/val.txt").write_text("\n".join(names))
     return files
@@ -106,7 +105,7 @@ def read_davis(clips: DavisSet) -> None:
 
 CASES: dict[str, tuple[Callable[[Path], list[Path]], Callable[[Path], Any], Callable[[Any], object]]] = {
     **{name: (write, opener(name), require_readable) for name, write in LAYOUTS.items()},
-    "voc": (voc, lambda root: open_voc(root, objects=True), read_voc),
+    "voc": (voc, lambda root: open_voc(root, masks="object"), read_voc),
     "davis": (davis, open_davis, read_davis),
 }
 """Writes the files, opens them, reads them all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,22 +45,34 @@ def test_the_place_may_be_any_of_three(tmp_path: Path) -> None:
 
 def test_items_are_the_files(tmp_path: Path) -> None:
     voc = write_voc(tmp_path)
-    item = open_voc(voc, objects=True).item(1)
+    item = open_voc(voc).item(1)
     assert (item.name, item.image.mode, item.image.size) == ("2007_000002", "RGB", SIZE)
-    assert np.unique(item.class_mask).tolist() == [0, 7, 255]
-    assert item.object_mask is not None
-    assert np.unique(item.object_mask).tolist() == [0, 2, 255]
-    assert open_voc(voc).item(1).object_mask is None
+    assert np.unique(item.mask).tolist() == [0, 7, 255]
+    assert np.unique(open_voc(voc, masks="object").item(1).mask).tolist() == [0, 2, 255]
     assert open_voc(voc).size(1) == SIZE
+
+
+def test_only_the_chosen_kind_of_mask_is_needed(tmp_path: Path) -> None:
+    voc = write_voc(tmp_path)
+    objects = open_voc(voc, masks="object").fingerprint
+    assert objects != open_voc(voc).fingerprint
+    shutil.rmtree(voc / "SegmentationClass")
+    assert open_voc(voc, masks="object").fingerprint == objects
+    with pytest.raises(UserError, match=r"no folder SegmentationClass/\. It has .*voc-jaccard\.masks=object"):
+        open_voc(voc)
+    shutil.rmtree(voc / "SegmentationObject")
+    with pytest.raises(UserError, match=r"no folder SegmentationClass") as caught:
+        open_voc(voc)
+    assert "--set" not in str(caught.value)  # the other kind is not there either
 
 
 def test_the_embedded_masks_go_through_this_reader() -> None:
     made = embedded_voc(images=3)
-    opened = open_voc(made.path, objects=True)
+    opened = open_voc(made.path)
     item = opened.item(2)
     name = opened.names[2]
-    assert np.array_equal(item.class_mask, read_mask(made.path / f"VOC2012/SegmentationClass/{name}.png"))
-    assert item.object_mask is not None
+    assert np.array_equal(item.mask, read_mask(made.path / f"VOC2012/SegmentationClass/{name}.png"))
+    assert set(np.unique(open_voc(made.path, masks="object").item(2).mask)) == {0, 1}  # each image shows one object
     assert item.image.size == (224, 224)
 
 
@@ -74,9 +87,9 @@ def test_lists_are_names_or_files(tmp_path: Path) -> None:
 
 def test_only_the_official_images_are_called_val() -> None:
     """The digest is of 1,449 names; any other list says its length. The name depends on the names alone."""
-    some = VocSet(Path("x/VOC2012"), "val", ("2007_000033",), (1, 1), objects=False)
+    some = VocSet(Path("x/VOC2012"), "val", ("2007_000033",), (1, 1), masks="class")
     assert some.name == "voc12-val-1"
-    elsewhere = VocSet(Path("x/shapes"), "val", ("2007_000033",), (1, 1), objects=False)
+    elsewhere = VocSet(Path("x/shapes"), "val", ("2007_000033",), (1, 1), masks="class")
     assert elsewhere.name == "shapes-val-1"
     assert len(bytes.fromhex(OFFICIAL_VAL)) == 32
 
@@ -120,8 +133,8 @@ def test_wrong_places_are_named(tmp_path: Path) -> None:
         open_voc(voc / "ImageSets/Segmentation/val.txt")
     with pytest.raises(UserError, match=r"no list .*Segmentation/vall.txt.*Did you mean 'val'"):
         open_voc(voc, "vall")
-    with pytest.raises(UserError, match=r'no folder SegmentationObject.*masks = "class" does without'):
-        open_voc(voc, objects=True)
+    with pytest.raises(UserError, match=r"no folder SegmentationObject.*--set evaluators\.voc-jaccard\.masks=class"):
+        open_voc(voc, masks="object")
     (voc / "SegmentationClass/2007_000002.png").unlink()
     with pytest.raises(UserError, match=r"line 2.*SegmentationClass/2007_000002.png is missing"):
         open_voc(voc)
@@ -165,4 +178,4 @@ def test_real_images_of_voc() -> None:
     opened = open_voc(Path(os.environ["SSLBENCH_REAL_DATA"]) / "voc12")
     assert opened.name == "voc12-val-20"
     for index in range(len(opened)):
-        assert set(np.unique(opened.item(index).class_mask).tolist()) <= {*range(21), 255}
+        assert set(np.unique(opened.item(index).mask).tolist()) <= {*range(21), 255}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from ssl_bench import registry
-from ssl_bench.datasets.indexed_png import write_mask
+from ssl_bench.datasets.indexed_png import read_mask, write_mask
 from ssl_bench.datasets.voc import open_voc
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.attention_maps import seen_size
@@ -20,6 +21,7 @@ from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluation, Measurement
 from ssl_bench.evaluators.voc_jaccard.attention_masks import upsampled
 from ssl_bench.evaluators.voc_jaccard.evaluator import VocJaccard, VocJaccardConfig
+from ssl_bench.runs import reevaluate
 from ssl_bench.settings import parse_settings
 from ssl_bench_plugins.backbones.deit import DeitTi16, ViTSettings
 from ssl_bench_plugins.backbones.resnet import ResNet18, ResNetSettings
@@ -71,7 +73,7 @@ def measure(path: Path | None, output: Path, backbone: Any = None, **settings: A
 def slowly(path: Path, seen: Any, value_of: Any, masks: str) -> list[np.ndarray]:
     """Per image (masks, heads) of Jaccards from masks at full resolution and loops over pixels."""
     found, net = [], network()
-    opened = open_voc(path, objects=True)
+    opened = open_voc(path, masks="object" if masks == "object" else "class")
     for item in (opened.item(index) for index in range(3)):
         height, width = seen(item.image.size)
         pixels = np.asarray(item.image.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
@@ -97,9 +99,9 @@ def slowly(path: Path, seen: Any, value_of: Any, masks: str) -> list[np.ndarray]
 @pytest.mark.parametrize("masks", ["foreground", "class", "object"])
 def test_numbers_are_those_of_slow_loops(voc: Path, tmp_path: Path, masks: str) -> None:
     value_of = {
-        "foreground": lambda item: np.where((item.class_mask > 0) & (item.class_mask < 255), 1, item.class_mask),
-        "class": lambda item: item.class_mask,
-        "object": lambda item: item.object_mask,
+        "foreground": lambda item: np.where((item.mask > 0) & (item.mask < 255), 1, item.mask),
+        "class": lambda item: item.mask,
+        "object": lambda item: item.mask,
     }[masks]
     expected = slowly(voc, lambda size: (32, 32), value_of, masks)
     found = measure(voc, tmp_path, masks=masks)
@@ -115,7 +117,58 @@ def test_numbers_are_those_of_slow_loops(voc: Path, tmp_path: Path, masks: str) 
     assert "best head for each image" in by_image.protocol.text
     assert {one.n for one in found.values()} == {3}
     count = {"foreground": 3, "class": 4, "object": 7}[masks]
-    assert found["best_head"].details == f"{count} masks; 1 images without any"
+    assert found["best_head"].details == f"{count} {masks} masks; 1 image without any left out"
+
+
+def test_three_rules_by_hand(tmp_path: Path) -> None:
+    """One image, two objects of one class; head 1 lies on the left object, head 2 on the right one.
+
+    Patches of 8 px: left object = patch (0, 0), right object = patch (0, 3), both whole, with a border of void between
+    patches 1 and 2. Head 1 keeps patch (0, 0) and (0, 1), head 2 patch (0, 3) alone. By object: (max(1/2, 0) + max(0,
+    1)) / 2. By class or foreground, where the objects are one mask of two patches: max(1/3, 1/2). One head for the
+    image: objects max((1/2 + 0) / 2, (0 + 1) / 2).
+    """
+    root = write_voc(tmp_path, names=("two",))
+    Image.new("RGB", (32, 8)).save(root / "JPEGImages/two.jpg")
+    objects = np.zeros((8, 32), np.uint8)
+    objects[:, :8], objects[:, 24:], objects[:, 16:18] = 1, 2, 255
+    write_mask(root / "SegmentationObject/two.png", objects)
+    write_mask(root / "SegmentationClass/two.png", np.where(objects == 2, np.uint8(1), objects))
+    maps = np.zeros((2, 1, 4))
+    maps[0, 0, :2], maps[1, 0, 3] = 0.5, 1.0
+
+    class Fixed(DeitTi16):
+        def attention(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(maps)[None]
+
+    fixed = Fixed(ViTSettings(patch_px=8, depth=1, dim=48, heads=3), image_px=32)
+    for masks, best_head, expected in (
+        ("object", "mask", 0.75), ("class", "mask", 0.5), ("foreground", "mask", 0.5), ("object", "image", 0.5),
+    ):  # fmt: skip
+        found = measure(root, tmp_path / "out", fixed, masks=masks, best_head=best_head, resize="native", pictures=0)
+        assert found["best_head"].value == pytest.approx(100 * expected, abs=1e-9), (masks, best_head)
+    assert measure(root, tmp_path / "out", fixed, resize="native", pictures=0)["best_head"].value == 75.0  # the default
+
+
+def test_an_object_smaller_than_a_patch_counts(voc: Path, tmp_path: Path) -> None:
+    """At the size the network sees, one pixel of 44 rows would vanish: masks are compared at the image's own size."""
+    root = shutil.copytree(voc, tmp_path / "VOC2012")
+    with_speck = read_mask(root / "SegmentationObject/b.png")
+    with_speck[40, 2] = 9
+    write_mask(root / "SegmentationObject/b.png", with_speck)
+    before, after = (measure(place, tmp_path / "out", pictures=0)["best_head"] for place in (voc, root))
+    assert (before.details[:2], after.details[:2], after.n) == ("7 ", "8 ", 3)
+    assert np.isfinite(after.value)
+    assert after.value < before.value  # a fourth object of image b, which no patch of 8 px matches
+
+
+def test_an_earlier_version_of_the_protocol_is_measured_again(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = VocJaccard(VocJaccardConfig(path=str(voc)))
+    found = [reevaluate._digest("voc-jaccard", evaluator, ToyDataset(), 32)]
+    for version in (1, 3):
+        monkeypatch.setattr(VocJaccard, "version", version)
+        found.append(reevaluate._digest("voc-jaccard", evaluator, ToyDataset(), 32))
+    assert len(set(found)) == 3
 
 
 def test_aspect_and_own_size(voc: Path, tmp_path: Path) -> None:
@@ -126,7 +179,7 @@ def test_aspect_and_own_size(voc: Path, tmp_path: Path) -> None:
         return tuple(round(side / 8) * 8 for side in size[::-1])  # type: ignore[return-value]
 
     for settings, seen in (({"resize": "short-side"}, short), ({"resize": "native"}, own)):
-        expected = slowly(voc, seen, lambda item: item.class_mask, "class")
+        expected = slowly(voc, seen, lambda item: item.mask, "object")
         found = measure(voc, tmp_path, **settings)["best_head"]  # type: ignore[arg-type]
         assert found.value == pytest.approx(100 * np.mean([one.max(axis=1).mean() for one in expected]), abs=1e-9)
 
@@ -148,15 +201,15 @@ def test_sizes_by_hand(size: Any, size_px: Any, resize: Any, patch_px: int, expe
 def test_the_protocol_names_what_decides(voc: Path, tmp_path: Path) -> None:
     first = measure(voc, tmp_path)
     assert first["best_head"].protocol.text == (
-        "attention Jaccard v1: list val, images square 32 px, CLS attention of the last block, 60 % of the mass, "
-        "class masks at their own size without void, best head for each mask, mean over masks then images, "
+        "attention Jaccard v2: list val, images square 32 px, CLS attention of the last block, 60 % of the mass, "
+        "object masks at their own size without void, best head for each mask, mean over masks then images, "
         "center box 50 %"
     )
     assert [one.metric for one in first.values() if one.primary] == ["best_head"]
     assert len({one.protocol for one in first.values()}) == 1
     for changed in (
-        {"images": 2}, {"masks": "foreground"}, {"keep_mass": 0.5}, {"size_px": 40}, {"resize": "native"},
-        {"resize": "short-side"}, {"best_head": "image"},
+        {"images": 2}, {"masks": "foreground"}, {"masks": "class"}, {"keep_mass": 0.5}, {"size_px": 40},
+        {"resize": "native"}, {"resize": "short-side"}, {"best_head": "image"},
     ):  # fmt: skip
         other = measure(voc, tmp_path, **changed)
         assert other["best_head"].protocol != first["best_head"].protocol, changed
@@ -185,14 +238,16 @@ def test_a_sheet_for_the_first_images(voc: Path, tmp_path: Path) -> None:
 def test_what_is_read_is_recorded(voc: Path) -> None:
     given = VocJaccard(VocJaccardConfig(path=str(voc))).data(ToyDataset())
     assert (given.name, given.synthetic, given.image_px) == ("voc12-val-4", False, 480)
-    assert given.fingerprint == open_voc(voc).fingerprint
+    assert given.fingerprint == open_voc(voc, masks="object").fingerprint
     assert VocJaccard(VocJaccardConfig(path=str(voc), resize="native")).data(ToyDataset()).image_px == 30
 
 
 def test_without_a_path_the_embedded_masks_are_read(tmp_path: Path) -> None:
     read = VocJaccard(VocJaccardConfig(images=4)).data(ToyDataset())
     assert (read.name, read.synthetic, read.image_px) == ("shapes-masks", True, ToyDataset().image_px)
-    found = measure(None, tmp_path, images=4, masks="object", pictures=0, size_px=None)
+    found = measure(None, tmp_path, images=4, pictures=0, size_px=None)
+    by_class = measure(None, tmp_path, images=4, masks="class", pictures=0, size_px=None)
+    assert by_class["best_head"].value == found["best_head"].value  # one object an image
     assert found["best_head"].n == 4
     assert "first 4 of list val" in found["best_head"].protocol.text
     assert "images square 32 px" in found["best_head"].protocol.text  # what the network is meant for
@@ -203,7 +258,11 @@ def test_messages(voc: Path, tmp_path: Path) -> None:
         VocJaccard(VocJaccardConfig(path=str(tmp_path / "nowhere"))).data(ToyDataset())
     empty = tmp_path / "empty.txt"
     empty.write_text("empty\n")
-    with pytest.raises(UserError, match=r"none of the 1 images .* has a mask"):
+    without = write_voc(tmp_path, objects=False)
+    with pytest.raises(UserError, match=r"SegmentationObject.*--set evaluators\.voc-jaccard\.masks=class"):
+        VocJaccard(VocJaccardConfig(path=str(without))).data(ToyDataset())
+    assert VocJaccard(VocJaccardConfig(path=str(without), masks="class")).data(ToyDataset()).name == "voc12-val-2"
+    with pytest.raises(UserError, match=r"none of the 1 images of empty in .* nothing to compare with"):
         measure(voc, tmp_path, list=str(empty))
     broken = network()
     with torch.no_grad():

@@ -134,7 +134,7 @@ def test_show_and_eval_know_the_curve(sslbench: Command, whole: Path, tmp_path: 
     curves = read_curves(whole)
     assert status == 0
     for one in curves.series:
-        assert f"{one.network:<11}knn top1_k3, % by epoch  2: {one.values[0]:.1f}  4: {one.values[1]:.1f}  (best" in out
+        assert f"{one.network:<18}knn top1_k3, % by epoch  2: {one.values[0]:.1f}  4: {one.values[1]:.1f}  (best" in out
     path = whole / "curves.json"
     kept = path.read_bytes()
     path.write_bytes(kept.replace(b'"student"', b'"pupil"'))

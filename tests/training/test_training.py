@@ -16,11 +16,12 @@ from PIL import Image
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
+from ssl_bench.method import Progress
 from ssl_bench.training import checkpoint
 from ssl_bench.training.batches import EpochOrder, TrainingViews
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import RunFailed, Stopped, TrainingState, restore, train
-from ssl_bench.training.metrics_log import MetricsLog
+from ssl_bench.training.loop import RunFailed, Stopped, TrainingState, restore, train, training_step
+from ssl_bench.training.metrics_log import MetricsLog, logged_steps
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 
@@ -165,6 +166,24 @@ def test_another_seed_trains_another_network(tmp_path: Path) -> None:
     assert not same(*results)
 
 
+def test_the_gradients_norm_is_logged_as_it_was_before_the_method_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, views, optimizer, plan = start(tmp_path)
+    seen: list[torch.Tensor] = []
+
+    def clip(progress: Any) -> None:
+        seen.extend(p.grad.clone() for p in method.parameters() if p.grad is not None)
+        for parameter in method.parameters():
+            parameter.grad = None
+
+    monkeypatch.setattr(method, "before_optimizer", clip)
+    batch = next(plan.batches(method, views))
+    logs = training_step(method, optimizer, batch, Progress(0, plan.total_steps, 0, plan.epochs), plan)
+    expected = sum(float((gradient.double() ** 2).sum()) for gradient in seen) ** 0.5
+    assert logs["gradient_norm"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     method, views, optimizer, plan = start(tmp_path, explode_at=6)
     plan = dataclasses.replace(plan, checkpoint_seconds=0.0)
@@ -184,6 +203,18 @@ def test_metrics_after_the_last_checkpoint_are_dropped_on_resumption(tmp_path: P
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 4
     assert lines[-1] == '{"step": 3, "loss": 0.25}'
+
+
+def test_rows_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    lines = [
+        '{"step": 0, "epoch": 0, "loss": 1.5}', "{half", '{"step": 1, "loss": 1}', '["step"]',
+        '{"step": 2, "epoch": 0, "loss": "NaN", "kl": "-Infinity"}', '{"step": 2, "epoch": 0, "loss": 9}', "7",
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    first, second = logged_steps(tmp_path)
+    assert first == {"step": 0, "epoch": 0, "loss": 1.5}
+    assert str(second) == "{'step': 2.0, 'epoch': 0.0, 'loss': nan, 'kl': -inf}"
+    assert list(logged_steps(tmp_path / "nothing")) == []
 
 
 def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Path) -> None:

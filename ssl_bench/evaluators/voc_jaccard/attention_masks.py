@@ -41,20 +41,14 @@ def keep_mass(maps: Floats, share: float) -> NDArray[np.bool_]:
     return result
 
 
-def true_masks(
-    class_mask: Mask, object_mask: Mask | None, kind: Literal["foreground", "class", "object"]
-) -> tuple[Mask, list[int]]:
-    """The mask whose values are to be found, and those values, void left out; none for an image of background alone.
+def joined(mask: Mask) -> Mask:
+    """Every class or object as 1: the foreground against the background, 0; void stays void."""
+    return np.where((mask == 0) | (mask == VOID), mask, 1).astype(np.uint8)
 
-    "foreground": every class against the background; "class": a mask for each class; "object": for each object.
-    """
-    mask = class_mask
-    if kind == "foreground":
-        mask = np.where((class_mask == 0) | (class_mask == VOID), class_mask, 1).astype(np.uint8)
-    if kind == "object":
-        assert object_mask is not None, "the set was opened with its object masks"
-        mask = object_mask
-    return mask, [value for value in np.unique(mask).tolist() if value not in (0, VOID)]
+
+def true_values(mask: Mask) -> list[int]:
+    """The classes or objects in a mask, in order; none for an image of background and void alone."""
+    return [value for value in np.unique(mask).tolist() if value not in (0, VOID)]
 
 
 def pixels_in_patches(mask: Mask, grid: tuple[int, int]) -> Counts:
@@ -126,36 +120,37 @@ def score_image(maps: Floats, mask: Mask, values: list[int], share: float) -> Im
 
 @dataclass(frozen=True)
 class SetScores:
-    """Means over images of each image's mean over its masks, in 0..1."""
+    """(images,) each: the mean over an image's masks, in 0..1. What is reported is their mean over images."""
 
-    best_head: float
-    best_single_head: float
+    best_head: Floats
+    best_single_head: Floats
     """Of the one head that is best over the whole set."""
     single_head: int
     """Which, counted from 0."""
-    average_head: float
+    average_head: Floats
     """What a head drawn at random is expected to score."""
-    mean_map: float
-    whole_image: float
-    center_box: float
+    mean_map: Floats
+    whole_image: Floats
+    center_box: Floats
 
 
 def score_set(images: list[ImageScores], best_of: Literal["mask", "image"]) -> SetScores:
-    """Every image counts alike. `best_of`: a head for each true mask (the authors' rule) or one for the image."""
+    """Scores of every image. `best_of`: a head for each true mask (the authors' rule) or one for the image."""
+    by_head = np.array([scores.heads.mean(axis=0) for scores in images])
     if best_of == "mask":
-        best = [scores.heads.max(axis=1).mean() for scores in images]
+        best = np.array([scores.heads.max(axis=1).mean() for scores in images])
     else:
-        best = [scores.heads.mean(axis=0).max() for scores in images]
-    by_head = np.mean([scores.heads.mean(axis=0) for scores in images], axis=0)
-    whole, box = np.mean([scores.boxes.mean(axis=0) for scores in images], axis=0)
+        best = by_head.max(axis=1)
+    boxes = np.array([scores.boxes.mean(axis=0) for scores in images])
+    single_head = int(by_head.mean(axis=0).argmax())
     return SetScores(
-        best_head=float(np.mean(best)),
-        best_single_head=float(by_head.max()),
-        single_head=int(by_head.argmax()),
-        average_head=float(by_head.mean()),
-        mean_map=float(np.mean([scores.mean_map.mean() for scores in images])),
-        whole_image=float(whole),
-        center_box=float(box),
+        best_head=best,
+        best_single_head=by_head[:, single_head],
+        single_head=single_head,
+        average_head=by_head.mean(axis=1),
+        mean_map=np.array([scores.mean_map.mean() for scores in images]),
+        whole_image=boxes[:, 0],
+        center_box=boxes[:, 1],
     )
 
 

@@ -1,14 +1,18 @@
 """Jaccard of attention masks with VOC 2012's masks (Caron et al. 2021, arXiv 2104.14294, section 4.2.2 and Fig. 4).
 
     mask of a head      the smallest set of patches with 60 % of the mass of its CLS attention in the last block
-    score of a mask     the best Jaccard similarity that a head's mask has with it
-    score of an image   the mean over its masks; reported is the mean over images
+    score of an object  the best Jaccard similarity that a head's mask has with the object's (SegmentationObject)
+    score of an image   the mean over its objects; reported is the mean over the images that have an object
 
 The authors published no script. What is known: the text; visualize_attention.py, which has the 480 px square and the
-threshold; and a snippet in an answer of theirs (github.com/facebookresearch/dino, issue 54), which has the best head
-for each true mask and both means. Here all of it is a setting and stands in the protocol. What differs from the
-snippet: void pixels (255) count for nothing, and masks are compared at the image's own size, so that no true mask is
-resized. Baselines stand beside: a head drawn at random, the whole image, a centered box.
+threshold; and the rule above, which the first author states in an answer (github.com/facebookresearch/dino, issue 54).
+Other rules in use are settings, and the protocol names them: a mask for each class (`masks=class`) or for the
+foreground (`masks=foreground`), and one best head for the whole image (`best_head=image`). What differs from the
+author's snippet: void pixels (255: borders of objects) count for nothing, and masks are compared at the image's own
+size, so that no true mask is resized and no small object is lost. Baselines stand beside: a head drawn at random, the
+whole image, a centered box.
+
+Version 2 of the protocol scores objects by default; in version 1 it was classes.
 """
 
 from __future__ import annotations
@@ -24,25 +28,24 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.indexed_png import Mask
 from ssl_bench.datasets.shapes.layouts import MASKED_IMAGES, embedded_voc
-from ssl_bench.datasets.voc import MaskedImage, VocSet, open_voc
+from ssl_bench.datasets.voc import MaskedImage, MaskKind, VocSet, open_voc
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.attention_maps import Resize, attention_maps, seen_size
 from ssl_bench.evaluation.features import UnusableFeatures
-from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Protocol
+from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Outcomes, Protocol
 from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     BOX_AREA,
     Floats,
     ImageScores,
+    joined,
     score_image,
     score_set,
-    true_masks,
+    true_values,
 )
 from ssl_bench.evaluators.voc_jaccard.pictures import Scored, attention_sheet
 from ssl_bench.measurement import NO_PROTOCOL
 from ssl_bench.settings import GivenList, GivenPath, Settings, setting
 
-VERSION = 1
-"""Of the protocol: raised when the same settings would give other numbers."""
 VOC_PX = 480
 AT_ONCE = 8
 """Images of one size per forward pass."""
@@ -73,10 +76,10 @@ class VocJaccardConfig(Settings):
         0.6, "share of a head's attention that its mask holds", source="DINO, section 4.2.2: 60 %", gt=0, lt=1
     )
     masks: Literal["foreground", "class", "object"] = setting(
-        "class", "true masks: one an image, one a class, or one an object", source="the authors' snippet: each value"
+        "object", "true masks: one for the foreground, one a class, or one an object", source="dino issue 54: objects"
     )
     best_head: Literal["mask", "image"] = setting(
-        "mask", "the best head is chosen for each true mask, or for the image", source="the authors' snippet"
+        "mask", "the best head is chosen for each true mask, or for the image", source="dino issue 54: each mask"
     )
     pictures: int = setting(8, "of how many images a sheet of maps and masks is drawn", unit="images", ge=0)
 
@@ -88,6 +91,7 @@ class VocJaccard(Evaluator):
     config: VocJaccardConfig
     requires = frozenset({"attention"})
     needs_labels = False
+    version = 2
 
     def data(self, dataset: Dataset) -> DataRead:
         """VOC, or the embedded masks. Raises `UserError` for a folder or list that is not as expected."""
@@ -106,7 +110,8 @@ class VocJaccard(Evaluator):
         scores: list[ImageScores] = []
         begun = reported = time.monotonic()
         for done, (item, maps) in enumerate(self._maps(evaluation.backbone, voc, total), start=1):
-            mask, values = true_masks(item.class_mask, item.object_mask, config.masks)
+            mask = joined(item.mask) if config.masks == "foreground" else item.mask
+            values = true_values(mask)
             if values:
                 scores.append(score_image(maps, mask, values, config.keep_mass))
                 if len(scores) <= config.pictures:
@@ -115,7 +120,10 @@ class VocJaccard(Evaluator):
                 reported = time.monotonic()
                 evaluation.say(f"attention: {done} of {total} images, {60 * done / (reported - begun):.0f} per minute")
         if not scores:
-            raise UserError(f"none of the {total} images in {voc.root} has a mask: there is nothing to compare with")
+            raise UserError(
+                f"none of the {total:,} images of {voc.list_name} in {voc.root} has anything in its mask but "
+                "background (0) and void (255): there is nothing to compare with"
+            )
         return self._measurements(scores, total, evaluation.backbone)
 
     def _draw(self, folder: Path, item: MaskedImage, mask: Mask, maps: Floats, scores: ImageScores) -> None:
@@ -130,11 +138,12 @@ class VocJaccard(Evaluator):
 
     def _open(self) -> _Opened:
         config = self.config
+        masks: MaskKind = "object" if config.masks == "object" else "class"
         if config.path is None:
             made = embedded_voc(min(config.images or MASKED_IMAGES, MASKED_IMAGES))  # as many as are looked at
-            images = open_voc(made.path, config.list, objects=config.masks == "object")
+            images = open_voc(made.path, config.list, masks=masks)
             return _Opened(images, made.name, made.fingerprint, synthetic=True)
-        images = open_voc(Path(config.path), config.list, objects=config.masks == "object")
+        images = open_voc(Path(config.path), config.list, masks=masks)
         return _Opened(images, images.name, images.fingerprint, synthetic=False)
 
     def _maps(self, backbone: Backbone, voc: VocSet, total: int) -> Iterator[tuple[MaskedImage, Floats]]:
@@ -163,19 +172,22 @@ class VocJaccard(Evaluator):
     def _measurements(self, scores: list[ImageScores], total: int, backbone: Backbone) -> list[Measurement]:
         protocol, found = self._protocol(backbone), score_set(scores, self.config.best_head)
         masks, heads = sum(len(one.heads) for one in scores), scores[0].heads.shape[1]
-        counted = f"{masks:,} masks" + (f"; {total - len(scores):,} images without any" if total > len(scores) else "")
+        counted = f"{masks:,} {self.config.masks} masks"
+        if without := total - len(scores):
+            counted += f"; {without:,} image{'s' if without > 1 else ''} without any left out"
         return [
             Measurement(
                 metric=metric,
-                value=100 * value,
+                value=100 * float(values.mean()),
                 unit="%",
                 higher_is_better=True,
                 n=len(scores),
                 protocol=protocol,
                 primary=metric == "best_head",
                 details=counted + more,
+                outcomes=Outcomes.of(100 * values),
             )
-            for metric, value, more in (
+            for metric, values, more in (
                 ("best_head", found.best_head, ""),
                 ("best_single_head", found.best_single_head, f"; head {found.single_head + 1} of {heads}"),
                 ("average_head", found.average_head, "; what a head drawn at random is expected to score"),
@@ -191,7 +203,7 @@ class VocJaccard(Evaluator):
             "attention Jaccard v{version}: {first}list {list}, images {seen}, {attention}, {keep_percent} % of the "
             "mass, {masks} masks at their own size without void, best head for each {best_head}, {mean}, "
             "center box {box_percent} %",
-            version=VERSION,
+            version=self.version,
             first=Protocol.of("first {images:,} of ", images=config.images) if config.images else NO_PROTOCOL,
             list=Path(config.list).stem,
             seen=self._seen_protocol(backbone),

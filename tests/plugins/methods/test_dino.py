@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional
 
 from ssl_bench.blocks.heads import NormalizedLinear
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
@@ -260,6 +261,10 @@ def test_logs_are_the_definitions():
     assert out.logs["loss"].item() == pytest.approx(cross_entropy(targets, student, 0.1).item(), abs=1e-9)
     assert out.logs["teacher_entropy"].item() == pytest.approx(entropy(targets).item(), abs=1e-9)
     assert (out.logs["teacher_entropy"] + out.logs["kl"]).item() == pytest.approx(out.loss.item(), abs=1e-9)
+    said = torch.log_softmax(student / 0.1, dim=-1)
+    others = [(t, s) for t in range(2) for s in range(len(said)) if s != t]
+    divergences = [functional.kl_div(said[s], targets[t], reduction="batchmean") for t, s in others]
+    assert out.logs["kl"].item() == pytest.approx(torch.stack(divergences).mean().item(), abs=1e-9)
     torch.testing.assert_close(out.carry["teacher_mean"][0], teacher.flatten(0, 1).mean(dim=0))
 
 

@@ -163,6 +163,10 @@ def test_codes_come_from_the_global_views_and_are_told_by_all_others():
     codes = swav.codes(told[:2].detach(), SOON)
     out = swav.step(given, SOON)
     assert out.loss.item() == pytest.approx(swapped_prediction(codes, told, 0.1).item(), abs=1e-9)
+    told_logs = torch.log_softmax(told / 0.1, dim=-1)
+    others = [(s, t) for s in range(2) for t in range(len(told)) if s != t]
+    divergences = [functional.kl_div(told_logs[t], codes[s], reduction="batchmean") for s, t in others]
+    assert out.logs["kl"].item() == pytest.approx(torch.stack(divergences).mean().item(), abs=1e-7)
     changed = Batch((*given.views[:2], *a_batch(9).views[2:]), given.index)
     assert swav.step(changed, SOON).logs["code_entropy"].item() == out.logs["code_entropy"].item()
     torch.testing.assert_close(out.carry["embeddings"], embeddings[:2].detach().transpose(0, 1))
