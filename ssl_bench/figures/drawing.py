@@ -31,6 +31,8 @@ LABEL_HEIGHT = 0.055
 MARKED_POINTS = 30
 """A line of more points has markers at some of them only."""
 TITLE_CHARACTERS = 60
+LEADER = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0.0, 0.5)}
+"""The line from a label to the end of what it names."""
 RC: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "sslbench",
@@ -177,7 +179,7 @@ def _label_ends(axes: Any, panel: Panel) -> None:
         axes.annotate(
             text, (end.x, end.y), xytext=(1.04, height), textcoords="axes fraction",
             va="center", color=style.color, fontsize=7.5, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": style.color, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0.0, 0.5)},
+            arrowprops={**LEADER, "color": style.color},
         )  # fmt: skip
 
 
