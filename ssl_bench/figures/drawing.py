@@ -7,6 +7,7 @@ Names stand beside what they name; there is no legend. A band or a bar of error 
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -41,24 +42,27 @@ RC: dict[Any, Any] = {
 
 
 def draw(figure: Figure, style: Format) -> bytes:
-    """The content of a picture file; SVG and PDF are the same bytes for the same values and matplotlib."""
+    """The content of a picture file; an SVG is the same bytes for the same values and matplotlib."""
     stream = io.BytesIO()
     metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[style]
     with _settings(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a crowded picture is drawn without its layout
-        canvas = _drawn(figure)
-        _freeze_layout(canvas)
-        canvas.savefig(stream, format=style, metadata=metadata)
-    return stream.getvalue()
+        _drawn(figure).savefig(stream, format=style, metadata=metadata)
+    return _with_stable_ids(stream.getvalue(), figure.id) if style == "svg" else stream.getvalue()
 
 
-def _freeze_layout(canvas: Canvas) -> None:
-    """Round the positions that the layout's solver finds: their last digits differ from one process to the next."""
-    canvas.draw_without_rendering()
-    for axes in canvas.axes:
-        left, bottom, width, height = (round(value, 4) for value in axes.get_position(original=True).bounds)
-        axes.set_position((left, bottom, width, height))
-    canvas.set_layout_engine("none")
+def _with_stable_ids(svg: bytes, prefix: str) -> bytes:
+    """Number what matplotlib names by a hash of coordinates, whose last digits differ from one layout to the next.
+
+    With the figure's id before them, the names of several figures on one page do not meet.
+    """
+    numbers: dict[str, int] = {}
+    text = svg.decode("utf-8")
+    for name in re.findall(r'id="([a-zA-Z][0-9a-f]{10})"', text):
+        numbers.setdefault(name, len(numbers))
+    if numbers:
+        text = re.sub("|".join(numbers), lambda found: f"{prefix}-{numbers[found[0]]}", text)
+    return text.encode("utf-8")
 
 
 def svg_text(figure: Figure) -> str:
