@@ -83,13 +83,15 @@ def evaluate_network(
     workers: int,
     run_dir: Path,
     places: Sequence[str],
+    keep_features: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[EvaluationRecord]:
     """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here.
 
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
     folder itself, PNG or GIF, and the record names them. `network` is its name in the method, `step` the optimizer
-    steps done, `preprocessing` how images are seen other than by default. An "untrained" network that starts from
+    steps done, `preprocessing` how images are seen other than by default. `keep_features` is for networks that may be
+    evaluated again: their features stay in the cache. An "untrained" network that starts from
     weights of another training is recorded as "pretrained". Every module's mode is put back.
     """
     called: Literal["trained", "untrained", "pretrained"] = subject
@@ -104,6 +106,7 @@ def evaluate_network(
         batch_size=THROUGHPUT_BATCH,
         workers=workers,
         preprocessing=preprocessing,
+        keep=keep_features,
         say=say,
     )
     records = []
