@@ -43,7 +43,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="RUN|WEIGHTS...",
-            help="a run's id, the beginning of one, or its folder; or a file of weights or Hugging Face folder",
+            help="a run's id, the beginning of one, or its folder; or a file of weights, a Hugging Face folder or a "
+            "published name (sslbench list weights)",
         ),
     ] = None,
     with_: Annotated[

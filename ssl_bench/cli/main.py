@@ -24,8 +24,10 @@ app = typer.Typer(
 
 VERBS = [
     "run",
+    "bench",
     "eval",
     "inspect",
+    "export",
     "data",
     "list",
     "show",

@@ -35,6 +35,7 @@ from ssl_bench.settings import parse_settings, section_of
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
     from ssl_bench.dataset import Dataset, Split
+    from ssl_bench.datasets.opening import Opening
     from ssl_bench.method import Method
     from ssl_bench.weights.initial import InitialState
 
@@ -91,8 +92,11 @@ class Resolved:
         return self.eval_data or (self.dataset,)
 
 
-def resolve(request: Request) -> Resolved:
-    """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built."""
+def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
+    """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built.
+
+    `open_data` opens datasets (`opening.OpenedOnce` for many requests on the same data); None: `opening.open_found`.
+    """
     from ssl_bench.blocks.optimizers import OptimizerSettings
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
@@ -131,10 +135,11 @@ def resolve(request: Request) -> Resolved:
     data_settings = section_of(given_values, "data")
     if eval_texts and "held_out" in found.kind.Config.model_fields:
         data_settings.setdefault("held_out", 0.0)  # evaluated on other data: all of these train
-    dataset = open_found(found, data_settings)
+    open_data = open_data or open_found
+    dataset = open_data(found, data_settings)
     require_training_labels(method, method_name, dataset)
     images = len(dataset.train if method.needs_labels else dataset.pretraining)
-    opened = open_evaluation_sets(eval_texts, given_values, dataset.image_px)
+    opened = open_evaluation_sets(eval_texts, given_values, dataset.image_px, open_data)
     eval_data = tuple(one for _, one in opened)
     if asked is None:
         asked = default_evaluators(dataset, eval_data)

@@ -28,7 +28,10 @@ from ssl_bench.runs.weights_data import OpenedSets, at_size_of_data, changed_pre
 from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights_record
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
+from ssl_bench.weights.exported import MANIFEST
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.named.finding import is_name
+from ssl_bench.weights.reading import CONFIG
 
 SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
 
@@ -63,10 +66,13 @@ class WeightsRequest:
 
 
 def is_weights(text: str) -> bool:
-    """Whether an argument names a file or folder of weights, and not a run."""
+    """Whether an argument names weights (a file, a folder or a published name), and not a run."""
+    if is_name(text):
+        return True
     path = Path(text).expanduser()
     if path.is_dir():
-        return (path / "config.json").exists() and not (path / "record.json").exists()
+        known = any((path / name).exists() for name in (CONFIG, MANIFEST))
+        return known and not (path / "record.json").exists()
     return path.is_file() and path.name != "record.json"
 
 
@@ -104,7 +110,7 @@ def load_subject(request: WeightsRequest, sets: OpenedSets, say: Callable[[str],
     Raises `UserError` for whatever does not fit together.
     """
     loaded = load_network(
-        open_weights(request.path, request.arch), arch=request.arch, key=request.key,
+        open_weights(request.path, request.arch, request.method), arch=request.arch, key=request.key,
         settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
     preprocessing = changed_preprocessing(loaded.preprocessing, section_of(request.values, "preprocessing"))

@@ -6,11 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from ssl_bench.cli.main import app
@@ -31,16 +29,8 @@ def request(path: Path, **changes: Any) -> WeightsRequest:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """A checkpoint beside photos of two classes, 40 x 40 px."""
-    drawn = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "photos" / split / label
-            folder.mkdir(parents=True)
-            for index in range(3):
-                pixels = drawn.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
+def checkpoint(photos: Path, tmp_path: Path) -> Path:
+    """A checkpoint beside photos."""
     torch.save(moco_v2(resnet(0), resnet(1)), tmp_path / "moco_v2.pth.tar")
     return tmp_path / "moco_v2.pth.tar"
 
