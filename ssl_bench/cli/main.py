@@ -37,6 +37,7 @@ VERBS = [
     "attention",
     "davis_video",
     "score_davis",
+    "cache",
     "check",
     "new_plugin",
 ]
