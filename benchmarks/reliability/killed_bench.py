@@ -130,6 +130,7 @@ def main() -> int:
             lost = [name for name, record in done.items() if now.get(name) != record]
             faults += len(held) + len(lost)
             trouble = f"  LEFT BEHIND {held}" * bool(held) + f"  LOST OR REPEATED {lost}" * bool(lost)
+            faults += number > asked.kills and process.returncode != 0
             print(f"call {number:2}: {how}; {len(now)} of {RUNS} runs recorded{trouble}", flush=True)
             done = now
         resumed = [json.loads(content)["training"]["resumed"] for _, content in done.values()]
