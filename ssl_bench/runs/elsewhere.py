@@ -113,6 +113,8 @@ def load_subject(request: WeightsRequest, sets: OpenedSets, say: Callable[[str],
         open_weights(request.path, request.arch, request.method), arch=request.arch, key=request.key,
         settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
+    if request.baseline and not loaded.backbone.trainable:
+        raise UserError(f"{loaded.arch} has no random weights to compare with: leave --baseline out")
     preprocessing = changed_preprocessing(loaded.preprocessing, section_of(request.values, "preprocessing"))
     found, dataset = sets.open(request.data, section_of(request.values, "data"), preprocessing.crop_px)
     preprocessing = at_size_of_data(preprocessing, dataset)

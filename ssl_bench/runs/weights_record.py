@@ -163,6 +163,6 @@ def _backbone_record(loaded: Loaded, image_px: int) -> BackboneRecord:
         name=loaded.arch,
         plugin=registry.find("backbone", loaded.plugin).origin,
         kind=backbone.kind,
-        parameters=sum(parameter.numel() for parameter in backbone.parameters()),
+        parameters=backbone.parameter_count,
         tokens=backbone.token_count(image_px, image_px),
     )
