@@ -14,14 +14,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone, Capability, Kind
+from ssl_bench.backbone import Backbone, Kind
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.errors import UserError
 from ssl_bench.settings import GivenPath, Settings, setting
@@ -52,9 +52,7 @@ class OnnxAny(Backbone):
     kind: Kind = "convnet"
     trainable = False
     supports = frozenset()
-    why_not: ClassVar[Mapping[Capability, str]] = dict.fromkeys(
-        ("attention", "patch_tokens", "masking", "feature_maps"), NO_MORE
-    )
+    why_not = dict.fromkeys(("attention", "patch_tokens", "masking", "feature_maps"), NO_MORE)
 
     def __init__(self, config: OnnxSettings, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__(config, image_px=image_px, drop_path=drop_path)
@@ -62,7 +60,7 @@ class OnnxAny(Backbone):
         if config.sha256 is not None and fingerprint(path) != config.sha256:
             raise UserError(f"{path} is not the file that was evaluated: its SHA-256 is no longer {config.sha256[:12]}")
         self.patch_px, self.image_px = None, image_px
-        self._graph = Graph(path)
+        self._graph: Graph = Graph(path)
         self._output = self._chosen(config.output)
         self._pool = config.pool
         self._graph.check_side(image_px)
@@ -141,7 +139,9 @@ class Graph:
     def __init__(self, path: Path) -> None:
         self.path = path
         model = _model(path)
-        self.parameters = sum(math.prod(one.dims) for one in model.graph.initializer if one.data_type in _FLOAT_TYPES)
+        self.parameters: int = sum(
+            math.prod(one.dims) for one in model.graph.initializer if one.data_type in _FLOAT_TYPES
+        )
         self._session = _session(path)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
@@ -159,9 +159,9 @@ class Graph:
         if isinstance(channels, int) and channels != 3:
             raise UserError(f"{path} takes images of {channels} channels, {_shape(shape)}: RGB images have 3")
         height, width = shape[1:3] if self.channels_last else shape[2:]
-        self.sides = tuple(side for side in (height, width) if isinstance(side, int))
+        self.sides: tuple[int, ...] = tuple(side for side in (height, width) if isinstance(side, int))
         self.batch = shape[0] if isinstance(shape[0], int) else None
-        self.outputs = {one.name: _shape(one.shape) for one in self._session.get_outputs()}
+        self.outputs: dict[str, str] = {one.name: _shape(one.shape) for one in self._session.get_outputs()}
         self.preprocessing = _preprocessing(self._session.get_modelmeta().custom_metadata_map)
 
     def __deepcopy__(self, memo: Any) -> Graph:

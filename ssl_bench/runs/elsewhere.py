@@ -29,7 +29,8 @@ from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.exported import MANIFEST
-from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.loaded import Loaded
+from ssl_bench.weights.loading import load_network, open_weights
 from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.reading import CONFIG
 
