@@ -33,6 +33,7 @@ VERBS = [
     "show",
     "diff",
     "table",
+    "figure",
     "attention",
     "davis_video",
     "score_davis",
