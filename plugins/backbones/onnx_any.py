@@ -118,10 +118,10 @@ class OnnxAny(Backbone):
             return given.reshape(images, -1)
         if self._pool is None:
             kind = "tokens" if given.ndim == 3 else "positions"
-            choices = "cls (the first token) or mean" if given.ndim == 3 else "mean"
+            first = "--set backbone.pool=cls (the first token) or " if given.ndim == 3 else ""
             raise UserError(
                 f"{self._graph.path}: the output {self._output} has {kind}, its shape is {given.shape}. Say how they "
-                f"become one vector: --set backbone.pool={choices}"
+                f"become one vector: {first}--set backbone.pool=mean"
             )
         if given.ndim == 3:
             return given[:, 0] if self._pool == "cls" else given.mean(axis=1)
@@ -130,7 +130,8 @@ class OnnxAny(Backbone):
                 f"{self._graph.path}: the output {self._output} has the shape {given.shape}, which has no class token: "
                 "--set backbone.pool=mean, or another output with --set backbone.output=NAME"
             )
-        return given.mean(axis=(1, 2) if self._graph.channels_last else (2, 3))
+        maps: NDArray[Any] = given.mean(axis=(1, 2) if self._graph.channels_last else (2, 3))
+        return maps
 
 
 class Graph:
@@ -139,9 +140,8 @@ class Graph:
     def __init__(self, path: Path) -> None:
         self.path = path
         model = _model(path)
-        self.parameters: int = sum(
-            math.prod(one.dims) for one in model.graph.initializer if one.data_type in _FLOAT_TYPES
-        )
+        weights = [one for one in model.graph.initializer if one.data_type in _FLOAT_TYPES]
+        self.parameters: int = sum(math.prod(one.dims) for one in weights)
         self._session = _session(path)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
