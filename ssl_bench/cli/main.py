@@ -30,6 +30,7 @@ VERBS = [
     "list",
     "show",
     "diff",
+    "plan",
     "table",
     "attention",
     "davis_video",

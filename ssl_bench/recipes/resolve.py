@@ -91,10 +91,13 @@ class Resolved:
         return self.eval_data or (self.dataset,)
 
 
-def resolve(request: Request) -> Resolved:
-    """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built."""
+def resolve(request: Request, stand_in: type[Dataset] | None = None) -> Resolved:
+    """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built.
+
+    `stand_in` takes the place of training data that the request does not name: to plan a run, not to do it.
+    """
     from ssl_bench.blocks.optimizers import OptimizerSettings
-    from ssl_bench.datasets.opening import find_dataset, open_found
+    from ssl_bench.datasets.opening import Found, find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
     from ssl_bench.recipes.requirements import require_capable
@@ -125,8 +128,11 @@ def resolve(request: Request) -> Resolved:
     )  # fmt: skip
 
     initial = chosen_start(section_of(given_values, "initial"))
-    data_text = request.data if request.data is not None else file.data or "shapes"
-    found = find_dataset(data_text, dataset_loaders())
+    data_text = request.data if request.data is not None else file.data
+    if data_text is None and stand_in is not None:
+        found = Found("imagenet", stand_in, None)
+    else:
+        found = find_dataset(data_text or "shapes", dataset_loaders())
     eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
     data_settings = section_of(given_values, "data")
     if eval_texts and "held_out" in found.kind.Config.model_fields:
