@@ -20,6 +20,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy ssl_bench plugins
+	$(BIN)/sslbench table --check
 
 # What speed claims rest on: ratios against peers, measured in one run.
 bench: $(VENV)/test.stamp

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ssl_bench.errors import UserError
+from ssl_bench.errors import NotExpressible, UserError
 from ssl_bench.measurement import NO_PROTOCOL, Protocol
 from ssl_bench.settings import Settings
 
@@ -41,6 +41,14 @@ class Tokens(NamedTuple):
     """(batch, registers, dim): registers and a distillation token; 0 of them where the network has none."""
     grid: tuple[int, int]
     """Rows and columns of the whole image's patches, kept or not."""
+
+
+class TimmModel(NamedTuple):
+    """How timm builds a network: `timm.create_model(name, num_classes=0, **arguments)`."""
+
+    name: str
+    arguments: dict[str, Any]
+    """As JSON can hold them."""
 
 
 class Backbone(nn.Module):
@@ -189,6 +197,14 @@ class Backbone(nn.Module):
         are as the stage or block leaves them, before any final norm.
         """
         raise NotImplementedError(f"{type(self).__name__} has no feature maps")
+
+    def timm_model(self) -> TimmModel:
+        """How timm builds the same network with tensors of the same names, a common first part of ours left out.
+
+        Its features are equal at `image_px`; it refuses every other size at which they would not be. For
+        `sslbench export --to timm`. Raises `NotExpressible` where timm has no such network.
+        """
+        raise NotExpressible(f"{type(self).__name__} does not say which network of timm it is")
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Compute activations again in the backward pass instead of keeping them: less memory, about a third more work.

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
-from ssl_bench.measurement import Measurement, Protocol
+from ssl_bench.measurement import Measurement, Outcomes, Protocol
 from ssl_bench.settings import Settings
 
-__all__ = ["DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Protocol", "SplitName"]
+__all__ = [
+    "DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Outcomes", "Protocol",
+    "SplitName",
+]  # fmt: skip
 
 SplitName = Literal["train", "test"]
 
@@ -98,4 +101,8 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
-        """Measure; the same input gives the same numbers. Exactly one measurement is `primary`."""
+        """Measure; the same input gives the same numbers. Exactly one measurement is `primary`.
+
+        A measurement that is a mean over test items may give each item's score as `outcomes`: they are kept beside the
+        record, and intervals and comparisons use them.
+        """

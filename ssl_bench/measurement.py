@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, model_validator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Scalar = str | int | float | bool
 Value = Scalar | tuple[Scalar, ...]
@@ -104,6 +109,38 @@ NO_PROTOCOL = Protocol(text="")
 """For an optional part that is left out, and for values that compare whatever the protocol."""
 
 
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What each test item scored: the measurement's value is their mean. Make one with `Outcomes.of`."""
+
+    values: NDArray[np.bool_] | NDArray[np.float32]
+    """(n,), in the order of the test items: right or wrong, or the item's score in the measurement's unit."""
+    clusters: NDArray[np.int32] | None = None
+    """(n,): items of equal numbers were not drawn independently, e.g. the objects of one video; None: all were."""
+
+    @classmethod
+    def of(cls, values: Any, clusters: Any = None) -> Outcomes:
+        """From (n,) arrays, tensors or lists; `values` are truth values or numbers, `clusters` whole numbers.
+
+        Raises `ValueError` for another shape, and where there are no items.
+        """
+        import numpy as np
+
+        found = np.asarray(values)
+        found = found if found.dtype == np.bool_ else found.astype(np.float32)
+        numbers = None if clusters is None else np.asarray(clusters).astype(np.int32)
+        if found.ndim != 1 or not len(found) or (numbers is not None and numbers.shape != found.shape):
+            raise ValueError(f"outcomes are one value for each test item, and a cluster for each, not {found.shape}")
+        return cls(found, numbers)
+
+    @property
+    def in_unit(self) -> NDArray[np.float64]:
+        """(n,) in the measurement's unit: a right answer counts 100 %, a wrong one 0 %."""
+        import numpy as np
+
+        return self.values.astype(np.float64) * (100.0 if self.values.dtype == np.bool_ else 1.0)
+
+
 class Measurement(BaseModel):
     """One number and all that is needed to know what it means."""
 
@@ -124,7 +161,23 @@ class Measurement(BaseModel):
     details: str = ""
     """What does not decide comparability but is worth knowing, e.g. the search library and its version."""
     interval: tuple[float, float] | None = None
-    """Ends of the 95 % interval of `value`, in `unit`: how far another `n` test items could have moved it."""
+    """Ends of the 95 % interval of `value`, in `unit`: how far another `n` test items could have moved it.
+
+    Where an evaluator gives outcomes and no interval, the interval is their bootstrap."""
+    outcomes: InstanceOf[Outcomes] | None = Field(default=None, exclude=True, repr=False)
+    """What each of the `n` test items scored, where `value` is their mean; kept in a file beside the record. With it
+    two runs are compared item by item, and the interval covers test items and seeds."""
+
+    @model_validator(mode="after")
+    def _is_the_mean_of_its_outcomes(self) -> Measurement:
+        if self.outcomes is not None:
+            n, mean = len(self.outcomes.values), float(self.outcomes.in_unit.mean())
+            if n != self.n or not math.isclose(mean, self.value, rel_tol=1e-4, abs_tol=1e-4):
+                raise ValueError(
+                    f"{self.metric} = {self.value:g} over {self.n} items has outcomes of {n} items with the mean "
+                    f"{mean:g}: give the outcomes that the value is the mean of"
+                )
+        return self
 
 
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -157,17 +210,35 @@ def accuracy(
     )
 
 
+def accuracy_of(
+    metric: str, right: Any, *, protocol: Protocol, primary: bool = False, details: str = ""
+) -> Measurement:
+    """As `accuracy`, from the outcome of every test item: `right` (n,) truth values, an array or tensor on the CPU."""
+    outcomes = Outcomes.of(right)
+    hits, n = int(outcomes.values.sum()), len(outcomes.values)
+    counted = accuracy(metric, hits, n, protocol=protocol, primary=primary, details=details)
+    return counted.model_copy(update={"outcomes": outcomes})
+
+
 def difference_interval(one: Measurement, other: Measurement) -> tuple[float, float] | None:
     """Ends of the 95 % interval of `other.value - one.value`; None where a number has no interval.
 
-    Newcombe 1998 (Statistics in Medicine 17, method 10), from both numbers' own intervals. The same test items behind
-    both make this cautious, since shared luck cancels out.
+    From both numbers' own intervals. The same test items behind both make this cautious, since shared luck cancels out:
+    `records.bootstrap.paired_interval` compares item by item.
     """
     if one.interval is None or other.interval is None:
         return None
-    difference = other.value - one.value
-    below = math.hypot(other.value - other.interval[0], one.interval[1] - one.value)
-    above = math.hypot(other.interval[1] - other.value, one.value - one.interval[0])
+    return newcombe_interval(one.value, one.interval, other.value, other.interval)
+
+
+def newcombe_interval(
+    one: float, one_ends: tuple[float, float], other: float, other_ends: tuple[float, float]
+) -> tuple[float, float]:
+    """Ends of the interval of `other - one` from both numbers' own (Newcombe 1998, Statistics in Medicine 17, method
+    10)."""
+    difference = other - one
+    below = math.hypot(other - other_ends[0], one_ends[1] - one)
+    above = math.hypot(other_ends[1] - other, one - one_ends[0])
     return difference - below, difference + above
 
 

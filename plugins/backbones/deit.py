@@ -15,7 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone, Kind, Positions, Tokens
+from ssl_bench.backbone import Backbone, Kind, Positions, TimmModel, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
@@ -54,6 +54,8 @@ class ViT(Backbone):
     own_patch_px: ClassVar[int] = 16
     own_dim: ClassVar[int] = 384
     own_depth: ClassVar[int] = 12
+    timm_name: ClassVar[str] = "vit_small_patch16_224"
+    """timm's network of this width."""
     probe_blocks: ClassVar[int] = 4
     """How many last blocks' CLS tokens the linear probe reads (DINO, appendix F.2)."""
     probe_mean_patch: ClassVar[bool] = False
@@ -134,6 +136,23 @@ class ViT(Backbone):
         """Outputs of the blocks at the quarters of the depth (3, 6, 9 and 12 of 12), as the base class says."""
         return vit_tokens.feature_maps(self.network, images, self.positions)
 
+    def timm_model(self) -> TimmModel:
+        """timm's network of this width with the sizes that were changed.
+
+        For one image size where positions are not resampled as timm does.
+        """
+        network = self.network
+        arguments: dict[str, Any] = {
+            "img_size": self.image_px,
+            "patch_size": self.patch_px,
+            "embed_dim": self.feature_dim,
+            "depth": len(network.blocks),
+            "num_heads": network.blocks[0].attn.num_heads,
+        }
+        if self.positions == "timm":
+            arguments["dynamic_img_size"] = True
+        return TimmModel(self.timm_name, arguments)
+
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Block by block, as the base class says."""
         self.network.set_grad_checkpointing(enabled)
@@ -143,6 +162,7 @@ class DeitTi16(ViT):
     """DeiT-Ti/16: 12 blocks, width 192, 3 heads, 5.5 M parameters."""
 
     own_dim = 192
+    timm_name = "vit_tiny_patch16_224"
     check_settings = {"patch_px": 8, "depth": 2, "dim": 64}  # noqa: RUF012
 
 
@@ -166,6 +186,7 @@ class VitB16(ViT):
     """ViT-B/16: 12 blocks, width 768, 12 heads, 85 M parameters."""
 
     own_dim = 768
+    timm_name = "vit_base_patch16_224"
     probe_blocks = 1
     probe_mean_patch = True
 

@@ -14,12 +14,15 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 
-from ssl_bench.backbone import Backbone, Kind
+from ssl_bench.backbone import Backbone, Kind, TimmModel
 from ssl_bench.blocks.recompute import recompute
+from ssl_bench.errors import NotExpressible
 from ssl_bench.settings import Settings, setting
 
 SMALL_IMAGE_PX = 64
 """Up to this side the stem keeps the resolution."""
+STEM_CHANNELS = 64
+"""Of a network of width 1."""
 LEAST_CHANNELS_LAST = 8
 """Channels from which channels-last is used: with fewer, oneDNN of torch 2.14 writes out of bounds in the backward pass
 of a strided 1 x 1 convolution (segmentation faults and hangs on CPUs with AVX2)."""
@@ -53,6 +56,8 @@ class ResNet(Backbone):
     block: ClassVar[Any] = Bottleneck
     layers: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     own_width: ClassVar[float] = 1.0
+    timm_name: ClassVar[str] = ""
+    """timm's network of width 1 with the stem of ImageNet; empty where it has none."""
 
     def __init__(self, config: ResNetSettings, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__(config, image_px=image_px, drop_path=drop_path)
@@ -98,6 +103,17 @@ class ResNet(Backbone):
             outputs.append(maps)
         return tuple(outputs)
 
+    def timm_model(self) -> TimmModel:
+        """timm's network of this name. Raises `NotExpressible` for the small stem and other widths."""
+        stem = self.network.conv1
+        if not self.timm_name:
+            raise NotExpressible("timm has no residual network of these blocks and this width")
+        if stem.kernel_size != (7, 7):
+            raise NotExpressible("its stem is that of small images (3 x 3, no max-pool), and timm's is 7 x 7")
+        if stem.out_channels != STEM_CHANNELS:
+            raise NotExpressible(f"its stem has {stem.out_channels} channels, and timm's always has {STEM_CHANNELS}")
+        return TimmModel(self.timm_name, {})
+
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Block by block, as the base class says; running statistics move once a step."""
         self.network.set_grad_checkpointing(enabled)
@@ -109,10 +125,13 @@ class ResNet18(ResNet):
     check_settings = {"width": 0.125}  # noqa: RUF012
     block = BasicBlock
     layers = (2, 2, 2, 2)
+    timm_name = "resnet18"
 
 
 class ResNet50(ResNet):
     """ResNet-50: bottleneck blocks (3, 4, 6, 3), 2048 features, 23 M parameters."""
+
+    timm_name = "resnet50"
 
 
 class ResNet50w2(ResNet50):

@@ -21,14 +21,14 @@ from pydantic import field_validator
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssl_bench.backbone import Backbone, Capability, Kind, Positions, Tokens
+from ssl_bench.backbone import Backbone, Capability, Kind, Positions, TimmModel, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.blocks.preprocessing import from_timm
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
 from . import timm_attention, timm_maps, timm_search, timm_weights, vit_tokens
-from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone
+from .timm_facts import Facts, create, does_not_fit, facts, reads_cls_alone, size_arguments
 from .vit_positions import fit_positions
 
 
@@ -196,6 +196,16 @@ class TimmAny(Backbone):
             raise NotImplementedError(self.why_not["feature_maps"])
         read = partial(timm_maps.feature_maps, self.network, positions=self.positions or "timm")
         return self._fitting(read, images)  # type: ignore[no-any-return]
+
+    def timm_model(self) -> TimmModel:
+        """The network itself; for one image size where positions are not resampled as timm does."""
+        name = timm_weights.architecture(self.name)
+        arguments = size_arguments(name, self.image_px)
+        if self.positions not in (None, "timm"):
+            arguments.pop("dynamic_img_size", None)
+        if getattr(self.network, "global_pool", None) == "token":
+            arguments["global_pool"] = "token"
+        return TimmModel(name, arguments)
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """As timm does it. Raises `UserError` where timm cannot, or would move batch norm's statistics twice a step."""

@@ -81,6 +81,21 @@ def create(name: str, image_px: int, drop_path: float, **more: Any) -> Any:
     raise UserError(f"{name} has no stochastic depth: set the method's drop_path to 0 (--set method.drop_path=0)")
 
 
+def size_arguments(name: str, image_px: int) -> dict[str, Any]:
+    """What of an image size the constructor of timm's `name` understands, as `create` hands it over."""
+    sized: dict[str, Any] = {"img_size": image_px}
+    for arguments in ({"dynamic_img_size": True, **sized}, sized):
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, num_classes=0, **arguments)
+        except TypeError:  # no such argument
+            continue
+        except NotImplementedError:  # a constructor that reads values, which a network on the meta device lacks
+            pass
+        return arguments
+    return {}
+
+
 def does_not_fit(name: str, image_px: int, shape: tuple[int, ...], error: Exception) -> UserError:
     """The message for a network, built for `image_px`, that fails on images of `shape` (batch, 3, height, width)."""
     height, width = shape[-2:]

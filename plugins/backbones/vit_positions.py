@@ -77,7 +77,7 @@ def add_positions(vit: Any, patches: Tensor, added: float) -> Tensor:
     rows, columns = patches.shape[1:3]
     resampled = resample(table[:, learned:], vit.patch_embed.grid_size, (rows, columns), added)
     tokens = patches.flatten(1, 2)
-    prefix = [token.expand(len(tokens), -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+    prefix = [token.expand(tokens.shape[0], -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
     if vit.no_embed_class:
         tokens = torch.cat([*prefix, tokens + resampled], dim=1)
     else:

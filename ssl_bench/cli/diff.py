@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,13 +35,19 @@ def register(app: typer.Typer) -> None:
         """Show what differs between two runs, what matters first, and the difference of their numbers.
 
         Numbers are compared where they have one protocol and one dataset, with the 95 % interval of their difference
-        over the test items: what lies within it may be an accident of them. Seeds are not part of that interval.
+        over the test items: where it holds 0, the difference may be an accident of them. "paired": item by item, from
+        the outcomes beside both records, which finds smaller differences. Seeds are not part of that interval.
         """
+        from ssl_bench.records.outcomes import OutcomesOfRuns
         from ssl_bench.tables.differences import compared, differences
 
-        records = _read(one, results), _read(other, results)
+        (first, first_folder), (second, second_folder) = _read(one, results), _read(other, results)
+        records = first, second
         unlike = differences(*records)
-        numbers = compared(*records, primary_only=not every)
+        outcomes = OutcomesOfRuns({first.run_id: first_folder}), OutcomesOfRuns({second.run_id: second_folder})
+        numbers = compared(*records, outcomes, primary_only=not every)
+        for problem in (line for source in outcomes for line in source.problems):
+            print(f"warning: {problem}", file=sys.stderr)
         if as_json:
             print_json(
                 {
@@ -68,7 +75,8 @@ def register(app: typer.Typer) -> None:
             print("they have no metric on the same dataset in common: nothing to compare")
 
 
-def _read(run: str, results: Path) -> RunRecord:
+def _read(run: str, results: Path) -> tuple[RunRecord, Path]:
+    """The record with later evaluations, and the run's folder."""
     from ssl_bench.records.odd_values import require_usable
     from ssl_bench.records.record import read_record, with_later_evaluations
     from ssl_bench.runs.folder import find_run
@@ -82,7 +90,7 @@ def _read(run: str, results: Path) -> RunRecord:
     if problems:
         raise UserError("; ".join(problems))
     require_usable(record, path)
-    return record
+    return record, folder
 
 
 def _print_words(grid: Grid) -> None:
@@ -130,5 +138,6 @@ def _plain(number: Comparison) -> dict[str, Any]:
         "n": [number.one.n, number.other.n],
         "difference": number.difference,
         "interval": number.interval,
+        "paired": number.paired is not None,
         "protocols": [number.one.protocol.text, number.other.protocol.text],
     }

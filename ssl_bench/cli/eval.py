@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssl_bench.cli.encodings import print_json
+from ssl_bench.cli.eval_many import evaluate_many, quiet, say
 from ssl_bench.cli.evaluations import print_evaluations
 from ssl_bench.cli.options import (
     DAVIS_HELP,
@@ -24,6 +23,8 @@ from ssl_bench.system.signals import interrupting_signals
 
 if TYPE_CHECKING:
     from ssl_bench.runs.elsewhere import WeightsRequest
+    from ssl_bench.runs.many import RunRequest
+    from ssl_bench.runs.weights_list import ListedWeights
 
 WEIGHT_ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin")
 
@@ -32,19 +33,20 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "eval",
-        help="Evaluate a run's kept weights again, with other evaluators, settings or data; or a file of weights.",
+        help="Evaluate runs again, with other evaluators, settings or data; or weights that were trained elsewhere.",
         epilog="Example: sslbench eval dino-deit_s16-shapes-s0-3f9c --with knn --set evaluators.knn.temperature=0.1",
     )(evaluate)
 
 
 def evaluate(
-    run: Annotated[
-        str,
+    subjects: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="RUN|WEIGHTS",
-            help="a run's id, the beginning of one, or its folder; or a file of weights or Hugging Face folder",
+            metavar="RUN|WEIGHTS...",
+            help="a run's id, the beginning of one, or its folder; or a file of weights, a Hugging Face folder or a "
+            "published name (sslbench list weights)",
         ),
-    ],
+    ] = None,
     with_: Annotated[
         str | None,
         typer.Option("--with", metavar="NAME,NAME", help="evaluators [default: the run's, or --voc's and --davis's]"),
@@ -74,6 +76,15 @@ def evaluate(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="WEIGHTS: also the same architecture with random weights")
     ] = False,
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="all weights in a folder, described by its weights.toml or .csv if it has one"
+        ),
+    ] = None,
+    weights_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the weights that a TOML or CSV file lists: file, arch, key, as")
+    ] = None,
     accept_mismatch: Annotated[
         bool, typer.Option("--accept-mismatch", help="WEIGHTS: load although the file says another number of heads")
     ] = False,
@@ -82,46 +93,70 @@ def evaluate(
         bool, typer.Option("--json", help="print the evaluations as one JSON document; progress goes to stderr")
     ] = False,
 ) -> None:
-    """Evaluate the trained network and its untrained self, or a file of weights, and write the result as a record."""
+    """Evaluate the trained network and its untrained self, or weights, and write the result as a record.
+
+    Several runs, weights and datasets are evaluated one after the other: what was done before is skipped, a failure
+    stops nothing but itself, and a table of all ends the output. Exit status 1 when one of them failed.
+    """
     from ssl_bench.runs.asking import mask_folders
     from ssl_bench.runs.elsewhere import WeightsRequest, is_weights
+    from ssl_bench.runs.many import RunRequest, requests_for_all, without_repeated
     from ssl_bench.runs.plain_names import command_line
+    from ssl_bench.runs.weights_list import ListedWeights
     from ssl_bench.settings import parse_assignments
 
     more, values = mask_folders(voc, davis)
     chosen = evaluator_names(with_)
     names = None if chosen is None and not more else list(dict.fromkeys((*(chosen or ()), *more)))
     values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
-    if is_weights(run):
-        requests = [
-            WeightsRequest(Path(run), one, arch, key, as_, names, values, accept_mismatch, baseline, command_line())
-            for one in data or ["shapes"]
-        ]
-        _evaluate_weights(requests, results, as_json=as_json)
-        return
-    given = [f"--{name}" for name, value in (("arch", arch), ("key", key), ("as", as_)) if value is not None]
-    given += [f"--{name}" for name, value in (("baseline", baseline), ("accept-mismatch", accept_mismatch)) if value]
-    folder = _run_folder(run, results, options_of_weights=given)
-    _evaluate_run(folder, names, data or (), values, as_json=as_json)
+    given = list(dict.fromkeys(subjects or ()))
+    listed = [ListedWeights(file=text) for text in given if is_weights(text)]
+    listed += _listed(weights_dir, weights_list)
+    options = {"--arch": arch, "--key": key, "--as": as_}
+    flags = {"--baseline": baseline, "--accept-mismatch": accept_mismatch}
+    of_weights = [name for name, value in options.items() if value is not None]
+    of_weights += [name for name, value in flags.items() if value]
+    folders = [_run_folder(text, results, of_weights) for text in given if not is_weights(text)]
+    weights = [
+        WeightsRequest(
+            path=Path(one.file).expanduser(), arch=one.arch or arch, key=one.key or key, method=one.method or as_,
+            evaluators=names, values={**values, **one.settings}, accept_mismatch=accept_mismatch, baseline=baseline,
+            command=command_line(),
+        )
+        for one in listed
+    ]  # fmt: skip
+    requests = requests_for_all(without_repeated(weights), data or ["shapes"])
+    runs = [RunRequest(folder, names, data or (), values) for folder in folders]
+    if not requests and not runs:
+        raise UserError("nothing to evaluate: give runs, weights, --weights-dir DIR or --weights-list FILE")
+    if len(requests) + len(runs) > 1:
+        evaluate_many([*runs, *requests], results, as_json=as_json)
+    elif runs:
+        _evaluate_run(runs[0], as_json=as_json)
+    else:
+        _evaluate_weights(requests[0], results, as_json=as_json)
 
 
-def _evaluate_weights(requests: Sequence[WeightsRequest], results: Path, *, as_json: bool) -> None:
+def _listed(weights_dir: Path | None, weights_list: Path | None) -> list[ListedWeights]:
+    from ssl_bench.runs.weights_list import weights_in, weights_listed
+
+    listed = [] if weights_dir is None else weights_in(weights_dir.expanduser())
+    return listed + ([] if weights_list is None else weights_listed(weights_list.expanduser()))
+
+
+def _evaluate_weights(request: WeightsRequest, results: Path, *, as_json: bool) -> None:
     from ssl_bench.runs.elsewhere import evaluate_weights
 
-    evaluated = []
-    for request in requests:
-        with _quiet(as_json), interrupting_signals():  # a stopped evaluation leaves nothing behind
-            evaluated.append(evaluate_weights(request, results, say=lambda text: print(f"  ... {text}")))
+    with quiet(as_json), interrupting_signals():  # a stopped evaluation leaves nothing behind
+        folder, record = evaluate_weights(request, results, say=say)
     if as_json:
-        runs = [{"run": str(folder), "record": record.model_dump(mode="json")} for folder, record in evaluated]
-        print_json({"runs": runs})
+        print_json({"runs": [{"run": str(folder), "record": record.model_dump(mode="json")}]})
         return
-    for folder, record in evaluated:
-        print_evaluations(record.evaluations, folder)
-        print(f"record  {folder / 'record.json'}")
+    print_evaluations(record.evaluations, folder)
+    print(f"record  {folder / 'record.json'}")
 
 
-def _run_folder(run: str, results: Path, *, options_of_weights: Sequence[str]) -> Path:
+def _run_folder(run: str, results: Path, options_of_weights: Sequence[str]) -> Path:
     from ssl_bench.runs.folder import find_run
 
     try:
@@ -136,22 +171,15 @@ def _run_folder(run: str, results: Path, *, options_of_weights: Sequence[str]) -
     return folder
 
 
-def _evaluate_run(
-    folder: Path, names: list[str] | None, data: Sequence[str], values: Mapping[str, Any], *, as_json: bool
-) -> None:
+def _evaluate_run(request: RunRequest, *, as_json: bool) -> None:
     from ssl_bench.runs.reevaluate import reevaluate
 
-    with _quiet(as_json):
-        paths, records = reevaluate(folder, names, data, values, say=lambda text: print(f"  ... {text}"))
+    with quiet(as_json):
+        paths, records = reevaluate(request.folder, request.evaluators, request.data, request.values, say=say)
     if as_json:
         evaluations = [record.model_dump(mode="json") for record in records]
-        print_json({"run": str(folder), "evaluations": evaluations, "written": list(map(str, paths))})
+        print_json({"run": str(request.folder), "evaluations": evaluations, "written": list(map(str, paths))})
         return
-    print_evaluations(records, folder)
+    print_evaluations(records, request.folder)
     for path in paths:
         print(f"written: {path}")
-
-
-def _quiet(as_json: bool) -> AbstractContextManager[Any]:
-    """Whatever is printed is no part of a JSON document."""
-    return redirect_stdout(sys.stderr) if as_json else nullcontext()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +25,12 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     weights: Annotated[
-        Path, typer.Argument(metavar="WEIGHTS", help="a file (.pth, .ckpt, .safetensors, ...) or Hugging Face folder")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="a file (.pth, .ckpt, .safetensors, ...), a Hugging Face folder or a published name (sslbench list "
+            "weights)",
+        ),
     ],
     arch: Annotated[str | None, typer.Option(help="also say how it differs from this architecture")] = None,
     key: Annotated[str | None, typer.Option(help="look at this network, e.g. student [default: all]")] = None,
@@ -36,6 +40,7 @@ def inspect(
     from ssl_bench.weights.loading import open_weights
 
     recognized = open_weights(weights, arch)
+    arch = arch or recognized.located.arch
     described = _described(recognized, arch, key)
     if as_json:
         print_json(described)
@@ -77,18 +82,27 @@ def _described(recognized: Recognized, arch: str | None, key: str | None) -> dic
         "container": stored.container,
         "format": recognized.words,
         "source": recognized.format.source,
-        "method": recognized.format.method,
+        "method": recognized.method,
+        "name": recognized.located.name,
+        "address": recognized.located.address,
+        "revision": recognized.located.revision,
         "networks": networks,
         "others": list(recognized.others),
         "settings": dict(recognized.settings),
+        "exported": stored.exported.model_dump(mode="json") if stored.exported else None,
     }
 
 
 def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("file", f"{described['path']}, {described['container']}, sha256 {described['sha256'][:12]}"),
+        *([("name", _name(described))] if described["name"] else []),
         ("format", described["format"] + (f" ({described['source']})" if described["source"] else "")),
     ]
+    if described["exported"]:
+        about = described["exported"]
+        changed = [f"{name} {value}" for name, value in about["settings"].items() if value is not None]
+        lines.append(("built as", f"{about['backbone']}, {about['image_px']} px; {', '.join(changed)}"))
     networks = described["networks"]
     names = [one["name"] for one in networks]
     if len(names) > 1:
@@ -114,6 +128,11 @@ def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
         more = f", and {len(pairs) - SETTINGS_SHOWN} more (--json)" if len(pairs) > SETTINGS_SHOWN else ""
         lines.append(("settings", ", ".join(pairs[:SETTINGS_SHOWN]) + more))
     return lines
+
+
+def _name(described: dict[str, Any]) -> str:
+    name, at = str(described["name"]), described["revision"] or described["address"]
+    return f"{name} ({at})" if at not in ("", name) else name
 
 
 def _seen(see: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ssl_bench.registry.entry_points import Kind, Plugin
 
 BROKEN = "BROKEN: "
+WEIGHTS = "weights"
 WIDE = 70
 """Characters of a terminal from which on papers have a column of their own."""
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
     def list_plugins(
         kind: Annotated[
             str | None,
-            typer.Argument(metavar="KIND", help="methods, backbones, evaluators or datasets [default: all]"),
+            typer.Argument(metavar="KIND", help="methods, backbones, evaluators or datasets [default: these]; weights"),
         ] = None,
         check: Annotated[
             bool,
@@ -42,7 +43,11 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """List methods, backbones, evaluators and datasets: what each is, its paper, and which package brought it."""
         from ssl_bench import registry
+        from ssl_bench.cli.list_weights import list_weights
 
+        if kind is not None and kind.lower() in ("weight", WEIGHTS):
+            list_weights(as_json=as_json)
+            return
         shown = registry.KINDS if kind is None else (_kind(kind, registry.KINDS),)
         found = [plugin for one in shown for plugin in registry.plugins(one)]
         faults = {plugin: registry.fault(plugin) for plugin in found}
@@ -64,13 +69,15 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(1)
         if check and not as_json:
             print("every plugin loads")
+        if kind is None and not as_json:
+            print(f"{WEIGHTS}\n  published ones by name: sslbench list {WEIGHTS}")
 
 
 def _kind(given: str, kinds: tuple[Kind, ...]) -> Kind:
     for kind in kinds:
         if given.lower() in (kind, f"{kind}s"):
             return kind
-    raise unknown_name("kind", given, [f"{kind}s" for kind in kinds], "sslbench list")
+    raise unknown_name("kind", given, [*(f"{kind}s" for kind in kinds), WEIGHTS], "sslbench list")
 
 
 def _plain(plugin: Plugin, fault: str) -> dict[str, str | None]:

@@ -26,6 +26,7 @@ VERBS = [
     "run",
     "eval",
     "inspect",
+    "export",
     "data",
     "list",
     "show",

@@ -149,6 +149,7 @@ def _origin(record: RunRecord) -> list[tuple[str, str]]:
     left_out = ", ".join(f"{name} ({count})" for name, count in origin.left_out.items())
     return [
         ("weights", f"from elsewhere: {origin.file}, sha256 {origin.sha256[:12]}, {origin.container}"),
+        ("name", " at ".join(filter(None, (origin.name, origin.revision or origin.address)))),
         ("format", f"{origin.format} ({origin.source})" if origin.source else origin.format),
         (
             "loaded",

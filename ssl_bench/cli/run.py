@@ -92,8 +92,8 @@ def run(
         str | None,
         typer.Option(
             "--init",
-            metavar="RUN|FILE",
-            help="start every network of the method from a finished run's weights or a .safetensors file",
+            metavar="RUN|WEIGHTS",
+            help="start every network of the method from a finished run's weights, a checkpoint or a published name",
         ),
     ] = None,
     eval_every: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,12 @@ def register(app: typer.Typer) -> None:
             Path, typer.Option(metavar="DIR", help="where runs/ is read and tables/ is written")
         ] = RESULTS,
         list_tables: Annotated[bool, typer.Option("--list", help="show which tables there are and stop")] = False,
+        check: Annotated[
+            bool,
+            typer.Option(
+                "--check", help="write nothing; exit status 1 if a table under DIR/tables is not what the records give"
+            ),
+        ] = False,
         as_json: Annotated[
             bool, typer.Option("--json", help="print one JSON document: every number in full precision")
         ] = False,
@@ -61,12 +68,15 @@ def register(app: typer.Typer) -> None:
 
         Draws them on a terminal, prints Markdown elsewhere, and writes DIR/tables/ID.md and ID.csv, unless --where or
         --sort asks for another view. Mean and standard deviation are over seeds; published figures stand in columns of
-        their own. Exit status 1 when a record could not be read; the others are tabulated.
+        their own. Exit status 1 when a record could not be read or a file beside one was changed; the others are
+        tabulated. --check is for continuous integration: it compares and shows what differs.
         """
+        from ssl_bench.records.beside import changed_files
         from ssl_bench.records.odd_values import read_usable
         from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
+        from ssl_bench.tables.written import drift, write_tables
 
         if style is not None and style not in FORMATS:
             raise unknown_name("format", style, FORMATS, "sslbench table --help")
@@ -80,18 +90,32 @@ def register(app: typer.Typer) -> None:
         sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
         found, problems = read_usable(results)
         records = [record for _, record in found]
+        changed = [line for path, record in found for line in changed_files(record, path.parent)]
+        if check and (where or sort):
+            raise UserError("--check compares whole tables: leave --where and --sort out")
         tables = [fold(narrowed(s.description, records, where or ()), records, s.published) for s in sources]
+        if check:
+            drifted = drift(tables, results / "tables")
+            if as_json:
+                differences = {str(path): lines for path, lines in drifted.items()}
+                print_json({"differ": differences, "left_out": problems, "changed_files": changed})
+            else:
+                _print_drift(tables, drifted, results)
+            _warn(problems, changed)
+            raise typer.Exit(1 if drifted or problems or changed else 0)
         filled = [table for table in tables if table.blocks]
         if sort:
             sortable = [table for table in filled if sort.removeprefix("-") in sorting_names(table)] or filled[-1:]
             filled = [sorted_by(table, sort) if table in sortable else table for table in filled]
         whole = [] if where or sort else filled  # the files hold all runs, in the description's order
-        written = [path for table in whole for path in _write(table, results / "tables")]  # before a pipe can close
+        written = write_tables(whole, results / "tables")  # before a pipe can close
         if as_json:
             from ssl_bench.tables.plain import to_plain
 
             shown = [to_plain(table) for table in filled or tables[:1]]
-            print_json({"tables": shown, "written": list(map(str, written)), "left_out": problems})
+            print_json(
+                {"tables": shown, "written": list(map(str, written)), "left_out": problems, "changed_files": changed}
+            )
         elif style == "csv":
             _print_csv(filled or tables[:1])
         else:
@@ -102,9 +126,8 @@ def register(app: typer.Typer) -> None:
             elif not records:
                 first = command("run", "dino", "--arch", "deit_s16", results=results)
                 print(f"no record under {results / 'runs'} yet, nothing written. Make the first: {first}")
-        for problem in problems:
-            print(f"warning: left out: {problem}", file=sys.stderr)
-        if problems:
+        _warn(problems, changed)
+        if problems or changed:
             raise typer.Exit(1)
 
 
@@ -138,21 +161,16 @@ def _print_written(tables: list[Table], written: list[Path]) -> None:
         print(f"written: {markdown}, {csv}")
 
 
-def _write(table: Table, folder: Path) -> tuple[Path, Path]:
-    from ssl_bench.system.files import write_atomically
-    from ssl_bench.tables.render import to_csv, to_markdown
+def _print_drift(tables: list[Table], drifted: Mapping[Path, list[str]], results: Path) -> None:
+    for path, lines in drifted.items():
+        print("\n".join([f"{path} is not what the records give:", *(f"  {line}" for line in lines)]))
+    if drifted:
+        print(f"write {'it' if len(drifted) == 1 else 'them'} again with: {command('table', results=results)}")
+        return
+    filled = sum(bool(table.blocks) for table in tables)
+    print(f"tables under {results / 'tables'} that are as the records give them: {filled}")
 
-    _make(folder)
-    markdown, csv = folder / f"{table.description.id}.md", folder / f"{table.description.id}.csv"
-    write_atomically(markdown, to_markdown(table).encode())
-    write_atomically(csv, to_csv(table).encode())
-    return markdown, csv
 
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {folder}: {error.strerror}. Choose another with --results DIR"
-        ) from None
+def _warn(left_out: list[str], changed: list[str]) -> None:
+    for line in (*(f"left out: {problem}" for problem in left_out), *changed):
+        print(f"warning: {line}", file=sys.stderr)

@@ -19,6 +19,9 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import FeatureStore
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.evaluator import Evaluation, Evaluator
+from ssl_bench.measurement import Measurement
+from ssl_bench.records.bootstrap import mean_interval
+from ssl_bench.records.outcomes import write_outcomes
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.settings import parse_settings
@@ -83,12 +86,14 @@ def evaluate_network(
     workers: int,
     run_dir: Path,
     places: Sequence[str],
+    keep_outcomes: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[EvaluationRecord]:
     """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here.
 
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
-    folder itself, PNG or GIF, and the record names them. `network` is its name in the method, `step` the optimizer
+    folder itself, PNG or GIF, and the record names them. What each test item scored is written beside that folder,
+    unless `keep_outcomes` is False. `network` is its name in the method, `step` the optimizer
     steps done, `preprocessing` how images are seen other than by default. An "untrained" network that starts from
     weights of another training is recorded as "pretrained". Every module's mode is put back.
     """
@@ -114,6 +119,7 @@ def evaluate_network(
             read = evaluator.data(dataset)
             measurements = evaluator.evaluate(Evaluation(backbone, features, dataset, seed, run_dir / place, say))
             _check(name, measurements)
+            outcomes = write_outcomes(run_dir, place, measurements) if keep_outcomes else None
             records.append(
                 EvaluationRecord(
                     evaluator=name,
@@ -125,7 +131,8 @@ def evaluate_network(
                     data_fingerprint=read.fingerprint,
                     synthetic=read.synthetic,
                     image_px=read.image_px,
-                    measurements=tuple(measurements),
+                    measurements=tuple(map(_as_recorded, measurements)),
+                    outcomes=outcomes,
                     seconds=round(time.monotonic() - begun, 2),
                     plugin=registry.find("evaluator", name).origin,
                     pictures=_pictures(run_dir, place),
@@ -140,7 +147,15 @@ def _pictures(run_dir: Path, place: str) -> tuple[str, ...]:
     return tuple(sorted(file.relative_to(run_dir).as_posix() for file in found))
 
 
-def _check(name: str, measurements: Sequence[Any]) -> None:
+def _as_recorded(measurement: Measurement) -> Measurement:
+    """Without its outcomes, which have a file of their own, and with the interval that they give where it has none."""
+    if measurement.outcomes is None:
+        return measurement
+    interval = measurement.interval or mean_interval([measurement.outcomes])
+    return measurement.model_copy(update={"outcomes": None, "interval": interval})
+
+
+def _check(name: str, measurements: Sequence[Measurement]) -> None:
     if sum(measurement.primary for measurement in measurements) != 1:
         raise UserError(
             f"the evaluator {name!r} marked {sum(m.primary for m in measurements)} of its {len(measurements)} "

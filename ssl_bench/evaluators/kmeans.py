@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
-from ssl_bench.measurement import accuracy
+from ssl_bench.measurement import accuracy_of
 from ssl_bench.settings import Settings, setting
 
 Labels = NDArray[np.int64]
@@ -62,7 +62,7 @@ class KMeans(Evaluator):
             "ari": adjusted_rand_score(truth, found),
         }
         return [
-            accuracy("accuracy", matched(truth, found), len(truth), protocol=protocol, primary=True),
+            accuracy_of("accuracy", matched(truth, found), protocol=protocol, primary=True),
             *(
                 Measurement(
                     metric=name,
@@ -77,10 +77,14 @@ class KMeans(Evaluator):
         ]  # fmt: skip
 
 
-def matched(truth: Labels, found: Labels) -> int:
-    """How many images are in the cluster of their class, under the one-to-one matching that makes them most."""
+def matched(truth: Labels, found: Labels) -> NDArray[np.bool_]:
+    """(n,) whether an image is in the cluster of its class, under the one-to-one matching that makes most images so."""
     from scipy.optimize import linear_sum_assignment
 
     table = np.zeros((truth.max() + 1, found.max() + 1), dtype=np.int64)
     np.add.at(table, (truth, found), 1)
-    return int(table[linear_sum_assignment(table, maximize=True)].sum())
+    classes, clusters = linear_sum_assignment(table, maximize=True)
+    cluster_of = np.full(len(table), -1, dtype=np.int64)
+    cluster_of[classes] = clusters
+    right: NDArray[np.bool_] = cluster_of[truth] == found
+    return right

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
-from ssl_bench.measurement import accuracy
+from ssl_bench.measurement import accuracy_of
 from ssl_bench.settings import Settings, setting
 
 SLOW_FROM = 20_000
@@ -86,7 +86,7 @@ class LogisticRegression(Evaluator):
         right = predicted == truth
         of_class = [float(right[truth == label].mean()) for label in np.unique(truth)]
         return [
-            accuracy("top1", int(right.sum()), len(truth), protocol=protocol, primary=True, details=details),
+            accuracy_of("top1", right, protocol=protocol, primary=True, details=details),
             Measurement(
                 metric="mean_class_top1", value=100 * float(np.mean(of_class)), unit="%", higher_is_better=True,
                 n=len(truth), protocol=protocol, details=f"over the {len(of_class):,} classes of the test images",

@@ -39,7 +39,9 @@ def as_recorded(initial: InitialState | None) -> InitialWeights | None:
     """The weights as a recipe holds them."""
     if initial is None:
         return None
-    return InitialWeights(source=str(initial.source), network=initial.network, fingerprint=initial.fingerprint)
+    return InitialWeights(
+        source=initial.name or str(initial.source), network=initial.network, fingerprint=initial.fingerprint
+    )
 
 
 def require_start_fits(

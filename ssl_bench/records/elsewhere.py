@@ -19,6 +19,12 @@ class WeightsOrigin(BaseModel):
 
     file: str
     """Name of the file or folder, without its place on a disk."""
+    name: str = ""
+    """As they were asked for where that is a published name, e.g. "dino:deit_s16"."""
+    address: str = ""
+    """Where those of a published name were downloaded from, or would have been."""
+    revision: str = ""
+    """The commit of their repository on a hub."""
     sha256: str
     container: str
     format: str

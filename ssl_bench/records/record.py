@@ -32,6 +32,16 @@ class RecordPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class OutcomesRecord(RecordPart):
+    """The file that holds what each test item scored."""
+
+    file: str
+    """Path below the run's folder."""
+    sha256: str
+    metrics: tuple[str, ...]
+    """Those of the measurements that have outcomes."""
+
+
 class EvaluationRecord(RecordPart):
     """One evaluator's measurements of one network of a run."""
 
@@ -56,6 +66,8 @@ class EvaluationRecord(RecordPart):
     """Distribution and version that provided the evaluator."""
     pictures: tuple[str, ...] = ()
     """What it drew, as paths below the run's folder."""
+    outcomes: OutcomesRecord | None = None
+    """None where the evaluator gives none, and in records of earlier versions."""
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know, e.g. that test images were trained on; a run's own notes say it of its
     own evaluations."""

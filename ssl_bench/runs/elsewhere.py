@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.dataset import Dataset
-from ssl_bench.datasets.opening import Found, find_dataset, open_found
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
-from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS, dataset_loaders
+from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS
 from ssl_bench.recipes.evaluators import require_own_evaluators
 from ssl_bench.records.elsewhere import WeightsRecipe
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record, write_record
-from ssl_bench.runs import machine
+from ssl_bench.registry.capabilities import why_missing
 from ssl_bench.runs.building import seed_initial_weights
-from ssl_bench.runs.folder import hold
-from ssl_bench.runs.restart import LOCK
+from ssl_bench.runs.machine import choose_device, choose_workers
 from ssl_bench.runs.trial import require_images_fit
+from ssl_bench.runs.weights_data import OpenedSets, at_size_of_data, changed_preprocessing
 from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights_record
+from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
+from ssl_bench.weights.exported import MANIFEST
 from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.named.finding import is_name
+from ssl_bench.weights.reading import CONFIG
 
 SECTIONS = ("backbone", "data", "evaluators", "machine", "preprocessing")
 
@@ -54,14 +53,26 @@ class WeightsRequest:
     accept_mismatch: bool = False
     baseline: bool = False
     """Also evaluate the same architecture with random weights."""
+    of_several: bool = False
+    """Whether other weights are evaluated alike: evaluators that this architecture cannot serve are then left out."""
+    own_sets: bool = True
+    """Whether evaluators that read a set of their own run; not on the second and further `--data`."""
     command: str = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call the weights."""
+        return f"{self.path.name}:{self.key}" if self.key else self.path.name
 
 
 def is_weights(text: str) -> bool:
-    """Whether an argument names a file or folder of weights, and not a run."""
+    """Whether an argument names weights (a file, a folder or a published name), and not a run."""
+    if is_name(text):
+        return True
     path = Path(text).expanduser()
     if path.is_dir():
-        return (path / "config.json").exists() and not (path / "record.json").exists()
+        known = any((path / name).exists() for name in (CONFIG, MANIFEST))
+        return known and not (path / "record.json").exists()
     return path.is_file() and path.name != "record.json"
 
 
@@ -72,61 +83,63 @@ def evaluate_weights(
 
     Raises `UserError` before anything is written for all that can be known by then.
     """
+    check_settings(request)
+    return evaluate_subject(request, load_subject(request, OpenedSets(), say), results, say)
+
+
+def check_settings(request: WeightsRequest) -> None:
+    """Raises `UserError` for settings, evaluators and a device that are wrong whatever the weights and data are."""
     for name in request.values:
         if name.partition(".")[0] not in SECTIONS:
             raise UserError(
                 f"{name!r} is no setting of an evaluation.{did_you_mean(name.partition('.')[0], SECTIONS)} eval takes "
                 f"{', '.join(f'{section}.*' for section in SECTIONS)}"
             )
+    changed_preprocessing(Preprocessing(), section_of(request.values, "preprocessing"))
+    choose_device(_machine_settings(request).device)
+    names = request.evaluators
+    if names is None:  # depends on the data: those with settings are checked
+        names = sorted({key.split(".")[1] for key in request.values if key.startswith("evaluators.")})
+    require_own_evaluators(request.values, names)
+    build_evaluators([(name, section_of(request.values, f"evaluators.{name}")) for name in names])
+
+
+def load_subject(request: WeightsRequest, sets: OpenedSets, say: Callable[[str], None]) -> Subject:
+    """The weights as a network, with the data and evaluators: none where all that are asked for ran on other data.
+
+    Raises `UserError` for whatever does not fit together.
+    """
     loaded = load_network(
-        open_weights(request.path, request.arch), arch=request.arch, key=request.key,
+        open_weights(request.path, request.arch, request.method), arch=request.arch, key=request.key,
         settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
-    found, dataset, preprocessing = _opened(request, loaded)
+    preprocessing = changed_preprocessing(loaded.preprocessing, section_of(request.values, "preprocessing"))
+    found, dataset = sets.open(request.data, section_of(request.values, "data"), preprocessing.crop_px)
+    preprocessing = at_size_of_data(preprocessing, dataset)
     loaded.backbone.mean, loaded.backbone.std = preprocessing.mean, preprocessing.std
     say(f"{loaded.recognized.words}: {loaded.candidate.name} fills all {loaded.used} tensors of {loaded.arch}")
     for note in (*loaded.notes, *dataset.notes):
         say(note)
     evaluators = _evaluators(request, dataset)
+    if request.of_several:
+        evaluators = _offered(evaluators, loaded, say)
     refuse_unsupported(loaded.backbone, loaded.arch, evaluators)
     require_images_fit(loaded.backbone, dataset.image_px, loaded.arch)
-    subject = Subject(loaded, found, dataset, preprocessing, evaluators)
+    return Subject(loaded, found, dataset, preprocessing, evaluators)
+
+
+def evaluate_subject(
+    request: WeightsRequest, subject: Subject, results: Path, say: Callable[[str], None]
+) -> tuple[Path, RunRecord]:
+    """Evaluate what is loaded; the folder and the record, read where the same was done before."""
     recipe = weights_recipe(subject, request.method, baseline=request.baseline)
     folder = results / "runs" / recipe.run_id
     if (folder / "record.json").exists():
         say(f"done before; remove {folder} to do it again")
         return folder, read_record(folder / "record.json")
-    with _whole_or_not_at_all(folder) as part:
+    with whole_or_not_at_all(folder) as part:
         record = _evaluated(request, subject, recipe, part, say)
     return folder, record
-
-
-@contextmanager
-def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
-    """A hidden folder to evaluate in, which becomes `folder` at the end: an evaluation that is stopped or killed leaves
-    no run that lacks its record. What a killed one left hidden is replaced. Raises `UserError` where `folder` holds
-    anything else, or another process does the same evaluation."""
-    if folder.exists() and not {entry.name for entry in folder.iterdir()} <= {LOCK, "evaluations"}:
-        raise UserError(f"{folder} holds files and no record.json: move them elsewhere")
-    part = folder.with_name(f".{folder.name}.part")
-    with hold(part):
-        _clear(part)
-        try:
-            yield part
-        except BaseException:
-            _clear(part)
-            raise
-        if folder.exists():  # what an evaluation that was killed left in earlier versions
-            shutil.rmtree(folder)
-    part.rename(folder)
-
-
-def _clear(part: Path) -> None:
-    for entry in part.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != LOCK:
-            entry.unlink()
 
 
 def _evaluated(
@@ -134,9 +147,9 @@ def _evaluated(
 ) -> RunRecord:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     loaded, dataset, evaluators = subject.loaded, subject.dataset, subject.evaluators
-    settings = parse_settings(MachineSettings, section_of(request.values, "machine"), "machine", "the machine")
-    device = machine.choose_device(settings.device)
-    workers = machine.choose_workers(settings.workers, dataset.image_px)
+    settings = _machine_settings(request)
+    device = choose_device(settings.device)
+    workers = choose_workers(settings.workers, dataset.image_px)
     networks: list[tuple[Literal["trained", "untrained"], Backbone]] = [("trained", loaded.backbone)]
     if request.baseline:
         networks.append(("untrained", _untrained(loaded)))
@@ -156,37 +169,8 @@ def _evaluated(
     return record
 
 
-def _opened(request: WeightsRequest, loaded: Loaded) -> tuple[Found, Dataset, Preprocessing]:
-    """The data, seen as the weights' source sees images unless settings say otherwise."""
-    changes = section_of(request.values, "preprocessing")
-    known = [name for name in Preprocessing.model_fields if name != "source"]
-    for name in changes:
-        if name not in known:
-            raise UserError(
-                f"'preprocessing.{name}' is not a setting.{did_you_mean(name, known)} Known: {', '.join(known)}"
-            )
-    try:
-        preprocessing = Preprocessing.model_validate(
-            {**loaded.preprocessing.model_dump(), **changes, **({"source": "as given"} if changes else {})}
-        )
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError(f"'preprocessing.{problem['loc'][0]}': {problem['msg']}, not {problem['input']!r}") from None
-    given = dict(section_of(request.values, "data"))
-    found = find_dataset(request.data, dataset_loaders())
-    sized = "image_px" in found.kind.Config.model_fields
-    if sized:
-        given.setdefault("image_px", preprocessing.crop_px)
-    dataset = open_found(found, given)
-    if not sized and dataset.image_px != preprocessing.crop_px:
-        dataset.image_px = preprocessing.crop_px  # the evaluation resizes to it
-    preprocessing = preprocessing.at(dataset.image_px)
-    if preprocessing.resize_px < preprocessing.crop_px:
-        raise UserError(
-            f"preprocessing.resize_px = {preprocessing.resize_px} is smaller than the crop of "
-            f"{preprocessing.crop_px} px: resize to at least the crop"
-        )
-    return found, dataset, preprocessing
+def _machine_settings(request: WeightsRequest) -> MachineSettings:
+    return parse_settings(MachineSettings, section_of(request.values, "machine"), "machine", "the machine")
 
 
 def _evaluators(request: WeightsRequest, dataset: Dataset) -> list[tuple[str, Evaluator]]:
@@ -194,12 +178,29 @@ def _evaluators(request: WeightsRequest, dataset: Dataset) -> list[tuple[str, Ev
     names = list(request.evaluators if request.evaluators is not None else default)
     require_own_evaluators(request.values, names)
     evaluators = build_evaluators([(name, section_of(request.values, f"evaluators.{name}")) for name in names])
+    if not request.own_sets:
+        evaluators = [one for one in evaluators if one[1].data(dataset).fingerprint == dataset.fingerprint]
     need = [name for name, evaluator in evaluators if evaluator.needs_labels]
     if need and not dataset.labeled:
         raise UserError(
             f"{dataset.name} has no labels or no test images, which {', '.join(need)} need: give other --data"
         )
     return evaluators
+
+
+def _offered(
+    evaluators: list[tuple[str, Evaluator]], loaded: Loaded, say: Callable[[str], None]
+) -> list[tuple[str, Evaluator]]:
+    """Without those that the architecture cannot serve, unless these are all."""
+    kept = []
+    for name, evaluator in evaluators:
+        missing = evaluator.requires - loaded.backbone.supports
+        if missing:
+            why = why_missing(loaded.backbone, missing)
+            say(f"{name} is left out: {loaded.arch} has no {' and '.join(sorted(missing))}{why}")
+        else:
+            kept.append((name, evaluator))
+    return kept or evaluators
 
 
 def _untrained(loaded: Loaded) -> Backbone:

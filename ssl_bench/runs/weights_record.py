@@ -57,7 +57,7 @@ def weights_recipe(subject: Subject, method: str | None, *, baseline: bool) -> W
     if baseline:
         weights["beside"] = "untrained"
     return WeightsRecipe(
-        method=Part(name=method or loaded.recognized.format.method or ELSEWHERE, settings={}),
+        method=Part(name=method or loaded.recognized.method or ELSEWHERE, settings={}),
         backbone=Part(name=loaded.plugin, settings=loaded.config.model_dump(mode="json")),
         data=DataPart(
             name=dataset.name,
@@ -114,12 +114,15 @@ def weights_record(
 
 
 def _origin(loaded: Loaded, preprocessing: Preprocessing) -> WeightsOrigin:
-    recognized, candidate = loaded.recognized, loaded.candidate
+    recognized, candidate, located = loaded.recognized, loaded.candidate, loaded.recognized.located
     others = [one for one in recognized.candidates if one is not candidate]
     left_out = grouped((*candidate.left_out, *recognized.others))
     left_out |= {one.name: len(one.tensors) + len(one.left_out) for one in others}
     return WeightsOrigin(
-        file=recognized.stored.path.resolve().name,
+        file=located.name if located.revision else recognized.stored.path.resolve().name,
+        name=located.name,
+        address=located.address,
+        revision=located.revision,
         sha256=recognized.stored.sha256,
         container=recognized.stored.container,
         format=recognized.words,

@@ -49,20 +49,24 @@ def folder_of_run(text: str, resume: bool, results: Path, *, alone: bool = False
 
 
 def source_of_weights(text: str, results: Path) -> Path:
-    """What `--init` names: a file or a folder that exists, else a run by its name or the beginning of one.
+    """What `--init` names: a file or folder that exists, published weights, else a run by its name or the beginning.
 
     Raises `UserError` where it is neither.
     """
     from ssl_bench.runs.folder import find_run
     from ssl_bench.runs.restart import is_run_folder
+    from ssl_bench.weights.named.finding import is_name
+    from ssl_bench.weights.reading import CONFIG
 
     path = Path(text).expanduser()
-    if text.strip() and (path.is_file() or is_run_folder(path)):
+    if is_name(text):
+        return Path(text)
+    if text.strip() and (path.is_file() or is_run_folder(path) or (path / CONFIG).is_file()):
         return path.absolute()
     try:
         return find_run(text, results).absolute()
     except UserError as error:
-        raise UserError(f"--init takes a finished run or a .safetensors file: {error}") from None
+        raise UserError(f"--init takes a finished run, a file of weights or a published name: {error}") from None
 
 
 def free_run_id(recipe: Recipe, results: Path) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ssl_bench.errors import UserError
@@ -58,6 +61,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path`, which becomes `path` at the end; after an error or a stop nothing is left.
+
+    Raises `UserError` where `path` exists or cannot be made.
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists; nothing is overwritten. Give another place with --out, or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise UserError(f"cannot make {path}: {error.strerror or error}. Give another place with --out") from error
+    try:
+        yield part
+        part.chmod(0o755)
+        part.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Give another place with --out") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

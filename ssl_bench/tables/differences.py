@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ssl_bench.measurement import Measurement, Protocol, difference_interval
+from ssl_bench.measurement import Measurement, Outcomes, Protocol, difference_interval
+from ssl_bench.records.bootstrap import paired_interval
+from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
 from ssl_bench.records.recipe import OUTSIDE_DIGEST
-from ssl_bench.records.record import DataRecord, RunRecord
+from ssl_bench.records.record import DataRecord, EvaluationRecord, RunRecord
 from ssl_bench.tables.naming import NOT_RECORDED, setting_name
 from ssl_bench.tables.paths import flatten, plain_text
 from ssl_bench.tables.table import TableData, data_title
@@ -37,6 +39,8 @@ class Comparison:
     data: TableData
     one: Measurement
     other: Measurement
+    paired: tuple[float, float] | None = None
+    """The 95 % interval of the difference, item by item; None where not both have outcomes of the same test items."""
 
     @property
     def protocols_differ(self) -> bool:
@@ -50,8 +54,10 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the difference; None where there is none."""
-        return None if self.protocols_differ else difference_interval(self.one, self.other)
+        """The 95 % interval of the difference, paired where that is possible; None where there is none."""
+        if self.protocols_differ:
+            return None
+        return self.paired or difference_interval(self.one, self.other)
 
 
 def differences(one: RunRecord, other: RunRecord) -> list[Difference]:
@@ -62,10 +68,17 @@ def differences(one: RunRecord, other: RunRecord) -> list[Difference]:
     return found
 
 
-def compared(one: RunRecord, other: RunRecord, *, primary_only: bool = True) -> list[Comparison]:
+def compared(
+    one: RunRecord,
+    other: RunRecord,
+    outcomes: tuple[OutcomesSource, OutcomesSource] = (no_outcomes, no_outcomes),
+    *,
+    primary_only: bool = True,
+) -> list[Comparison]:
     """Each metric that both runs have on one dataset, of the network before and after training.
 
-    Of several under one name the later counts, one of equal protocols before all others.
+    Of several under one name the later counts, one of equal protocols before all others. `outcomes` finds those of
+    either run.
     """
     measured_by_other = _measured(other, primary_only)
     found = []
@@ -73,8 +86,22 @@ def compared(one: RunRecord, other: RunRecord, *, primary_only: bool = True) -> 
         if of_other := measured_by_other.get(key):
             shared = [protocol for protocol in of_one if protocol in of_other]
             pairs = [(of_one[p], of_other[p]) for p in shared] or [(_last(of_one), _last(of_other))]
-            found += [Comparison(*key[:2], key[3], *pair) for pair in pairs]
+            for first, second in pairs:
+                comparison = Comparison(*key[:2], key[3], first.measurement, second.measurement)
+                if not comparison.protocols_differ:
+                    items = outcomes[0](one, *first.place), outcomes[1](other, *second.place)
+                    comparison = replace(comparison, paired=_paired(*items))
+                found.append(comparison)
     return found
+
+
+def _paired(one: Outcomes | None, other: Outcomes | None) -> tuple[float, float] | None:
+    if one is None or other is None:
+        return None
+    try:
+        return paired_interval([one], [other])
+    except ValueError:  # e.g. a fingerprint of part of the content, and another number of images
+        return None
 
 
 def unlike_fields(one: Protocol, other: Protocol) -> list[Difference]:
@@ -84,22 +111,32 @@ def unlike_fields(one: Protocol, other: Protocol) -> list[Difference]:
     return _unlike(*({name: plain_text(value) for name, value in p.fields.items()} for p in (one, other)))
 
 
-def _last(measurements: Mapping[Protocol, Measurement]) -> Measurement:
+class _Measured(NamedTuple):
+    evaluation: EvaluationRecord
+    measurement: Measurement
+
+    @property
+    def place(self) -> tuple[EvaluationRecord, str]:
+        """Where its outcomes are found."""
+        return self.evaluation, self.measurement.metric
+
+
+def _last(measurements: Mapping[Protocol, _Measured]) -> _Measured:
     return list(measurements.values())[-1]
 
 
 _Key = tuple[str, str, str, TableData]
 
 
-def _measured(record: RunRecord, primary_only: bool) -> dict[_Key, dict[Protocol, Measurement]]:
+def _measured(record: RunRecord, primary_only: bool) -> dict[_Key, dict[Protocol, _Measured]]:
     """(evaluator, subject, metric, data) -> protocol -> the later measurement."""
-    found: dict[_Key, dict[Protocol, Measurement]] = {}
+    found: dict[_Key, dict[Protocol, _Measured]] = {}
     for evaluation in sorted(record.evaluations, key=lambda one: one.made_utc):
         subject = record.backbone.start if evaluation.before_training else "trained"
         for one in evaluation.measurements:
             if one.primary or not primary_only:
                 key = (evaluation.evaluator, subject, one.metric, TableData.measured_on(evaluation))
-                found.setdefault(key, {})[one.protocol] = one
+                found.setdefault(key, {})[one.protocol] = _Measured(evaluation, one)
     return found
 
 
@@ -191,7 +228,10 @@ def _pair(one: Difference) -> str:
 
 
 def texts(comparisons: Iterable[Comparison]) -> list[tuple[str, str, str, str, str]]:
-    """Name, both values, their difference with its interval, and a note: why they do not compare, or "within noise"."""
+    """Name, both values, their difference with its interval, and a note.
+
+    The note says why they do not compare, or whether the interval is paired and holds 0 ("within noise").
+    """
     rows = []
     for one in comparisons:
         name = f"{one.evaluator} {one.one.metric} ({one.subject}) on {one.data.title}"
@@ -204,6 +244,7 @@ def texts(comparisons: Iterable[Comparison]) -> list[tuple[str, str, str, str, s
         change = f"{one.difference:+.2f} {one.one.unit}".rstrip()
         if ends is not None:
             change += f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
-            note = "within noise" if ends[0] <= 0 <= ends[1] else ""
+            noise = ends[0] <= 0 <= ends[1]
+            note = ", ".join(["paired"] * (one.paired is not None) + ["within noise"] * noise)
         rows.append((name, *values, change, note))
     return rows

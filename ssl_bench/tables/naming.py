@@ -16,6 +16,9 @@ from ssl_bench.tables.paths import look_up, plain_text
 PRESET = "preset"
 IMAGE_PX = ("data.image_px", "recipe.data.image_px", "recipe.data.settings.image_px")
 """One value in three places of a record."""
+WEIGHTS_FILE, WEIGHTS_SHA256 = "weights.file", "recipe.weights.sha256"
+SHA256_SHOWN = 12
+"""Digits of a digest in a table, as `inspect` shows them."""
 NOT_RECORDED = "not recorded"
 """Stands for the value of a setting that a record of an older version does not have."""
 
@@ -56,6 +59,7 @@ def _named(path: str, group: Group) -> str:
         text = f"[{plain_text(value)}]"
     else:
         text = plain_text(value) or "none"
+    text = text[:SHA256_SHOWN] if path == WEIGHTS_SHA256 else text
     return f"{setting_name(path)}={text}"
 
 
@@ -86,6 +90,8 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
     """Add to the words of groups with the same keys what they differ in; returns a note on what is standard."""
     named_paths = {key.path for key in shown if _tells(key, groups)}
     named_paths |= set(IMAGE_PX) if named_paths & set(IMAGE_PX) else set()
+    if WEIGHTS_FILE in named_paths and _files_tell_weights_apart(groups):
+        named_paths.add(WEIGHTS_SHA256)
     changes = [group.first.record.changed_settings for group in groups]
     by_preset: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
@@ -109,6 +115,12 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
         return []
     record = groups[0].first.record
     return [f"{record.method} on {record.backbone.name}, unless its row says otherwise: {', '.join(standard)}"]
+
+
+def _files_tell_weights_apart(groups: Sequence[Group]) -> bool:
+    """Whether weights from elsewhere with different content have different file names."""
+    both = {(look_up(one.first.plain, WEIGHTS_FILE), look_up(one.first.plain, WEIGHTS_SHA256)) for one in groups}
+    return len(both) == len({file for file, _ in both})
 
 
 def _set_by_hand(group: Group) -> Collection[str]:

@@ -48,7 +48,11 @@ def own_px(candidate: Candidate) -> int | None:
 
 def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocessing:
     """As the source evaluates: its configuration where there is one, else its authors' script, else DINO's."""
-    form = recognized.format
+    form, exported = recognized.format, recognized.stored.exported
+    if exported is not None:
+        return exported.preprocessing
+    if recognized.located.preprocessing is not None:
+        return recognized.located.preprocessing
     if form is TRANSFORMERS and recognized.stored.preprocessor:
         return _of_transformers(recognized.stored.preprocessor)
     if form is TIMM_FOLDER:
@@ -56,7 +60,7 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
     if candidate.layout is EFFICIENTNET:
         return Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), source="EfficientNet-Lite: (x - 0.5) / 0.5")
     crop_px = form.crop_px or own_px(candidate) or _small_stem_px(candidate) or 224
-    if recognized.format is PLAIN or not form.method:
+    if form is PLAIN or not (form.method or recognized.located.evaluated):
         source = "assumed: mean and std of ImageNet, 256/224"
     else:
         source = f"{form.name}'s evaluation"
@@ -68,6 +72,8 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
 def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
     """Heads, epsilon and padding as configuration or format say. Raises `UserError` for other activations than ours."""
     config = recognized.stored.config
+    if recognized.stored.exported is not None:  # its settings say all
+        return Facts()
     if recognized.format is TRANSFORMERS:
         _refuse_other_layers(recognized, candidate)
         heads = config.get("num_attention_heads")

@@ -8,7 +8,7 @@ the one that the paper evaluates first. Prefixes and preprocessing were read in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -122,7 +122,21 @@ FORMATS = (
 TRANSFORMERS = Format("transformers", (), source="https://github.com/huggingface/transformers", positions="mae")
 TIMM_FOLDER = Format("timm", (), source="https://github.com/huggingface/pytorch-image-models")
 OWN_RUN = Format("sslbench", (), source="sslbench run")
+EXPORTED = Format("sslbench export", (), source="sslbench export")
+"""With the method and network that the file's `Exported` names."""
 PLAIN = Format("state dict", (), interpolation="bicubic")
 
 PREFERRED = ("backbone", "teacher", "encoder_q", "encoder", "model", "network")
 """Which of several networks is meant where a format does not say, by the last word of its prefix."""
+
+_WITHOUT_MARKS = (
+    Format(
+        "DeiT", (), source="https://github.com/facebookresearch/deit/blob/7e160fe/datasets.py", interpolation="bicubic"
+    ),
+    Format("torchvision", (), source="https://github.com/pytorch/vision/blob/main/references/classification"),
+)
+EVALUATED_AS = {
+    **{form.name.lower(): form for form in _WITHOUT_MARKS},
+    **{form.method: replace(form, name=form.name.partition(",")[0]) for form in reversed(FORMATS) if form.method},
+}
+"""By method or library: how its authors evaluate, for a published file that holds nothing but tensors."""

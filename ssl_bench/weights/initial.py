@@ -20,6 +20,7 @@ from ssl_bench.system.hints import resume_command, shell_quoted
 from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
 from ssl_bench.weights.loading import open_weights
+from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.reading import CONFIG, read_weights
 from ssl_bench.weights.whole import heads_of
 
@@ -43,22 +44,27 @@ class InitialState:
     heads: int | None = None
     """Attention heads, where the file says how many; shapes do not."""
     heads_evidence: str = ""
+    name: str = ""
+    """The published name that they were asked for by, with the commit; "" for a path."""
 
     @property
     def words(self) -> str:
         """What they are, for messages and records, e.g. "dino-deit_s16-shapes-s0-3f9c (teacher), sha256 0f3a..."."""
         network = f" ({self.network})" if self.network else ""
-        return f"{self.source.name}{network}, sha256 {self.fingerprint[:12]}"
+        return f"{self.name or self.source.name}{network}, sha256 {self.fingerprint[:12]}"
 
 
 def initial_state(source: Path, network: str | None = None) -> InitialState:
-    """The weights that `source`, the folder of a finished run or a .safetensors file, holds of a backbone.
+    """The weights that `source`, a finished run's folder, a file or a published name, holds of a backbone.
 
     `network` asks for one by its name in the method; a run keeps the one that it evaluates. Raises `UserError` where
     there are none, for damaged files, for values that are not finite, and for another network.
     """
-    source = source.expanduser().absolute()
-    if source.is_dir():
+    named = is_name(str(source))
+    source = source if named else source.expanduser().absolute()
+    if named:
+        state = _of_others(source, network)
+    elif source.is_dir():
         state = _of_others(source, network) if (source / CONFIG).exists() else _of_run(source)
     else:
         state = _of_file(source, network)
@@ -151,4 +157,11 @@ def _of_others(path: Path, network: str | None) -> InitialState:
     candidate = recognized.choose(network)
     facts = facts_of(recognized, candidate)
     weights = {name: one.float() if one.is_floating_point() else one for name, one in candidate.tensors.items()}
-    return InitialState(path, weights, fingerprint_of(weights), candidate.name, "", facts.heads, facts.heads_evidence)
+    located = recognized.located
+    arch = " ".join(
+        (f"--arch {located.arch}", *(f"--set backbone.{name}={value}" for name, value in located.settings.items()))
+    )
+    return InitialState(
+        path, weights, fingerprint_of(weights), candidate.name, arch if located.arch else "", facts.heads,
+        facts.heads_evidence, located.pinned,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
 from ssl_bench.weights.facts import Facts, facts_of, own_px, preprocessing_of
-from ssl_bench.weights.formats import PLAIN
+from ssl_bench.weights.formats import EVALUATED_AS, PLAIN
+from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
 from ssl_bench.weights.reading import read_weights
 from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized, recognize
-from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, wanted_names
+from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, norm_eps, set_norm_eps, wanted_names
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,25 @@ class Loaded:
         return arch_text(self.plugin, self.config.model_dump())
 
 
-def open_weights(path: Path, arch: str | None = None) -> Recognized:
-    """Read and recognize a file or folder; `arch` helps where no known names are in it. Raises `UserError`."""
-    stored = read_weights(path)
+def open_weights(given: Path | str, arch: str | None = None, method: str | None = None) -> Recognized:
+    """Read and recognize a file, a folder or published weights given by name (`weights.named`).
+
+    `arch` helps where no known names are in it. `method` trained them: a file that says nothing of it is preprocessed
+    and its positions are resampled as the method's authors evaluate. Raises `UserError`.
+    """
+    located = find(str(given))
+    stored = read_weights(located.path)
+    arch = arch or located.arch
     try:
-        return recognize(stored)
+        recognized = recognize(stored)
     except UserError:
+        if arch is None and stored.exported is not None:
+            arch = stored.exported.arch
         if arch is None:
             raise
-        return recognize(stored, (_layout_of(arch),))
+        recognized = recognize(stored, (_layout_of(arch),))
+    form = EVALUATED_AS.get(method or located.evaluated) if recognized.format is PLAIN else None
+    return dataclasses.replace(recognized, located=located, format=form or recognized.format)
 
 
 def load_network(
@@ -73,7 +85,13 @@ def load_network(
     candidate = recognized.choose(key)
     facts = facts_of(recognized, candidate)
     preprocessing = preprocessing_of(recognized, candidate)
-    given = dict(settings or {})
+    given, exported = dict(settings or {}), recognized.stored.exported
+    if exported is not None and arch in (None, exported.arch):
+        arch, given = exported.arch, {**exported.settings, **given}
+    else:
+        exported = None
+    if arch is None and recognized.located.arch is not None:
+        arch, given = recognized.located.arch, {**recognized.located.settings, **given}
     if arch is None:
         arch, given = _found_arch(recognized, candidate, facts, given)
     plugin, colon, name = arch.partition(":")
@@ -81,7 +99,7 @@ def load_network(
     if colon:
         given["name"] = name
     given = {**settings_from(candidate, kind), **given}
-    image_px = own_px(candidate) or preprocessing.crop_px
+    image_px = exported.image_px if exported else own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
     # with registers, DINOv2 resamples positions as timm does (interpolate_antialias, no offset), as transformers there
     positions = "timm" if "register_tokens" in candidate.tensors else recognized.format.positions
@@ -91,19 +109,26 @@ def load_network(
         shapes = kind(config, image_px=image_px)  # says what is wrong
     found = differences(shapes.state_dict(), candidate.tensors)
     if found:
-        raise UserError(f"{recognized.stored.path} does not fit {arch}: {found}. {_nearest(candidate)}")
+        raise UserError(f"{recognized.shown} does not fit {arch}: {found}. {_nearest(candidate)}")
     notes = _check_heads(recognized, kind, arch, heads_of(shapes), facts, accept_mismatch)
     backbone = kind(config, image_px=image_px)
     try:
         used, changed = load_whole(backbone, candidate)
     except UserError as error:
-        raise UserError(f"{recognized.stored.path} cannot be loaded into {arch}: {error}") from error
+        raise UserError(f"{recognized.shown} cannot be loaded into {arch}: {error}") from error
     of_network = backbone.preprocessing
     with_timms_names = not candidate.layout.renames and candidate.layout is not EFFICIENTNET
-    if of_network is not None and recognized.format is PLAIN and with_timms_names:
+    if (
+        of_network is not None
+        and recognized.format is PLAIN
+        and recognized.located.preprocessing is None
+        and with_timms_names
+    ):
         preprocessing = of_network  # a plain file with timm's names: as timm's configuration of that network says
     backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
     notes = (*changed, *apply_facts(backbone, facts), *notes)
+    if exported is not None and len(exported.norm_eps) == len(norm_eps(backbone)):
+        set_norm_eps(backbone, exported.norm_eps)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
 
 
@@ -114,7 +139,7 @@ def _found_arch(
     if best is None or best.differences:
         nearest = f" The nearest, {best.typed}, differs in: {best.differences}." if best else ""
         raise UserError(
-            f"no registered architecture has the tensors of {recognized.stored.path}.{nearest} Give --arch, with "
+            f"no registered architecture has the tensors of {recognized.shown}.{nearest} Give --arch, with "
             "--set backbone.SETTING=VALUE where it has other sizes"
         )
     settings = {**best.settings, **given}
@@ -134,7 +159,7 @@ def _check_heads(
         return (f"evaluated with {heads} heads although {facts.heads_evidence} say {facts.heads}",)
     advice = f"Say --set backbone.heads={facts.heads}, or" if "heads" in kind.Config.model_fields else "Say"
     raise UserError(
-        f"{recognized.stored.path} is of a network with {facts.heads} heads, and {arch} has {heads}: the shapes agree, "
+        f"{recognized.shown} is of a network with {facts.heads} heads, and {arch} has {heads}: the shapes agree, "
         f"the features would not. Evidence: {facts.heads_evidence}. {advice} --accept-mismatch if {heads} is right"
     )
 

@@ -5,6 +5,7 @@ PyTorch's zip archives and safetensors are memory-mapped: a 20 GB file takes the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import UserError
+from ssl_bench.weights.exported import MANIFEST, Exported, exported_as
 from ssl_bench.weights.safe_pickle import load_pickled
 
 CONFIG = "config.json"
@@ -40,6 +42,8 @@ class Stored:
     """The folder's preprocessor_config.json."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The header's texts of a safetensors file."""
+    exported: Exported | None = None
+    """What `sslbench export` says of it, where it wrote it."""
 
 
 def read_weights(path: Path) -> Stored:
@@ -51,10 +55,19 @@ def read_weights(path: Path) -> Stored:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_dir():
-        return _read_folder(path)
+        return _read_exported(path) or _read_folder(path)
     container, content, metadata = _read_file(path)
     beside = path.parent if path.name in SINGLE else None  # a file of a Hugging Face folder, given by itself
-    return Stored(path, container, content, _sha256(path), _json(beside, CONFIG), _json(beside, PREPROCESSOR), metadata)
+    config, preprocessor, sha256 = _json(beside, CONFIG), _json(beside, PREPROCESSOR), _sha256(path)
+    exported = exported_as(path, sha256, metadata)
+    return Stored(path, container, content, sha256, config, preprocessor, metadata, exported)
+
+
+def _read_exported(folder: Path) -> Stored | None:
+    """The file that the folder's `sslbench.json` names; None without one."""
+    named = _json(folder, MANIFEST).get("file")
+    file = folder / Path(str(named)).name
+    return dataclasses.replace(read_weights(file), path=folder) if named and file.is_file() else None
 
 
 def _read_folder(folder: Path) -> Stored:

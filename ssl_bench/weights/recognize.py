@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.weights import efficientnet, naming
-from ssl_bench.weights.formats import FORMATS, OWN_RUN, PLAIN, PREFERRED, TIMM_FOLDER, TRANSFORMERS, Format
+from ssl_bench.weights.formats import EXPORTED, FORMATS, OWN_RUN, PLAIN, PREFERRED, TIMM_FOLDER, TRANSFORMERS, Format
+from ssl_bench.weights.named.located import Located
 from ssl_bench.weights.naming import COMPUTED, HEADS, LAYOUTS, Layout
 from ssl_bench.weights.reading import Stored
 
@@ -55,23 +56,34 @@ class Recognized:
     """Names of tensors that belong to no candidate."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Training settings that the file holds."""
+    located: Located = field(default_factory=Located)
+    """What its name says of it, where it was given by name."""
+
+    @property
+    def method(self) -> str:
+        """What trained it, as its name or its format says; "" where neither does."""
+        return self.located.method or self.format.method
+
+    @property
+    def shown(self) -> str:
+        """What it is called in messages: the name that was given, else the path."""
+        return self.located.name or str(self.stored.path)
 
     def choose(self, key: str | None) -> Candidate:
         """The network called `key`, or the default. Raises `UserError` where it is unknown or none is preferred."""
         names = [candidate.name for candidate in self.candidates]
+        key = self.located.key if key is None else key
         if key is None:
             if len(names) > 1 and not self._has_default():
                 raise UserError(
-                    f"{self.stored.path} holds {len(names)} networks ({', '.join(names)}) and nothing says which is "
+                    f"{self.shown} holds {len(names)} networks ({', '.join(names)}) and nothing says which is "
                     f"meant: choose one, e.g. --key {names[0]}"
                 )
             return self.candidates[0]
         for candidate in self.candidates:
             if key in (candidate.name, candidate.prefix, candidate.prefix.rstrip(".")):
                 return candidate
-        raise UserError(
-            f"{self.stored.path} has no network {key!r}.{did_you_mean(key, names)} It holds: {', '.join(names)}"
-        )
+        raise UserError(f"{self.shown} has no network {key!r}.{did_you_mean(key, names)} It holds: {', '.join(names)}")
 
     def _has_default(self) -> bool:
         return bool(self.format.networks) or _preference(self.candidates[0]) < _preference(self.candidates[1])
@@ -141,6 +153,9 @@ def _tensors(content: Mapping[Any, Any], above: tuple[str, ...]) -> Iterator[tup
 
 
 def _format_of(stored: Stored, names: list[str]) -> Format:
+    if stored.exported is not None:
+        networks = ((stored.exported.network or "network", ""),)
+        return replace(EXPORTED, method=stored.exported.method, networks=networks)
     if "run_id" in stored.metadata and "backbone" in stored.metadata:
         return OWN_RUN
     if stored.config.get("model_type"):
@@ -224,6 +239,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _words(form: Format, stored: Stored, candidate: Candidate, settings: Mapping[str, Any]) -> str:
+    if stored.exported is not None:
+        return f"exported by sslbench for {stored.exported.target} from {stored.exported.source}"
     if form is TRANSFORMERS:
         return f"transformers ({(stored.config.get('architectures') or [stored.config['model_type']])[0]})"
     if form is TIMM_FOLDER:

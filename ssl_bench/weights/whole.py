@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,17 @@ class Differences:
 
 def wanted_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Name without the backbone's own prefix (e.g. `network.`) -> name, of every tensor that a load must fill."""
+    prefix = common_prefix(state)
+    return {name.removeprefix(prefix): name for name in state if not COMPUTED.fullmatch(name)}
+
+
+def common_prefix(state: Mapping[str, Tensor]) -> str:
+    """The first part of all names that a load must fill, e.g. "network."; "" where they do not share one."""
     names = [name for name in state if not COMPUTED.fullmatch(name)]
-    first = names[0].partition(".")[0] + "." if names else ""
-    prefix = first if all(name.startswith(first) for name in names) and "." in (names or [""])[0] else ""
-    return {name.removeprefix(prefix): name for name in names}
+    if not names or "." not in names[0]:
+        return ""
+    first = names[0].partition(".")[0] + "."
+    return first if all(name.startswith(first) for name in names) else ""
 
 
 def in_own_names(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +143,21 @@ def apply_facts(backbone: Backbone, facts: Facts) -> tuple[str, ...]:
         if count:
             notes.append(f'{count} strided convolutions pad as TensorFlow\'s "SAME", as the weights were made')
     return tuple(notes)
+
+
+def norm_eps(network: nn.Module) -> tuple[float, ...]:
+    """Epsilon of every norm, in order; no tensor says it."""
+    return tuple(module.eps for module in _norms(network))
+
+
+def set_norm_eps(network: nn.Module, values: Sequence[float]) -> None:
+    """The same for a network of the same norms."""
+    for module, value in zip(_norms(network), values, strict=True):
+        module.eps = value
+
+
+def _norms(network: nn.Module) -> list[Any]:
+    return [module for module in network.modules() if isinstance(getattr(module, "eps", None), float)]
 
 
 def heads_of(backbone: nn.Module) -> int | None:

@@ -212,7 +212,8 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_list_names_kinds_origin_and_paper(sslbench: Any) -> None:
     status, out, _ = sslbench("list")
     assert status == 0
-    assert [line for line in out.splitlines() if line[:1].strip()] == [f"{kind}s" for kind in registry.KINDS]
+    kinds = [f"{kind}s" for kind in registry.KINDS]
+    assert [line for line in out.splitlines() if line[:1].strip()] == [*kinds, "weights"]
     (dino,) = [line for line in out.splitlines() if line.startswith("  dino ")]
     assert "sslbench 0." in dino
     assert "arXiv 2104.14294" in dino

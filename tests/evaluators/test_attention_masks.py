@@ -151,14 +151,14 @@ def test_the_rules_by_hand() -> None:
     first = ImageScores(np.array([[0.9, 0.4, 0.1], [0.1, 0.8, 0.2]]), np.array([0.2, 0.4]), np.full((2, 2), 0.25))
     second = ImageScores(np.array([[0.0, 0.5, 0.7]]), np.array([0.5]), np.array([[0.35, 0.75]]))
     by_mask = score_set([first, second], "mask")
-    assert by_mask.best_head == pytest.approx((0.85 + 0.7) / 2, abs=1e-12)
-    assert by_mask.best_single_head == pytest.approx((0.6 + 0.5) / 2, abs=1e-12)
+    assert by_mask.best_head == pytest.approx([0.85, 0.7], abs=1e-12)
+    assert by_mask.best_single_head == pytest.approx([0.6, 0.5], abs=1e-12)
     assert by_mask.single_head == 1
-    assert by_mask.average_head == pytest.approx((0.25 + 0.55 + 0.425) / 3, abs=1e-12)
-    assert by_mask.mean_map == pytest.approx((0.3 + 0.5) / 2, abs=1e-12)
-    assert by_mask.whole_image == pytest.approx(0.3, abs=1e-12)
-    assert by_mask.center_box == pytest.approx(0.5, abs=1e-12)
-    assert score_set([first, second], "image").best_head == pytest.approx((0.6 + 0.7) / 2, abs=1e-12)
+    assert by_mask.average_head == pytest.approx([(0.5 + 0.6 + 0.15) / 3, 0.4], abs=1e-12)
+    assert by_mask.mean_map == pytest.approx([0.3, 0.5], abs=1e-12)
+    assert by_mask.whole_image == pytest.approx([0.25, 0.35], abs=1e-12)
+    assert by_mask.center_box == pytest.approx([0.25, 0.75], abs=1e-12)
+    assert score_set([first, second], "image").best_head == pytest.approx([0.6, 0.7], abs=1e-12)
 
 
 def test_an_image_is_scored_as_written_slowly() -> None:

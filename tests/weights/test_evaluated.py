@@ -6,11 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from ssl_bench.cli.main import app
@@ -31,16 +29,8 @@ def request(path: Path, **changes: Any) -> WeightsRequest:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """A checkpoint beside photos of two classes, 40 x 40 px."""
-    drawn = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "photos" / split / label
-            folder.mkdir(parents=True)
-            for index in range(3):
-                pixels = drawn.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
+def checkpoint(photos: Path, tmp_path: Path) -> Path:
+    """A checkpoint beside photos."""
     torch.save(moco_v2(resnet(0), resnet(1)), tmp_path / "moco_v2.pth.tar")
     return tmp_path / "moco_v2.pth.tar"
 
@@ -91,7 +81,7 @@ def test_a_stopped_evaluation_leaves_nothing_and_a_killed_one_is_no_run(
         def stopped(*given: Any, run_dir: Path, **more: Any) -> None:
             (run_dir / "evaluations" / "knn-trained").mkdir(parents=True)
             if end is SystemExit:  # as a kill: nothing is cleared
-                patch.setattr("ssl_bench.runs.elsewhere._clear", lambda part: None)
+                patch.setattr("ssl_bench.runs.whole_folder.clear", lambda part: None)
             raise end
 
         patch.setattr("ssl_bench.runs.elsewhere.evaluate_network", stopped)

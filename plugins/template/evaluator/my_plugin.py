@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
+from ssl_bench.measurement import accuracy_of
 from ssl_bench.settings import Settings, setting
 
 
@@ -27,14 +28,10 @@ class MyPlugin(Evaluator):
         classes = range(len(evaluation.dataset.classes))
         means = torch.stack([vectors[train.labels == one].mean(dim=0) for one in classes])
         predicted = torch.cdist(queries, means.nan_to_num(torch.inf)).argmin(dim=1)
-        correct = (predicted == test.labels).double().mean()
         return [
-            Measurement(
-                metric="top1",
-                value=100 * float(correct),
-                unit="%",
-                higher_is_better=True,
-                n=len(test.labels),
+            accuracy_of(  # keeps which images were right: intervals and comparisons of two runs use it
+                "top1",
+                predicted == test.labels,
                 protocol=Protocol.of(
                     "nearest class mean, l2, normalized {normalize}, {transform}",
                     normalize=self.config.normalize,

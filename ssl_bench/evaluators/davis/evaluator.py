@@ -20,7 +20,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.davis import DavisSequence, open_davis
 from ssl_bench.datasets.indexed_png import Mask
 from ssl_bench.datasets.shapes.layouts import CLIP_SIZE, embedded_davis
-from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Protocol
+from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Outcomes, Protocol
 from ssl_bench.evaluators.davis.masks import kept_masks, masks_digest, network_digest, write_masks
 from ssl_bench.evaluators.davis.pictures import write_pictures
 from ssl_bench.evaluators.davis.results import read_result
@@ -188,6 +188,9 @@ def _first_mask(mask: Mask, index: int) -> Mask:
 
 
 def _measurements(prefix: str, scores: list[ObjectScores], protocol: Protocol, details: str) -> list[Measurement]:
+    each = [one.measures() for one in scores]
+    videos = [one.name.rpartition("_")[0] for one in scores]
+    clusters = [videos.index(video) for video in videos]
     means = mean_measures(scores)
     shown = [name for name in means if not prefix or name in ("J&F-Mean", "J-Mean", "F-Mean")]
     return [
@@ -200,6 +203,7 @@ def _measurements(prefix: str, scores: list[ObjectScores], protocol: Protocol, d
             protocol=protocol,
             primary=not prefix and name == "J&F-Mean",
             details=details,
+            outcomes=Outcomes.of([100 * measures[name] for measures in each], clusters),
         )
         for name in shown
     ]

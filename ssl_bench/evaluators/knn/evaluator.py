@@ -22,7 +22,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import device_with_room
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
 from ssl_bench.evaluators.knn.nearest import nearest
-from ssl_bench.measurement import accuracy
+from ssl_bench.measurement import accuracy_of
 from ssl_bench.settings import Settings, setting
 
 VOTES_AT_ONCE = 1 << 23
@@ -91,10 +91,9 @@ class KNN(Evaluator):
             found.indices, found.similarities, train.labels, classes, possible, self.config.temperature, tops[-1]
         )
         return [
-            accuracy(
+            accuracy_of(
                 f"top{top}_k{k}",
-                int((ranked[k][:, :top] == test.labels[:, None]).sum()),
-                len(test.labels),
+                (ranked[k][:, :top] == test.labels[:, None]).any(dim=1),
                 protocol=Protocol.of(
                     "{k}-NN, {similarity}, exp(s / {temperature}), {search}, {transform}",
                     k=k,

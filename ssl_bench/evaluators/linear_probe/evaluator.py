@@ -34,7 +34,7 @@ from ssl_bench.evaluators.linear_probe.training import (
     hold_out,
     train_probes,
 )
-from ssl_bench.measurement import NO_PROTOCOL, accuracy
+from ssl_bench.measurement import NO_PROTOCOL, accuracy_of
 from ssl_bench.settings import Settings, setting
 
 FOLDS = 5
@@ -116,10 +116,9 @@ class LinearProbe(Evaluator):
         training = self._training_protocol(settings, len(kept) / len(train.labels))
         by = f"by {FOLDS}-fold cross-validation" if crossed else "on held-out images"
         return [
-            accuracy(
+            accuracy_of(
                 metric,
-                int((probe.predict(queries) == labels).sum()),
-                len(labels),
+                (probe.predict(queries) == labels).cpu(),
                 protocol=Protocol.of(
                     "linear probe, {training}, {chosen}, {transform}",
                     training=training,

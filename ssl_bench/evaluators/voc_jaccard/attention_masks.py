@@ -120,36 +120,37 @@ def score_image(maps: Floats, mask: Mask, values: list[int], share: float) -> Im
 
 @dataclass(frozen=True)
 class SetScores:
-    """Means over images of each image's mean over its masks, in 0..1."""
+    """(images,) each: the mean over an image's masks, in 0..1. What is reported is their mean over images."""
 
-    best_head: float
-    best_single_head: float
+    best_head: Floats
+    best_single_head: Floats
     """Of the one head that is best over the whole set."""
     single_head: int
     """Which, counted from 0."""
-    average_head: float
+    average_head: Floats
     """What a head drawn at random is expected to score."""
-    mean_map: float
-    whole_image: float
-    center_box: float
+    mean_map: Floats
+    whole_image: Floats
+    center_box: Floats
 
 
 def score_set(images: list[ImageScores], best_of: Literal["mask", "image"]) -> SetScores:
-    """Every image counts alike. `best_of`: a head for each true mask (the authors' rule) or one for the image."""
+    """Scores of every image. `best_of`: a head for each true mask (the authors' rule) or one for the image."""
+    by_head = np.array([scores.heads.mean(axis=0) for scores in images])
     if best_of == "mask":
-        best = [scores.heads.max(axis=1).mean() for scores in images]
+        best = np.array([scores.heads.max(axis=1).mean() for scores in images])
     else:
-        best = [scores.heads.mean(axis=0).max() for scores in images]
-    by_head = np.mean([scores.heads.mean(axis=0) for scores in images], axis=0)
-    whole, box = np.mean([scores.boxes.mean(axis=0) for scores in images], axis=0)
+        best = by_head.max(axis=1)
+    boxes = np.array([scores.boxes.mean(axis=0) for scores in images])
+    single_head = int(by_head.mean(axis=0).argmax())
     return SetScores(
-        best_head=float(np.mean(best)),
-        best_single_head=float(by_head.max()),
-        single_head=int(by_head.argmax()),
-        average_head=float(by_head.mean()),
-        mean_map=float(np.mean([scores.mean_map.mean() for scores in images])),
-        whole_image=float(whole),
-        center_box=float(box),
+        best_head=best,
+        best_single_head=by_head[:, single_head],
+        single_head=single_head,
+        average_head=by_head.mean(axis=1),
+        mean_map=np.array([scores.mean_map.mean() for scores in images]),
+        whole_image=boxes[:, 0],
+        center_box=boxes[:, 1],
     )
 
 

@@ -32,7 +32,7 @@ from ssl_bench.datasets.voc import MaskedImage, MaskKind, VocSet, open_voc
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.attention_maps import Resize, attention_maps, seen_size
 from ssl_bench.evaluation.features import UnusableFeatures
-from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Protocol
+from ssl_bench.evaluator import DataRead, Evaluation, Evaluator, Measurement, Outcomes, Protocol
 from ssl_bench.evaluators.voc_jaccard.attention_masks import (
     BOX_AREA,
     Floats,
@@ -178,15 +178,16 @@ class VocJaccard(Evaluator):
         return [
             Measurement(
                 metric=metric,
-                value=100 * value,
+                value=100 * float(values.mean()),
                 unit="%",
                 higher_is_better=True,
                 n=len(scores),
                 protocol=protocol,
                 primary=metric == "best_head",
                 details=counted + more,
+                outcomes=Outcomes.of(100 * values),
             )
-            for metric, value, more in (
+            for metric, values, more in (
                 ("best_head", found.best_head, ""),
                 ("best_single_head", found.best_single_head, f"; head {found.single_head + 1} of {heads}"),
                 ("average_head", found.average_head, "; what a head drawn at random is expected to score"),

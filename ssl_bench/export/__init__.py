@@ -1,0 +1,1 @@
+"""Networks as files that timm, torchvision, transformers, safetensors or onnxruntime load by their own means."""
