@@ -105,6 +105,12 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def assignment_text(key: str, value: Any) -> str:
+    """The KEY=VALUE that `parse_assignments` reads as this value, e.g. "a.b=[1, 2]"."""
+    plain = isinstance(value, str) and parse_text(value) == value
+    return f"{key}={value if plain else json.dumps(value)}"
+
+
 def section_of(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The settings of one section, without its prefix."""
     prefix = section + "."

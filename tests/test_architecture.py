@@ -86,7 +86,9 @@ def test_importing_the_whole_core_loads_no_plugin() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["table", "--list"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["table", "--list"], ["run", "--help"], ["bench", "--help"]]
+)
 def test_quick_verbs_import_neither_torch_nor_plugins(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\nfrom ssl_bench.cli.main import app\n"

@@ -24,6 +24,7 @@ app = typer.Typer(
 
 VERBS = [
     "run",
+    "bench",
     "eval",
     "inspect",
     "export",

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
         The step is done on tensors without numbers, in seconds. Context and workspaces of the device are an allowance.
         """
-        from ssl_bench.planning.stand_in import StandIn
+        from ssl_bench.planning.stand_in import open_stand_in
         from ssl_bench.recipes.resolve import Request, resolve
         from ssl_bench.settings import parse_assignments
 
@@ -49,7 +49,8 @@ def register(app: typer.Typer) -> None:
         values = parse_assignments(set_ or [])
         if batch_size is not None:
             values["training.batch_size"] = batch_size
-        resolved = resolve(Request(method=method, arch=arch, data=data, preset=preset, values=values), StandIn)
+        request = Request(method=method, arch=arch, data=data, preset=preset, values=values)
+        resolved = resolve(request, open_stand_in if data is None else None)
         _show(resolved, target, as_json=as_json)
 
 

@@ -16,6 +16,7 @@ from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
+    from ssl_bench.tables.loading import TableSource
     from ssl_bench.tables.table import Table
 
 FORMATS = ("md", "csv")
@@ -129,6 +130,21 @@ def register(app: typer.Typer) -> None:
         _warn(problems, changed)
         if problems or changed:
             raise typer.Exit(1)
+
+
+def show_tables(sources: list[TableSource], results: Path) -> None:
+    """Print and write tables of all records under `results`, as `sslbench table` does without options."""
+    from ssl_bench.records.odd_values import read_usable
+    from ssl_bench.tables.fold import fold
+    from ssl_bench.tables.written import write_tables
+
+    found, problems = read_usable(results)
+    tables = [fold(source.description, [record for _, record in found], source.published) for source in sources]
+    filled = [table for table in tables if table.blocks]
+    written = write_tables(filled, results / "tables")
+    _print(filled, drawn=True)
+    _print_written(filled, written)
+    _warn(problems, [])
 
 
 def _print(tables: list[Table], *, drawn: bool) -> None:

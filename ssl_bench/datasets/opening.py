@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +50,10 @@ class Found:
     path: Path | None
     note: str = ""
     """What a user should know of how the path was read, for the notes of the dataset."""
+
+
+Opening = Callable[[Found, Mapping[str, object]], Dataset]
+"""Opens what was found with the settings of its section; raises `UserError`."""
 
 
 def find_dataset(text: str, known: Known) -> Found:
@@ -105,6 +111,22 @@ def open_found(found: Found, settings: Mapping[str, object] | None = None) -> Da
     if found.note:
         dataset.notes = (found.note, *dataset.notes)
     return dataset
+
+
+class OpenedOnce:
+    """As `open_found`, but the same data with the same settings are read and fingerprinted once."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, Path | None, str], Dataset] = {}
+
+    def __call__(self, found: Found, settings: Mapping[str, object] | None = None) -> Dataset:
+        """A copy of its own, since a name or the size of images may be changed. Raises `UserError`."""
+        key = (found.plugin, found.path, json.dumps(settings or {}, sort_keys=True, default=str))
+        if key not in self._opened:
+            dataset = open_found(found, settings)
+            assert dataset.fingerprint, "asked for here, so that copies share what it takes long to compute"
+            self._opened[key] = dataset
+        return copy.copy(self._opened[key])
 
 
 def explain(path: Path, known: Known) -> str:

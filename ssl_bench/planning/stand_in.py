@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
 from ssl_bench.dataset import Dataset
-from ssl_bench.settings import Settings, setting
+from ssl_bench.datasets.opening import Found
+from ssl_bench.settings import Settings, parse_settings, setting
 
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
 """ImageNet-1k (ILSVRC 2012): images of both splits, and classes."""
@@ -48,3 +50,8 @@ class StandIn(Dataset):
     def fingerprint(self) -> str:
         """Of no images."""
         return "0" * 64
+
+
+def open_stand_in(found: Found, settings: Mapping[str, object]) -> Dataset:
+    """A `datasets.opening.Opening` that opens a stand-in whatever was found."""
+    return StandIn(parse_settings(StandIn.Config, settings, "data", "the stand-in for a dataset"))

@@ -14,6 +14,7 @@ from ssl_bench.settings import section_of
 
 if TYPE_CHECKING:
     from ssl_bench.dataset import Dataset
+    from ssl_bench.datasets.opening import Opening
     from ssl_bench.method import Method
 
 DEFAULT_EVALUATORS = ("knn", "linear-probe")
@@ -27,17 +28,20 @@ def dataset_loaders() -> dict[str, Any]:
     return {name: partial(registry.dataset, name) for name in registry.names("dataset")}
 
 
-def open_evaluation_set(text: str, settings: Mapping[str, Any], image_px: int) -> tuple[str, Dataset]:
+def open_evaluation_set(
+    text: str, settings: Mapping[str, Any], image_px: int, open_data: Opening | None = None
+) -> tuple[str, Dataset]:
     """The plugin and the opened dataset that `text` names, seen at `image_px` unless `settings` say otherwise.
 
-    Raises `UserError`.
+    `open_data` as in `resolve`. Raises `UserError`.
     """
     from ssl_bench.datasets.opening import find_dataset, open_found
 
+    open_data = open_data or open_found
     found = find_dataset(text, dataset_loaders())
     if "image_px" in found.kind.Config.model_fields:
-        return found.plugin, open_found(found, {"image_px": image_px} | dict(settings))
-    dataset = open_found(found, settings)
+        return found.plugin, open_data(found, {"image_px": image_px} | dict(settings))
+    dataset = open_data(found, settings)
     if dataset.image_px != image_px:
         try:
             dataset.image_px = image_px  # the evaluation resizes to it
@@ -49,7 +53,9 @@ def open_evaluation_set(text: str, settings: Mapping[str, Any], image_px: int) -
     return found.plugin, dataset
 
 
-def open_evaluation_sets(texts: Sequence[str], values: Mapping[str, Any], image_px: int) -> list[tuple[str, Dataset]]:
+def open_evaluation_sets(
+    texts: Sequence[str], values: Mapping[str, Any], image_px: int, open_data: Opening | None = None
+) -> list[tuple[str, Dataset]]:
     """Plugin and dataset of each of `texts`, with names of their own.
 
     `values` may hold `eval_data.SETTING`, for all of them, and `eval_data.NUMBER.SETTING`, from 1. Raises `UserError`,
@@ -65,7 +71,7 @@ def open_evaluation_sets(texts: Sequence[str], values: Mapping[str, Any], image_
             raise UserError(f"'eval_data.{key}' sets evaluation data, and {count} (--eval-data PATH)")
     opened: list[tuple[str, Dataset]] = []
     for place, text in enumerate(texts, start=1):
-        plugin, dataset = open_evaluation_set(text, shared | section_of(given, str(place)), image_px)
+        plugin, dataset = open_evaluation_set(text, shared | section_of(given, str(place)), image_px, open_data)
         if any(dataset.fingerprint == other.fingerprint for _, other in opened):
             raise UserError(f"--eval-data {text!r} is given twice: leave one out")
         opened.append((plugin, dataset))

@@ -35,6 +35,7 @@ from ssl_bench.settings import parse_settings, section_of
 if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
     from ssl_bench.dataset import Dataset, Split
+    from ssl_bench.datasets.opening import Opening
     from ssl_bench.method import Method
     from ssl_bench.weights.initial import InitialState
 
@@ -91,13 +92,13 @@ class Resolved:
         return self.eval_data or (self.dataset,)
 
 
-def resolve(request: Request, stand_in: type[Dataset] | None = None) -> Resolved:
+def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
     """Complete a request. Raises `UserError` for every wrong name, key or value before anything is built.
 
-    `stand_in` takes the place of training data that the request does not name: to plan a run, not to do it.
+    `open_data` opens datasets (`opening.OpenedOnce` for many requests on the same data); None: `opening.open_found`.
     """
     from ssl_bench.blocks.optimizers import OptimizerSettings
-    from ssl_bench.datasets.opening import Found, find_dataset, open_found
+    from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
     from ssl_bench.recipes.requirements import require_capable
@@ -128,19 +129,17 @@ def resolve(request: Request, stand_in: type[Dataset] | None = None) -> Resolved
     )  # fmt: skip
 
     initial = chosen_start(section_of(given_values, "initial"))
-    data_text = request.data if request.data is not None else file.data
-    if data_text is None and stand_in is not None:
-        found = Found("imagenet", stand_in, None)
-    else:
-        found = find_dataset(data_text or "shapes", dataset_loaders())
+    data_text = request.data if request.data is not None else file.data or "shapes"
+    found = find_dataset(data_text, dataset_loaders())
     eval_texts = (file.eval_data if request.eval_data is None else request.eval_data) or ()
     data_settings = section_of(given_values, "data")
     if eval_texts and "held_out" in found.kind.Config.model_fields:
         data_settings.setdefault("held_out", 0.0)  # evaluated on other data: all of these train
-    dataset = open_found(found, data_settings)
+    open_data = open_data or open_found
+    dataset = open_data(found, data_settings)
     require_training_labels(method, method_name, dataset)
     images = len(dataset.train if method.needs_labels else dataset.pretraining)
-    opened = open_evaluation_sets(eval_texts, given_values, dataset.image_px)
+    opened = open_evaluation_sets(eval_texts, given_values, dataset.image_px, open_data)
     eval_data = tuple(one for _, one in opened)
     if asked is None:
         asked = default_evaluators(dataset, eval_data)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from ssl_bench.records.recipe import Recipe
 
 
+class RunInUse(UserError):
+    """Another process is doing the run of this folder."""
+
+
 @dataclass(frozen=True)
 class Start:
     """How to begin in a run folder that may exist."""
@@ -168,7 +172,7 @@ def hold(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise UserError(
+        raise RunInUse(
             f"another process is doing the run {folder.name}. Wait for it, or give another --run-id."
         ) from None
     except OSError as error:
@@ -182,6 +186,19 @@ def hold(folder: Path) -> Iterator[None]:
                 for path in made:
                     path.rmdir()
         lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process is doing the run of this folder now."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
 
 
 def check_free_space(method: Method, optimizer: torch.optim.Optimizer, run_dir: Path) -> None:

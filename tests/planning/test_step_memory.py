@@ -8,7 +8,7 @@ import torch
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.method import Method
 from ssl_bench.planning.choices import Choice
-from ssl_bench.planning.stand_in import StandIn
+from ssl_bench.planning.stand_in import open_stand_in
 from ssl_bench.planning.step_memory import PARTS, StepMemory, measure_step, predict_step, view_shapes
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.runs.building import build_method
@@ -24,7 +24,7 @@ SMALL = {
 
 def recipe(method: str, arch: str, **values: object) -> Resolved:
     given = {"data.image_px": 32, "data.train_images": 4000, "training.batch_size": 8, **SMALL[arch], **values}
-    return resolve(Request(method=method, arch=arch, values=given), StandIn)
+    return resolve(Request(method=method, arch=arch, values=given), open_stand_in)
 
 
 def built(resolved: Resolved) -> tuple[Method, OptimizerSettings, list[tuple[torch.Size, torch.dtype]]]:

@@ -1,0 +1,51 @@
+"""What a study is: the tables that a name stands for, and the runs that these need."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ssl_bench.datasets.opening import OpenedOnce
+from ssl_bench.errors import unknown_name
+from ssl_bench.studies.board import Board, Entry
+from ssl_bench.studies.cells import Wish, runs_of
+from ssl_bench.studies.found import folders_of
+from ssl_bench.studies.plan import StudyRun, in_order
+from ssl_bench.tables.loading import TableSource, built_in_tables, load_table
+
+ALL = "thesis"
+"""The study of every official table that says which runs it needs."""
+
+
+def known_studies() -> dict[str, str]:
+    """Name -> title of what comes with sslbench and says which runs it needs."""
+    found = {name: load_table(name).description for name in built_in_tables()}
+    return {ALL: "all of these"} | {name: one.title for name, one in found.items() if one.runs is not None}
+
+
+def load_study(name_or_path: str) -> list[TableSource]:
+    """The tables of a study: one by name, the user's own by its path, or all official ones. Raises `UserError`."""
+    if name_or_path == ALL:
+        return [load_table(name) for name in known_studies() if name != ALL]
+    if Path(os.path.expanduser(name_or_path)).suffix == ".toml" or name_or_path in built_in_tables():
+        return [load_table(name_or_path)]
+    known = [ALL, *built_in_tables()]
+    raise unknown_name("study", name_or_path, known, "sslbench bench --list; or give the path of a .toml file")
+
+
+def planned_runs(sources: list[TableSource], wish: Wish) -> tuple[StudyRun, ...]:
+    """All runs of the tables, each once, in the order in which they are done. Raises `UserError`."""
+    opened = OpenedOnce()
+    return in_order([run for source in sources for run in runs_of(source.description, wish, opened)])
+
+
+def board_of(runs: tuple[StudyRun, ...], results: Path) -> Board:
+    """The runs with what lies under `results` of them."""
+    places = folders_of(runs, results)
+    entries = [Entry(run, places[run.recipe.digest]) for run in runs]
+    board = Board(entries, time.monotonic())
+    for entry in entries:
+        entry.update_from_disk()
+        entry.done_before = entry.place.recorded
+    return board
