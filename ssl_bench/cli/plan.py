@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,9 +81,7 @@ def _show(resolved: Resolved, device: Device, *, as_json: bool) -> None:
     rows = []
     for choice in choices(bf16=device.bf16):
         memory = predictor.memory(choice, batch)
-        largest = largest_batch(
-            lambda size, choice=choice: predictor.memory(choice, size).peak, device.usable, batch, memory.peak
-        )
+        largest = largest_batch(partial(predictor.peak, choice), device.usable, batch, memory.peak)
         rows.append((choice, memory, largest))
     fitting = next((choice for choice, memory, _ in rows if memory.peak <= device.usable), None)
     if as_json:

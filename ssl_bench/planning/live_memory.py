@@ -20,11 +20,11 @@ BLOCK = 512
 """CUDA's allocator hands out multiples of so many bytes."""
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all live storages by part, now and at the peak; while it is entered, results count as of `part`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.part = "activations"
         self.now: Counter[str] = Counter()
         self.at_peak: Counter[str] = Counter()

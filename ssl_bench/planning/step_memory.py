@@ -117,7 +117,9 @@ def _step_memory(
         optimizer.step()  # makes its state
         optimizer.zero_grad(set_to_none=True)
         for parameter in trained:
-            parameter.register_post_accumulate_grad_hook(lambda one: memory.move([one.grad], "gradients"))
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda one: memory.move([one.grad], "gradients")
+            )
         memory.part = "activations"
         with nullcontext() if autocast_dtype is None else torch.autocast("cpu", dtype=autocast_dtype):
             output = method(Batch(tensors, numbers, numbers), progress)

@@ -42,6 +42,10 @@ class StepPredictor:
         one, other = zip(MEASURED_BATCHES, self._measured[choice], strict=True)
         return StepMemory.on_line(one, other, batch_size)
 
+    def peak(self, choice: Choice, batch_size: int) -> int:
+        """Bytes of `memory` in all."""
+        return self.memory(choice, batch_size).peak
+
     def _step(self, how: Callable[..., StepMemory], choice: Choice, batch_size: int) -> StepMemory:
         method, resolved = self._method(choice.checkpointing), self._resolved
         make_views = method.make_views(resolved.method_config)
