@@ -60,6 +60,21 @@ def evaluations(
     return tuple(made)
 
 
+def with_reach(record: RunRecord, reach: float) -> RunRecord:
+    """The record with an interval of `reach` to both sides of every number."""
+    made = tuple(
+        one.model_copy(
+            update={
+                "measurements": tuple(
+                    m.model_copy(update={"interval": (m.value - reach, m.value + reach)}) for m in one.measurements
+                )
+            }
+        )
+        for one in record.evaluations
+    )
+    return record.model_copy(update={"evaluations": made})
+
+
 def make_recipe(method: str = "dino", arch: str = "deit_s16", seed: int = 0, **settings: Any) -> dict[str, Any]:
     return {
         "method": {

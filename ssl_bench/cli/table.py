@@ -74,6 +74,7 @@ def register(app: typer.Typer) -> None:
         """
         from ssl_bench.records.beside import changed_files
         from ssl_bench.records.odd_values import read_usable
+        from ssl_bench.records.outcomes import OutcomesOfRuns
         from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
@@ -94,7 +95,8 @@ def register(app: typer.Typer) -> None:
         changed = [line for path, record in found for line in changed_files(record, path.parent)]
         if check and (where or sort):
             raise UserError("--check compares whole tables: leave --where and --sort out")
-        tables = [fold(narrowed(s.description, records, where or ()), records, s.published) for s in sources]
+        outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
+        tables = [fold(narrowed(s.description, records, where or ()), records, s.published, outcomes) for s in sources]
         if check:
             drifted = drift(tables, results / "tables")
             if as_json:

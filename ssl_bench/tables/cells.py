@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ssl_bench.measurement import Protocol
+from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.description import Column, Source, parse_source
 from ssl_bench.tables.grouping import Group, Run
+from ssl_bench.tables.intervals import Number, interval_of, items_of
 from ssl_bench.tables.paths import fill_in, look_up
 from ssl_bench.tables.table import ANY_CONDITIONS, Cell, Conditions, Statistic, TableData
 
-ByConditions = dict[Conditions, list[float]]
+ByConditions = dict[Conditions, list[Number]]
 """Conditions -> the value of each run that has one."""
 Line = tuple[TableData | None, tuple[Cell, ...]]
 """What it was evaluated on, None for the data of the block, and its cells."""
@@ -31,7 +33,14 @@ def statistic(values: Sequence[float]) -> Statistic:
     return Statistic(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
 
 
-def lines_of(columns: Sequence[Column], group: Group, block: TableData, *, elsewhere: bool = True) -> list[Line]:
+def lines_of(
+    columns: Sequence[Column],
+    group: Group,
+    block: TableData,
+    outcomes: OutcomesSource = no_outcomes,
+    *,
+    elsewhere: bool = True,
+) -> list[Line]:
     """The cells of a group: one line, and a further one for all further conditions its numbers were measured under.
 
     Numbers of different data never share a line. Those on other data than the block's count where a column says
@@ -55,9 +64,9 @@ def lines_of(columns: Sequence[Column], group: Group, block: TableData, *, elsew
             for column, value, baseline, found in zip(columns, values, baselines, found_there, strict=True):
                 if number < len(found) or found == [ANY_CONDITIONS]:  # what holds under any holds on every line
                     one = found[min(number, len(found) - 1)]
-                    cells.append(_cell(column, value.get(one, []), baseline.get(one, []), one, group))
+                    cells.append(_cell(column, value.get(one, []), baseline.get(one, []), one, group, outcomes))
                 else:
-                    cells.append(Cell() if lines else _cell(column, [], [], ANY_CONDITIONS, group))
+                    cells.append(Cell() if lines else _cell(column, [], [], ANY_CONDITIONS, group, outcomes))
             lines.append((place, tuple(cells)))
     return lines
 
@@ -103,13 +112,14 @@ def _values(column: Column, path: str, group: Group, view: _View) -> ByCondition
             value = look_up(run.plain, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             number = number and not (column.evidence and look_up(run.plain, column.evidence) is None)
-            measured = {Conditions(Protocol(text=fill_in(column.protocol, run.plain))): value} if number else {}
-        for conditions, value in measured.items():
-            found.setdefault(conditions, []).append(value * column.scale)
+            conditions = Conditions(Protocol(text=fill_in(column.protocol, run.plain)))
+            measured = {conditions: Number(value * column.scale)} if number else {}
+        for conditions, one in measured.items():
+            found.setdefault(conditions, []).append(one)
     return found
 
 
-def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Conditions, float]:
+def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Conditions, Number]:
     """Conditions -> value over one run's evaluations; of two under the same conditions, the later.
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.
@@ -117,7 +127,7 @@ def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Con
     training = run.record.training
     if training is not None and training.steps == 0:
         source = source._replace(subject="untrained" if source.subject == "trained" else "none")
-    found: dict[Conditions, float] = {}
+    found: dict[Conditions, Number] = {}
     for evaluation in run.evaluations:
         subject = "untrained" if evaluation.before_training else "trained"  # a column's words for before and after
         if evaluation.evaluator != source.evaluator or subject != source.subject:
@@ -129,17 +139,29 @@ def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Con
             if measurement.metric == source.metric or (source.metric == "primary" and measurement.primary):
                 unit = measurement.unit if column.unit and measurement.unit != column.unit else None
                 conditions = Conditions(measurement.protocol, unit, place, measurement.higher_is_better)
-                found[conditions] = measurement.value
+                value = measurement.value * column.scale
+                found[conditions] = Number(value, column.scale, run.record, evaluation, measurement)
     return found
 
 
-def _cell(column: Column, values: list[float], before: list[float], conditions: Conditions, group: Group) -> Cell:
+def _cell(
+    column: Column,
+    numbers: list[Number],
+    before: list[Number],
+    conditions: Conditions,
+    group: Group,
+    outcomes: OutcomesSource,
+) -> Cell:
     if not column.any_status and not group.with_status("finished"):
         return Cell(word=" and ".join(sorted({run.record.status for run in group.runs})))
-    if not all(math.isfinite(value) for value in (*values, *before)):
+    if not all(math.isfinite(one.value) for one in (*numbers, *before)):
         return Cell(word="not finite", conditions=conditions)
     return Cell(
-        value=statistic(values) if values else None,
-        baseline=statistic(before) if before else None,
+        value=statistic([one.value for one in numbers]) if numbers else None,
+        baseline=statistic([one.value for one in before]) if before else None,
         conditions=conditions,
+        interval=interval_of(numbers, outcomes) if numbers else None,
+        baseline_interval=interval_of(before, outcomes) if before else None,
+        items=items_of(numbers or before),
+        numbers=tuple(numbers),
     )

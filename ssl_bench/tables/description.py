@@ -144,6 +144,8 @@ class TableDescription(DescriptionPart):
     two recipes whose rows would look alike is shown by itself."""
     column: tuple[Column, ...] = Field(min_length=1)
     published: tuple[Published, ...] = ()
+    references: tuple[str, ...] = ("random", "supervised")
+    """Methods that are floor or ceiling of a comparison: their rows are never marked as the best."""
     order_by: tuple[str, ...] = ()
     """Row ids by which rows are sorted first."""
     runs: Runs | None = None

@@ -10,18 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
 from ssl_bench.records.record import DataRecord, RunRecord
 from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, as_run, canonical, group, natural, wanted
+from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
 from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Conditions, Row, Table, TableData
 
+TOP_1 = "top1"
+"""How the names of top-1 accuracies begin."""
 
-def fold(description: TableDescription, records: Iterable[RunRecord], published: PublishedRows = ()) -> Table:
-    """The table of `records`; `published` holds the CSV rows of each entry of `description.published`."""
+
+def fold(
+    description: TableDescription,
+    records: Iterable[RunRecord],
+    published: PublishedRows = (),
+    outcomes: OutcomesSource = no_outcomes,
+) -> Table:
+    """The table of `records`; `published` holds the CSV rows of each entry of `description.published`.
+
+    `outcomes` finds what lies beside the records: intervals over test items and seeds, and paired comparisons.
+    """
     if not published:
         published = tuple(() for _ in description.published)
     keys = description.row
@@ -35,7 +48,7 @@ def fold(description: TableDescription, records: Iterable[RunRecord], published:
     names = [data.name for data in sections if data]
     known = known_data(runs)
     blocks = tuple(
-        _block(description, keys, data, group(keys, sections[data]), published, known, names)
+        _block(description, keys, data, group(keys, sections[data]), published, known, names, outcomes)
         for data in sorted(sections, key=lambda data: (data.synthetic, data.name, data.fingerprint) if data else ())
     )
     lists = tuple(
@@ -58,14 +71,18 @@ def _block(
     published: PublishedRows,
     known: Mapping[str, DataRecord],
     names: Sequence[str],
+    outcomes: OutcomesSource,
 ) -> Block:
     common, unsaid = tell_apart(description, keys, groups)
     order = [key.id for key in keys]
     positions = [order.index(name) for name in description.order_by]
     positions += [position for position in range(len(keys)) if position not in positions]
     groups.sort(key=lambda g: ([natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity)))
-    rows = [row for one in groups for row in _rows(description, keys, one, data, published)]
+    rows = [row for one in groups for row in _rows(description, keys, one, data, published, outcomes)]
+    for column in range(len(description.column)):
+        rows = with_best(rows, column, outcomes)
     rows, notes = _mark(description, rows)
+    notes += [*_chance(description, rows, known), *_certainty(description, rows)]
     notes += [*unsaid, *_precisions(groups)]
     notes += [note for one in groups for note in _notes(one)]
     notes += published_notes(description, rows)
@@ -76,7 +93,12 @@ def _block(
 
 
 def _rows(
-    description: TableDescription, keys: tuple[Key, ...], one: Group, data: TableData | None, published: PublishedRows
+    description: TableDescription,
+    keys: tuple[Key, ...],
+    one: Group,
+    data: TableData | None,
+    published: PublishedRows,
+    outcomes: OutcomesSource,
 ) -> list[Row]:
     texts = {key.id: key.text(value) for key, value in zip(keys, one.keys, strict=True)}
     trained_on = TableData.trained_on(one.first.record)
@@ -96,8 +118,11 @@ def _rows(
                 beside(part, lines, texts) for part, lines in zip(description.published, published, strict=True)
             ),
             runs=tuple(sorted(run.record.run_id for run in one.runs)),
+            reference=one.first.record.method in description.references,
         )
-        for place, cells in lines_of(description.column, one, block, elsewhere=description.data != "evaluation")
+        for place, cells in lines_of(
+            description.column, one, block, outcomes, elsewhere=description.data != "evaluation"
+        )
     ]
 
 
@@ -130,6 +155,37 @@ def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], li
         for row in rows
     ]
     return lettered, notes
+
+
+def _chance(description: TableDescription, rows: Sequence[Row], known: Mapping[str, DataRecord]) -> list[str]:
+    """What guessing scores, for each number of classes: the floor of an accuracy."""
+    titles: dict[int, dict[str, None]] = {}
+    for row in rows:
+        data = known.get(row.evaluated_on.fingerprint)
+        for column, cell in zip(description.column, row.cells, strict=True):
+            metrics = {one.measurement.metric for one in cell.numbers if one.measurement}
+            if data and data.classes and any(metric.startswith(TOP_1) for metric in metrics):
+                titles.setdefault(data.classes, {})[column.title] = None
+    return [
+        f"chance: {100 / classes:.3g} % of top-1 ({', '.join(named)}), guessing among {classes:,} classes"
+        for classes, named in titles.items()
+    ]
+
+
+def _certainty(description: TableDescription, rows: Sequence[Row]) -> list[str]:
+    """What the intervals are over, and what the mark of the best says."""
+    cells = [cell for row in rows for cell in row.cells]
+    found = {one.how for cell in cells for one in (cell.interval, cell.baseline_interval) if one}
+    notes = []
+    if found:
+        notes.append(f"in parentheses: 95 % intervals, {'; '.join(text for how, text in HOW.items() if how in found)}")
+    if any(cell.best for cell in cells):
+        without = f"; not ranked: {', '.join(description.references)}" if any(row.reference for row in rows) else ""
+        notes.append(
+            "marked: the best of a column and all that the 95 % interval of their difference does not tell from it, "
+            f"paired by test items where both have outcomes{without}"
+        )
+    return notes
 
 
 def _precisions(groups: list[Group]) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_bench.tables.description import Column, parse_source
-from ssl_bench.tables.table import Cell, Row, Statistic, Table
+from ssl_bench.tables.table import Cell, Interval, Row, Statistic, Table
 
 
 def to_plain(table: Table) -> dict[str, Any]:
-    """Blocks of rows as in the Markdown, each cell with mean, std, n, unit and protocol; then the printed rows.
+    """Blocks of rows as in the Markdown, each cell with mean, std, n, unit and protocol, and its 95 % interval; then
+    the printed rows.
 
     A cell that was not measured is left out of its row; `std` is null for one seed.
     """
@@ -60,12 +61,19 @@ def _row(table: Table, row: Row) -> dict[str, Any]:
 def _cell(column: Column, cell: Cell, start: str) -> dict[str, Any]:
     if cell.word:
         return {"word": cell.word}
-    found: dict[str, Any] = {} if cell.value is None else _statistic(cell.value)
+    found: dict[str, Any] = {} if cell.value is None else _statistic(cell.value, cell.interval)
+    if column.source:
+        found |= {"items": cell.items, "best": cell.best}
     before = parse_source(column.baseline)
     if before is not None and cell.baseline is not None:
-        found[start if before.subject == "untrained" else before.subject] = _statistic(cell.baseline)
+        found[start if before.subject == "untrained" else before.subject] = _statistic(
+            cell.baseline, cell.baseline_interval
+        )
     return found | {"unit": column.unit, "protocol": cell.conditions.text}
 
 
-def _statistic(value: Statistic) -> dict[str, Any]:
-    return {"mean": value.mean, "std": value.std, "n": value.n}
+def _statistic(value: Statistic, interval: Interval | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"mean": value.mean, "std": value.std, "n": value.n}
+    if interval is not None:
+        found |= {"interval": [interval.low, interval.high], "interval_of": interval.how}
+    return found

@@ -89,7 +89,8 @@ def block_grid(table: Table, block: Block) -> Grid:
     for index, column in enumerate(table.description.column):
         cells = [row.cells[index] for row in block.rows]
         if not column.evidence or any(cell != Cell() for cell in cells):
-            marks |= {(row, len(columns)): mark for row, mark in _marks(cells).items()}
+            marks |= {(row, len(columns)): "best" for row, cell in enumerate(cells) if cell.best}
+            marks |= {(row, len(columns)): "no number" for row, cell in enumerate(cells) if cell.word}
             texts = [cell_text(column, row.cells[index], row.finished) for row in block.rows]
             columns.append(_Texts(f"{column.title} {column.unit}".strip(), texts, right=True))
     for index, part in enumerate(table.description.published):
@@ -107,17 +108,6 @@ class _Texts(NamedTuple):
     right: bool = False
 
 
-def _marks(cells: Sequence[Cell]) -> dict[int, Literal["best", "no number"]]:
-    """Which cells of a column are the best of two or more that compare, and which have a word in place of a number."""
-    marks: dict[int, Literal["best", "no number"]] = {i: "no number" for i, cell in enumerate(cells) if cell.word}
-    for conditions in {cell.conditions for cell in cells}:
-        values = {i: c.value.mean for i, c in enumerate(cells) if c.value is not None and c.conditions == conditions}
-        if conditions.higher_is_better is not None and len(set(values.values())) > 1:
-            best = max(values.values()) if conditions.higher_is_better else min(values.values())
-            marks |= {i: "best" for i, value in values.items() if value == best}
-    return marks
-
-
 def published_grid(published: PublishedList) -> Grid:
     """A list of printed rows as texts."""
     rows = tuple(tuple(row.values()) for row in published.rows)
@@ -126,7 +116,10 @@ def published_grid(published: PublishedList) -> Grid:
 
 
 def cell_text(column: Column, cell: Cell, finished: int) -> str:
-    """E.g. "52.2 → 55.5±0.3 [a]"; n where it is not the row's number of finished seeds; empty when not measured."""
+    """E.g. "52.2 → 55.5±0.3 (53.3 to 57.7) [a]"; empty when not measured.
+
+    With n where that is not the row's number of finished seeds.
+    """
     if cell.word:
         return cell.word + f" [{cell.mark}]" * bool(cell.mark)
     if cell.value is None and cell.baseline is None:
@@ -137,6 +130,8 @@ def cell_text(column: Column, cell: Cell, finished: int) -> str:
     text = f"{before}{cell.value.mean:,.{column.decimals}f}"
     if cell.value.std is not None and not (column.any_status and cell.value.std == 0):
         text += f"±{cell.value.std:.{column.decimals}f}"
+    if cell.interval is not None:
+        text += f" ({cell.interval.low:,.{column.decimals}f} to {cell.interval.high:,.{column.decimals}f})"
     if cell.value.n != finished and not column.any_status:
         text += f" (n {cell.value.n})"
     return text + f" [{cell.mark}]" * bool(cell.mark)
@@ -145,6 +140,9 @@ def cell_text(column: Column, cell: Cell, finished: int) -> str:
 def markdown_grid(grid: Grid) -> str:
     """A Markdown table with padded columns."""
     lines = [[_escape(text) for text in line] for line in (grid.header, *grid.rows)]
+    for (row, column), mark in grid.marks.items():
+        if mark == "best":
+            lines[row + 1][column] = f"**{lines[row + 1][column]}**"
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(grid.header))]
     rule = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, grid.right, strict=True)]
     padded = [
@@ -161,8 +159,10 @@ def _seeds(row: Row) -> str:
 
 def _csv_names(column: Column) -> list[str]:
     before = parse_source(column.baseline)
-    baseline = [f"{before.subject}_{name}" for name in ("mean", "std", "n")] if before else []
-    return ["mean", "std", "n", *baseline, "unit", "protocol"]
+    measured = ("items", "best") if column.source else ()
+    numbers = ("mean", "std", "n", *(("low", "high") if column.source else ()))
+    baseline = [f"{before.subject}_{name}" for name in numbers] if before else []
+    return [*numbers, *baseline, *measured, "unit", "protocol"]
 
 
 def _csv_row(table: Table, row: Row, row_ids: Sequence[str]) -> dict[str, object]:
@@ -183,11 +183,18 @@ def _csv_row(table: Table, row: Row, row_ids: Sequence[str]) -> dict[str, object
     }
     for column, cell in zip(table.description.column, row.cells, strict=True):
         before = parse_source(column.baseline)
-        for prefix, found in (("", cell.value), (f"{before.subject}_" if before else "", cell.baseline)):
+        for prefix, found, ends in (
+            ("", cell.value, cell.interval),
+            (f"{before.subject}_" if before else "", cell.baseline, cell.baseline_interval),
+        ):
             if found is not None:
                 line[f"{column.id}_{prefix}mean"] = repr(found.mean)
                 line[f"{column.id}_{prefix}std"] = "" if found.std is None else repr(found.std)
                 line[f"{column.id}_{prefix}n"] = found.n
+            if ends is not None:
+                line |= {f"{column.id}_{prefix}low": repr(ends.low), f"{column.id}_{prefix}high": repr(ends.high)}
+        if column.source and cell.items is not None:
+            line |= {f"{column.id}_items": cell.items, f"{column.id}_best": str(cell.best).lower()}
         if cell.value is not None or cell.baseline is not None:
             line[f"{column.id}_unit"] = column.unit
             line[f"{column.id}_protocol"] = cell.conditions.text

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ssl_bench.measurement import NO_PROTOCOL, Protocol
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Key, TableDescription
+
+if TYPE_CHECKING:
+    from ssl_bench.tables.intervals import Number
 
 DATA = "data"
 """Id of the column that names the training data."""
@@ -21,6 +24,17 @@ class Statistic:
     mean: float
     std: float | None
     n: int
+
+
+Ends = tuple[float, float]
+
+
+class Interval(NamedTuple):
+    """Ends of a 95 % interval in the column's unit, and how it was made (`intervals.HOW`)."""
+
+    low: float
+    high: float
+    how: Literal["one seed", "bootstrap", "without outcomes"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,15 @@ class Cell:
     """"collapsed", "failed" or "not finite" in the place of a number."""
     mark: str = ""
     """Letter of the footnote, where conditions differ within the block's column."""
+    interval: Interval | None = None
+    """Of `value`; None for what was not measured over test items."""
+    baseline_interval: Interval | None = None
+    items: int | None = None
+    """Test items behind each seed's value."""
+    best: bool = False
+    """Whether it is the best of its column, or cannot be told from it (`intervals.with_best`)."""
+    numbers: tuple[Number, ...] = field(default=(), repr=False, compare=False)
+    """The values that `value` is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +126,8 @@ class Row:
     published: tuple[tuple[str, ...], ...]
     """Per published source, the text of each of its columns; empty texts where nothing is printed."""
     runs: tuple[str, ...]
+    reference: bool = False
+    """Floor or ceiling of a comparison, e.g. an untrained network: never marked as the best."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from ssl_bench.tables.table import Table
 
 LONGEST_DIFFERENCE = 40
 """Lines of a difference that are shown."""
+WIDEST_LINE = 240
+"""Characters of such a line that are shown."""
 
 
 def file_texts(table: Table, folder: Path) -> dict[Path, str]:
@@ -67,5 +69,6 @@ def _difference(text: str | None, wanted: str | None) -> list[str]:
     )
     if not lines:
         return ["line ends differ"]
+    lines = [line if len(line) <= WIDEST_LINE else f"{line[:WIDEST_LINE]} ..." for line in lines]
     more = len(lines) - LONGEST_DIFFERENCE
     return lines if more <= 0 else [*lines[:LONGEST_DIFFERENCE], f"... {more} more lines"]

@@ -98,7 +98,7 @@ def load_network(
     kind = registry.backbone(plugin)
     if colon:
         given["name"] = name
-    given = {**settings_from(candidate, kind), **given}
+    given = {**settings_from(candidate, kind.Config.model_fields), **given}
     image_px = exported.image_px if exported else own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
     # with registers, DINOv2 resamples positions as timm does (interpolate_antialias, no offset), as transformers there

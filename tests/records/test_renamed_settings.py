@@ -11,7 +11,7 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
-from ssl_bench.records.older import with_current_spelling
+from ssl_bench.records.older import in_current_form
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_evaluation, read_record
 from ssl_bench.records.renamed_settings import (
@@ -83,7 +83,7 @@ def test_third_party_settings_keep_their_names() -> None:
 
 def test_the_center_box_of_earlier_records() -> None:
     earlier = {"metric": "centre_box", "protocol": "v1, centre box 50 %"}
-    (current,) = with_current_spelling({"evaluator": "voc-jaccard", "measurements": [earlier]})["measurements"]
+    (current,) = in_current_form({"evaluator": "voc-jaccard", "measurements": [earlier]})["measurements"]
     assert current == {"metric": "center_box", "protocol": "v1, center box 50 %"}
-    (third_party,) = with_current_spelling({"evaluator": "mine", "measurements": [earlier]})["measurements"]
+    (third_party,) = in_current_form({"evaluator": "mine", "measurements": [earlier]})["measurements"]
     assert third_party["metric"] == "centre_box"

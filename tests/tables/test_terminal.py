@@ -23,7 +23,7 @@ from ssl_bench.tables.render import Grid, block_grid, to_markdown
 from ssl_bench.tables.table import Table
 from ssl_bench.tables.terminal import draw, grid_for
 from tests.conftest import Command
-from tests.example_records import evaluations, make_record
+from tests.example_records import evaluations, make_record, with_reach
 
 HEADER = ("method", "arch", "settings", "k-NN %", "published, ImageNet-1k")
 ROWS = (
@@ -73,17 +73,19 @@ def test_the_whole_table_is_drawn_with_headings_and_notes() -> None:
 def test_the_best_of_values_that_compare_is_marked_and_only_there() -> None:
     far = evaluations((30.0, 90.0), None, protocol="10-NN")
     table = comparison(
-        make_record(knn=(30.0, 41.0), linear=(35.0, 50.0)),
-        make_record("byol", knn=(30.0, 44.0), linear=None),
-        make_record("swav", evaluations=far),
+        with_reach(make_record(knn=(30.0, 41.0), linear=(35.0, 50.0)), 1.0),
+        with_reach(make_record("byol", knn=(30.0, 44.0), linear=None), 1.0),
+        with_reach(make_record("swav", evaluations=far), 1.0),
         make_record("simclr", status="failed"),
     )
     (block,) = table.blocks
     grid = block_grid(table, block)
     marked = {grid.rows[row][column]: mark for (row, column), mark in grid.marks.items()}
-    assert marked == {"30.0 → 44.0 [a]": "best", "failed": "no number"}, "one linear value and 10-NN have no rival"
+    assert marked == {"30.0 → 44.0 (43.0 to 45.0) [a]": "best", "failed": "no number"}, (
+        "one linear value and 10-NN have no rival"
+    )
     text = drawn(table, 200, color=True)
-    assert "\x1b[1;32m30.0 → 44.0 [a]" in text
+    assert "\x1b[1;32m30.0 → 44.0 (43.0 to 45.0) [a]" in text
     assert text.count("\x1b[1;32m") == 1
     assert text.count("\x1b[31mfailed") == 2
 
@@ -93,7 +95,8 @@ def test_of_measures_where_less_is_better_the_least_is_best_and_sorts_first() ->
     for method, value in (("byol", 3.0), ("dino", 2.0), ("swav", 9.0)):
         (one,) = evaluations((value, value), None)[1:]
         measurement = one.measurements[0].model_copy(update={"higher_is_better": False})
-        records.append(make_record(method, evaluations=(one.model_copy(update={"measurements": (measurement,)}),)))
+        record = make_record(method, evaluations=(one.model_copy(update={"measurements": (measurement,)}),))
+        records.append(with_reach(record, 0.5))
     table = comparison(*records)
     (block,) = table.blocks
     assert [row for row, _ in block_grid(table, block).marks] == [1]
@@ -148,7 +151,8 @@ def test_where_says_what_there_is(where: str, message: str) -> None:
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     for method, value in (("dino", 40.0), ("byol", 44.0)):
-        write_record(make_record(method, knn=(30.0, value)), tmp_path / "results/runs" / method / "record.json")
+        record = with_reach(make_record(method, knn=(30.0, value)), 1.0)
+        write_record(record, tmp_path / "results/runs" / method / "record.json")
     return tmp_path / "results"
 
 

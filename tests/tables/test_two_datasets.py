@@ -12,7 +12,7 @@ from ssl_bench.tables.loading import load_table
 from ssl_bench.tables.plain import to_plain
 from ssl_bench.tables.render import block_grid, to_csv, to_markdown
 from ssl_bench.tables.table import Block, Statistic, Table
-from tests.example_records import evaluation, evaluations, make_record, measured
+from tests.example_records import evaluation, evaluations, make_record, measured, with_reach
 
 PHOTOS = {
     "name": "photos", "fingerprint": "0f0f" * 8, "synthetic": False, "train_images": 12_480, "test_images": 0,
@@ -41,13 +41,15 @@ def lines(table: Table, block: Block) -> list[dict[str, str]]:
 
 def test_runs_on_different_training_data_compare_where_their_evaluation_data_are_one() -> None:
     table = comparison(
-        make_record(data=PHOTOS, eval_data=(BIRDS,), evaluations=on(BIRDS, (30.0, 50.0))),
-        make_record(evaluations=on(BIRDS, (30.0, 45.0))),  # evaluated there later, by `sslbench eval --data`
+        with_reach(make_record(data=PHOTOS, eval_data=(BIRDS,), evaluations=on(BIRDS, (30.0, 50.0))), 1.0),
+        with_reach(
+            make_record(evaluations=on(BIRDS, (30.0, 45.0))), 1.0
+        ),  # evaluated there later, by `sslbench eval --data`
     )
     (block,) = table.blocks
     assert block.heading.startswith("evaluated on birds: fitted on 900 images, 300 test images, 6 classes")
     shown = [(row["trained on"], row["k-NN %"]) for row in lines(table, block)]
-    assert shown == [("photos", "30.0 → 50.0"), ("shapes (synthetic)", "30.0 → 45.0")]
+    assert shown == [("photos", "30.0 → 50.0 (49.0 to 51.0)"), ("shapes (synthetic)", "30.0 → 45.0 (44.0 to 46.0)")]
     assert sum("evaluated on" in note for note in block.notes) == 0, "the heading says it"
     assert "[a]" not in to_markdown(table), "one protocol on one dataset: the numbers compare"
     marks = block_grid(table, block).marks
