@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import Command
 
-TINY = ("simclr", "--arch", "resnet18", "--set", "backbone.width=0.125", "--set", "data.image_px=32")
+SETTINGS = ("backbone.depth=1", "backbone.dim=64", "backbone.heads=1", "data.image_px=32")
+TINY = ("simclr", "--arch", "deit_ti16", *(word for setting in SETTINGS for word in ("--set", setting)))
 
 
 def test_what_fits_and_what_does_not(sslbench: Command) -> None:
