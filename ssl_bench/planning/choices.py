@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from ssl_bench.planning.step_memory import StepMemory
 
-TRIES = 6
+LARGEST = 2**20
+"""No larger batch is tried."""
+TRIES = 12
 CLOSE = 0.05
 """Of the largest batch: nearer is not looked for."""
 
@@ -44,25 +46,28 @@ def choices(*, bf16: bool) -> list[Choice]:
 
 
 def largest_batch(predict: Callable[[int], int], usable: int, batch: int, peak: int) -> int:
-    """About the largest batch whose peak is at most `usable` bytes, and never a larger one; 0 where none was found.
+    """About the largest batch whose peak is at most `usable` bytes, and never a larger one; 0 where none fits.
 
-    `predict` tells the peak of a batch, and `peak` is that of `batch`. A peak is nearly a straight line in the batch,
-    so each guess lies on the line through the last two.
+    `predict` tells the peak of a batch, which grows with it, and `peak` is that of `batch`. Most peaks are nearly a
+    straight line in the batch, those of losses over all pairs of images a parabola: the next batch to try lies where
+    the line through the last two meets the limit, or halfway (in factors) between what fits and what does not.
     """
-    fits, fails = (batch, 1 << 30) if peak <= usable else (0, batch)
-    other = batch // 2 if batch > 1 else 2
+    fits, too_large = (batch, LARGEST + 1) if peak <= usable else (0, batch)
+    last, last_peak = batch, peak
+    guess = batch // 2 if batch > 1 else 2
     for _ in range(TRIES):
-        other_peak = predict(other)
-        if other_peak <= usable:
-            fits = max(fits, other)
+        guess_peak = predict(guess)
+        if guess_peak <= usable:
+            fits = max(fits, guess)
         else:
-            fails = min(fails, other)
-        slope = (other_peak - peak) / (other - batch)
-        if slope <= 0 or fails - fits <= max(1, fits * CLOSE):
+            too_large = min(too_large, guess)
+        if too_large - fits <= 1:
             break
-        guess = other + math.floor((usable - other_peak) / slope)
-        if abs(guess - fits) <= fits * CLOSE:
+        slope = (guess_peak - last_peak) / (guess - last) if guess != last else 0.0
+        last, last_peak = guess, guess_peak
+        on_line = math.floor(last + (usable - last_peak) / slope) if slope > 0 else 0
+        if fits and abs(on_line - fits) <= fits * CLOSE:
             break
-        batch, peak = other, other_peak
-        other = min(fails - 1, max(fits + 1, guess))
+        guess = on_line if fits < on_line < too_large else max(fits + 1, math.isqrt(max(1, fits) * too_large))
+        guess = min(guess, too_large - 1)
     return fits

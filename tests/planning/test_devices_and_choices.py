@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.planning.choices import choices, largest_batch
+from ssl_bench.planning.choices import TRIES, choices, largest_batch
 from ssl_bench.planning.devices import GB, card, parse_memory
 
 
@@ -42,18 +42,30 @@ def test_faster_ways_come_first() -> None:
     assert [one.words for one in choices(bf16=False)] == ["fp32", "fp32, activation checkpointing"]
 
 
-@pytest.mark.parametrize("bend", [0, 3])
-@pytest.mark.parametrize("batch", [1, 8, 4096])
-def test_the_largest_batch_fits_and_is_nearly_the_largest(bend: int, batch: int) -> None:
-    """Peaks 100 + 10 per image, and with a bend where small batches cost more an image."""
+PEAKS = {
+    "line": lambda size: 100 + 10 * size,
+    "bend": lambda size: 100 + 10 * size + 3 * min(size, 20),
+    "all pairs": lambda size: 100 + 10 * size + 16 * size * size,
+    "steps": lambda size: 100 + 512 * (size // 3),
+}
 
-    def peak(size: int) -> int:
-        return 100 + 10 * size + bend * min(size, 20)
 
-    largest = max(size for size in range(1, 200) if peak(size) <= 1000)
-    found = largest_batch(peak, 1000, batch, peak(batch))
-    assert peak(found) <= 1000
+@pytest.mark.parametrize("kind", PEAKS)
+@pytest.mark.parametrize("batch", [1, 8, 300, 20_000])
+@pytest.mark.parametrize("usable", [1000, 30_000])
+def test_the_largest_batch_fits_and_is_nearly_the_largest(kind: str, batch: int, usable: int) -> None:
+    peak = PEAKS[kind]
+    largest = max(size for size in range(1, 4000) if peak(size) <= usable)
+    asked: list[int] = []
+
+    def predict(size: int) -> int:
+        asked.append(size)
+        return peak(size)
+
+    found = largest_batch(predict, usable, batch, peak(batch))
+    assert peak(found) <= usable
     assert found >= 0.9 * largest
+    assert len(asked) <= TRIES
 
 
 def test_where_not_even_one_image_fits() -> None:
