@@ -34,9 +34,11 @@ VERBS = [
     "diff",
     "plan",
     "table",
+    "figure",
     "attention",
     "davis_video",
     "score_davis",
+    "cache",
     "check",
     "new_plugin",
 ]

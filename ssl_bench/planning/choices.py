@@ -68,6 +68,7 @@ def largest_batch(predict: Callable[[int], int], usable: int, batch: int, peak: 
         on_line = math.floor(last + (usable - last_peak) / slope) if slope > 0 else 0
         if fits and abs(on_line - fits) <= fits * CLOSE:
             break
-        guess = on_line if fits < on_line < too_large else max(fits + 1, math.isqrt(max(1, fits) * too_large))
-        guess = min(guess, too_large - 1)
+        halfway = max(fits + 1, math.isqrt(max(1, fits) * too_large))
+        guess = on_line if fits < on_line < too_large else halfway
+        guess = min(guess, halfway if last_peak > usable else guess, too_large - 1)
     return fits
