@@ -33,9 +33,11 @@ VERBS = [
     "show",
     "diff",
     "table",
+    "figure",
     "attention",
     "davis_video",
     "score_davis",
+    "cache",
     "check",
     "new_plugin",
 ]
