@@ -22,10 +22,11 @@ from ssl_bench.records.record import read_record
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_assignments, parse_settings, section_of
 from ssl_bench.system.hints import resume_command, shell_quoted
+from ssl_bench.weights.architectures import DEFAULT_PX
 from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
 from ssl_bench.weights.known import known_backbone
-from ssl_bench.weights.loading import DEFAULT_PX, open_weights
+from ssl_bench.weights.loading import open_weights
 from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.reading import CONFIG, read_weights
 from ssl_bench.weights.whole import compared, heads_of, in_own_names
