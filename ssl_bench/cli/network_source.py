@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from ssl_bench.weights.loading import Loaded
+    from ssl_bench.weights.loaded import Loaded
 
 ARCH_HELP = "with --weights: the architecture [default: the registered one that fits]"
 KEY_HELP = "with --weights: which network, e.g. student [default: the paper's]"

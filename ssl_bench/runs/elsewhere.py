@@ -29,7 +29,7 @@ from ssl_bench.runs.weights_record import Subject, weights_recipe, weights_recor
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.exported import MANIFEST
-from ssl_bench.weights.loading import Loaded
+from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.reading import CONFIG
 
@@ -108,6 +108,8 @@ def load_subject(request: WeightsRequest, sets: OpenedSets, say: Callable[[str],
         request.path, arch=request.arch, key=request.key, method=request.method, values=request.values,
         accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
+    if request.baseline and not loaded.backbone.trainable:
+        raise UserError(f"{loaded.arch} has no random weights to compare with: leave --baseline out")
     found, dataset = sets.open(request.data, section_of(request.values, "data"), preprocessing.crop_px)
     preprocessing = at_size_of_data(preprocessing, dataset)
     say(loaded_in_words(loaded))

@@ -12,7 +12,8 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.runs.building import seed_initial_weights
 from ssl_bench.runs.weights_data import changed_preprocessing
 from ssl_bench.settings import section_of
-from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.loaded import Loaded
+from ssl_bench.weights.loading import load_network, open_weights
 
 SEED = 0
 """Of random weights beside those of a file."""
@@ -53,7 +54,12 @@ def weights_network(
 
 
 def untrained_network(loaded: Loaded) -> Backbone:
-    """The same architecture with random weights, seen through the same preprocessing."""
+    """The same architecture with random weights, seen through the same preprocessing.
+
+    Raises `UserError` where the architecture is its weights, as in an ONNX file.
+    """
+    if not loaded.backbone.trainable:
+        raise UserError(f"{loaded.arch} has no random weights to compare with")
     seed_initial_weights(SEED)
     backbone = type(loaded.backbone)(loaded.config, image_px=loaded.backbone.image_px)
     backbone.mean, backbone.std = loaded.backbone.mean, loaded.backbone.std
