@@ -53,6 +53,7 @@ def build_optimizer(settings: OptimizerSettings, groups: Sequence[ParameterGroup
         for g in groups
         if g.parameters
     ]
+    given = given or [{"params": []}]  # a network without parameters, which is not trained
     if settings.name == "adamw":
         return torch.optim.AdamW(given, lr=0.0, betas=settings.betas, weight_decay=0.0, fused=True)
     if settings.name == "sgd":
