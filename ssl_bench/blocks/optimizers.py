@@ -47,12 +47,15 @@ class OptimizerSettings(Settings):
 
 
 def build_optimizer(settings: OptimizerSettings, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, with rates of 0 until `set_schedule` writes them; empty groups are left out."""
+    """The optimizer over `groups`, with rates of 0 until `set_schedule` writes them; empty groups are left out.
+
+    Without any parameter, as for a network without weights, it has one empty group, which no step changes.
+    """
     given = [
         {"params": list(g.parameters), "name": g.name, "decayed": g.weight_decay, "lr_factor": g.lr_factor}
         for g in groups
         if g.parameters
-    ]
+    ] or [{"params": [], "name": "none", "decayed": False, "lr_factor": 1.0}]
     if settings.name == "adamw":
         return torch.optim.AdamW(given, lr=0.0, betas=settings.betas, weight_decay=0.0, fused=True)
     if settings.name == "sgd":

@@ -159,7 +159,7 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
     machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
-    if training.batch_size > images:
+    if training.epochs and training.batch_size > images:
         raise UserError(
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
             f"({images} images). Give --batch-size {images} or smaller."

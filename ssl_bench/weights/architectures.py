@@ -119,14 +119,14 @@ def _fit(candidate: Candidate, plugin: str, settings: dict[str, Any], image_px: 
 
 @lru_cache(maxsize=256)
 def _shapes(plugin: str, settings: str, image_px: int) -> Mapping[str, Tensor] | None:
-    """State dict on the meta device; None for what cannot be built."""
+    """State dict on the meta device; None for what cannot be built, and for a network without weights."""
     kind = registry.backbone(plugin)
     try:
         config = parse_settings(kind.Config, json.loads(settings), "backbone", plugin)
     except UserError:
         return None
     network = blueprint(kind, config, image_px)
-    return None if network is None else network.state_dict()
+    return (network.state_dict() or None) if network is not None else None
 
 
 def _kinds() -> dict[str, type[Backbone]]:

@@ -76,5 +76,5 @@ def _architectures(image_px: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         except Exception:  # a network that needs a setting, a broken plugin of others
             continue
         network = blueprint(kind, config, image_px)
-        if network is not None:
-            yield name, network.state_dict()
+        if network is not None and (state := network.state_dict()):
+            yield name, state
