@@ -7,7 +7,7 @@ weights, so nothing can be trained: `sslbench run random --arch pixels` gives th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
