@@ -41,6 +41,8 @@ class Dataset(ABC):
     """True when images are made by code: records and tables say so."""
     layout: ClassVar[str] = ""
     """The expected folder layout in a few words, for error messages; empty when no path is needed."""
+    has_images: ClassVar[bool] = True
+    """False for features that were made elsewhere, of which there are labels alone."""
     may_be_missing: ClassVar[bool] = False
     """True where the path that is given need not exist: a pattern of files, or a folder to download to."""
 

@@ -84,6 +84,9 @@ class Evaluator(ABC):
     version: ClassVar[int] = 1
     """Raised when the same settings and data would give other numbers: then `sslbench eval` measures again instead of
     reading what was measured before. Put it into the protocol, so that tables keep the two apart."""
+    reads_images: ClassVar[bool] = True
+    """Whether it needs more than `Evaluation.features` and labels: the network, or the images. One that does not also
+    evaluates features that were made elsewhere (`sslbench eval --features`)."""
     during_training: ClassVar[bool] = False
     """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 

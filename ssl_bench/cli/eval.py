@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssl_bench.cli.encodings import print_json
+from ssl_bench.cli.eval_features import evaluate_given_features
 from ssl_bench.cli.eval_many import evaluate_many, quiet, say
 from ssl_bench.cli.evaluations import print_evaluations
 from ssl_bench.cli.options import (
@@ -85,6 +86,13 @@ def evaluate(
     weights_list: Annotated[
         Path | None, typer.Option(metavar="FILE", help="the weights that a TOML or CSV file lists: file, arch, key, as")
     ] = None,
+    features: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="TRAIN TEST",
+            help="features and labels of any framework in place of a network: .npz, .npy, .safetensors or .pt",
+        ),
+    ] = None,
     accept_mismatch: Annotated[
         bool, typer.Option("--accept-mismatch", help="WEIGHTS: load although the file says another number of heads")
     ] = False,
@@ -109,6 +117,14 @@ def evaluate(
     chosen = evaluator_names(with_)
     names = None if chosen is None and not more else list(dict.fromkeys((*(chosen or ()), *more)))
     values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
+    if features is not None:
+        options_given: dict[str, object] = {"a run or weights": subjects, "--key": key, "--weights-dir": weights_dir}
+        options_given |= {"--weights-list": weights_list, "--baseline": baseline, "--voc": voc, "--davis": davis}
+        evaluate_given_features(
+            features, results, evaluators=names, data=data or (), values=values, method=as_, arch=arch,
+            not_for_features=[name for name, value in options_given.items() if value], as_json=as_json,
+        )  # fmt: skip
+        return
     given = list(dict.fromkeys(subjects or ()))
     listed = [ListedWeights(file=text) for text in given if is_weights(text)]
     listed += _listed(weights_dir, weights_list)
@@ -128,7 +144,9 @@ def evaluate(
     requests = requests_for_all(without_repeated(weights), data or ["shapes"])
     runs = [RunRequest(folder, names, data or (), values) for folder in folders]
     if not requests and not runs:
-        raise UserError("nothing to evaluate: give runs, weights, --weights-dir DIR or --weights-list FILE")
+        raise UserError(
+            "nothing to evaluate: give runs, weights, --weights-dir DIR, --weights-list FILE or --features TRAIN TEST"
+        )
     if len(requests) + len(runs) > 1:
         evaluate_many([*runs, *requests], results, as_json=as_json)
     elif runs:

@@ -143,6 +143,12 @@ def _training(record: RunRecord) -> list[tuple[str, str]]:
 
 def _origin(record: RunRecord) -> list[tuple[str, str]]:
     """Where weights from elsewhere are from; nothing for a run."""
+    if record.features is not None:
+        parts = [(word, getattr(record.features, word)) for word in ("train", "test")]
+        return [
+            (f"{word} from", f"{one.name}, {one.shape[0]:,} x {one.shape[1]:,} {one.dtype}, sha256 {one.sha256[:12]}")
+            for word, one in parts
+        ]
     origin = record.weights
     if origin is None:
         return []
@@ -165,7 +171,10 @@ def _data_text(data: DataRecord) -> str:
     classes = f"{data.classes:,} class{'es' * (data.classes != 1)}" if data.classes else "without labels"
     return (
         f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training{test} images, {classes}, "
-        f"{data.image_px} px, fingerprint {data.fingerprint[:8]}" + "".join(f"; {note}" for note in data.notes)
+        f"{data.image_px} px, "
+        * bool(data.image_px)
+        + f"fingerprint {data.fingerprint[:8]}"
+        + "".join(f"; {note}" for note in data.notes)
     )
 
 

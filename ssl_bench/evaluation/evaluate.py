@@ -18,7 +18,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import FeatureStore
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
-from ssl_bench.evaluator import Evaluation, Evaluator
+from ssl_bench.evaluator import Evaluation, Evaluator, FeatureSource
 from ssl_bench.measurement import Measurement
 from ssl_bench.records.bootstrap import mean_interval
 from ssl_bench.records.outcomes import write_outcomes
@@ -81,6 +81,7 @@ def evaluate_network(
     network: str | None = None,
     step: int | None = None,
     preprocessing: Preprocessing | None = None,
+    features: FeatureSource | None = None,
     seed: int,
     device: torch.device,
     workers: int,
@@ -95,12 +96,13 @@ def evaluate_network(
     folder itself, PNG or GIF, and the record names them. What each test item scored is written beside that folder,
     unless `keep_outcomes` is False. `network` is its name in the method, `step` the optimizer
     steps done, `preprocessing` how images are seen other than by default. An "untrained" network that starts from
-    weights of another training is recorded as "pretrained". Every module's mode is put back.
+    weights of another training is recorded as "pretrained". `features` stand in place of those that would be extracted.
+    Every module's mode is put back.
     """
     called: Literal["trained", "untrained", "pretrained"] = subject
     if subject == "untrained" and backbone.pretrained:
         called = "pretrained"
-    features = FeatureStore(
+    features = features or FeatureStore(
         backbone,
         dataset,
         image_px=dataset.image_px,

@@ -31,6 +31,7 @@ class KMeans(Evaluator):
     """Clusters of frozen features against classes: accuracy, NMI and ARI (k-means, scikit-learn)."""
 
     Config = KMeansConfig
+    reads_images = False
     config: KMeansConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

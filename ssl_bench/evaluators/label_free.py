@@ -63,12 +63,14 @@ class LabelFree(Evaluator):
 
     Config = LabelFreeConfig
     needs_labels = False
+    reads_images = False
     config: LabelFreeConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
         """`rankme` (primary), `effective_rank`, `uniformity`, `alignment` and `feature_spread`.
 
-        Raises `UserError` for fewer than two images.
+        `alignment` needs two views of each image, and is left out where features are given without images. Raises
+        `UserError` for fewer than two images.
         """
         train = evaluation.features("train")
         total, dim = train.vectors.shape
@@ -76,12 +78,6 @@ class LabelFree(Evaluator):
             raise UserError(f"label-free compares images with one another, and the data have {total}")
         ranked = train.vectors[chosen(total, self.config.images)].double()
         paired = normalize(train.vectors[chosen(total, self.config.uniformity_images)].double(), dim=1)
-        viewed = chosen(total, self.config.alignment_images)
-        evaluation.say(f"label-free: two views of {len(viewed):,} images")
-        first, second = view_features(evaluation, viewed)
-        augmentation = Protocol.of(
-            "alignment, alpha = {alpha}, two views ({augmentation})", alpha=2, augmentation=AUGMENTATION
-        )
 
         def measured(metric: str, value: float, unit: str, n: int, measure: Protocol) -> Measurement:
             protocol = Protocol.of(
@@ -93,15 +89,21 @@ class LabelFree(Evaluator):
                 protocol=protocol, primary=metric == "rankme", details=f"{dim:,} dimensions, {total:,} images in all",
             )  # fmt: skip
 
-        return [
+        measurements = [
             measured("rankme", rankme(ranked), "dims", len(ranked), Protocol.of("RankMe, epsilon {e}", e=EPSILON)),
             measured("effective_rank", effective_rank(ranked), "dims", len(ranked), CENTERED),
             measured("uniformity", uniformity(paired), "nats", len(paired), Protocol.of("uniformity, t = {t}", t=2)),
-            measured("alignment", alignment(first, second), "1", len(viewed), augmentation),
             measured("feature_spread", float(spread(ranked)), "1", len(ranked), SPREAD),
         ]
+        if evaluation.dataset.has_images:
+            viewed = chosen(total, self.config.alignment_images)
+            evaluation.say(f"label-free: two views of {len(viewed):,} images")
+            value = alignment(*view_features(evaluation, viewed))
+            measurements.insert(3, measured("alignment", value, "1", len(viewed), ALIGNMENT))
+        return measurements
 
 
+ALIGNMENT = Protocol.of("alignment, alpha = {alpha}, two views ({augmentation})", alpha=2, augmentation=AUGMENTATION)
 CENTERED = Protocol(text="effective rank of centered features")
 SPREAD = Protocol(text="spread of l2-normalized features")
 

@@ -61,6 +61,7 @@ class LogisticRegression(Evaluator):
     """Logistic regression on frozen features, for small sets (scikit-learn, L-BFGS, C by cross-validation)."""
 
     Config = LogisticRegressionConfig
+    reads_images = False
     config: LogisticRegressionConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

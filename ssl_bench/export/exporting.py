@@ -19,6 +19,7 @@ from ssl_bench.export.targets import Compute, Target, Written, target_called
 from ssl_bench.runs.folder import find_run
 from ssl_bench.system.files import new_folder
 from ssl_bench.weights.exported import MANIFEST, Exported
+from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.tensor_file import digest
 from ssl_bench.weights.whole import norm_eps
 
@@ -33,7 +34,7 @@ class ExportRequest:
     """What is to be exported, as a user gives it."""
 
     source: str
-    """A run, or a file or folder of weights."""
+    """A run, a file or folder of weights, or a published name."""
     target: str
     out: Path | None = None
     network: str | None = None
@@ -55,7 +56,7 @@ def export(
     """
     target = target_called(request.target)
     source = at_size(_source(request, results), request.image_px)
-    out = request.out or Path(f"{Path(source.name).stem if source.sha256 else source.name}-{request.target}")
+    out = request.out or Path(f"{_as_file_name(source)}-{request.target}")
     if out.suffix == Path(target.file).suffix:
         raise UserError(f"--out is a folder, into which {target.file} is written: e.g. --out {out.with_suffix('')}")
     for note in source.notes:
@@ -110,8 +111,8 @@ def compare(source: Source, computed: Compute) -> dict[int, float]:
 def _source(request: ExportRequest, results: Path) -> Source:
     path = Path(request.source).expanduser()
     is_run = (path / "record.json").exists() or path.name == "record.json"
-    if path.exists() and not is_run:
-        return of_file(path, request.arch, request.network, request.settings, request.accept_mismatch)
+    if is_name(request.source) or (path.exists() and not is_run):
+        return of_file(request.source, request.arch, request.network, request.settings, request.accept_mismatch)
     given = [
         option
         for option, value in (
@@ -122,6 +123,13 @@ def _source(request: ExportRequest, results: Path) -> Source:
     if given:
         raise UserError(f"{', '.join(given)} are for files of weights, and {request.source} is none: leave them out")
     return of_run(find_run(request.source, results), request.network)
+
+
+def _as_file_name(source: Source) -> str:
+    """The run's id, a published name with ":" and "/" replaced, or a file's name without its ending."""
+    if is_name(source.name):
+        return "".join(c if c.isalnum() or c in "._-" else "_" for c in source.name)
+    return Path(source.name).stem if source.sha256 else source.name
 
 
 def _described(source: Source, name: str, target: Target) -> Exported:

@@ -78,16 +78,16 @@ def of_run(run_dir: Path, network: str | None) -> Source:
 
 
 def of_file(
-    path: Path, arch: str | None, network: str | None, settings: Mapping[str, Any], accept_mismatch: bool
+    given: Path | str, arch: str | None, network: str | None, settings: Mapping[str, Any], accept_mismatch: bool
 ) -> Source:
     """One network of a checkpoint, loaded whole. Raises `UserError` for whatever is not exactly that network."""
-    recognized = open_weights(path, arch)
+    recognized = open_weights(given, arch)
     loaded = load_network(recognized, arch=arch, key=network, settings=settings, accept_mismatch=accept_mismatch)
     stored = recognized.stored
     return Source(
         loaded.backbone, loaded.plugin, loaded.config.model_dump(mode="json"), loaded.preprocessing,
-        stored.path.resolve().name, recognized.format.method, loaded.candidate.name, sha256=stored.sha256,
-        notes=loaded.notes,
+        recognized.located.name or stored.path.resolve().name, recognized.method, loaded.candidate.name,
+        sha256=stored.sha256, notes=loaded.notes,
     )  # fmt: skip
 
 

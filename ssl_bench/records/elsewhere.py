@@ -43,6 +43,31 @@ class WeightsOrigin(BaseModel):
     """Training settings that the file holds."""
 
 
+class FeatureFile(BaseModel):
+    """One file of features, or arrays of a Python program."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Without its place on a disk; "train" or "test" for arrays."""
+    sha256: str
+    shape: tuple[int, int]
+    """(images, dimensions)."""
+    dtype: str
+    """As the numbers were stored; computed with in float32."""
+
+
+class FeaturesOrigin(BaseModel):
+    """Features that were made elsewhere, in place of a network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: str
+    """Both names, for tables."""
+    train: FeatureFile
+    test: FeatureFile
+
+
 class WeightsRecipe(Settings):
     """What decides an evaluation of weights from elsewhere."""
 
@@ -53,7 +78,7 @@ class WeightsRecipe(Settings):
     preprocessing: dict[str, Any]
     evaluators: tuple[EvaluatorPart, ...]
     weights: dict[str, str]
-    """SHA-256 of the file, and the network in it."""
+    """SHA-256 of the file, and the network in it; of features: over both files, and "features"."""
 
     @property
     def arch(self) -> str:

@@ -74,12 +74,12 @@ RUN = {
     "tokens": "Int64",
     "pretrained": "string",
     "inference_images_per_second": "float64",
-    "steps": "int64",
+    "steps": "Int64",
     "epochs": "float64",
     "train_seconds": "float64",
     "train_images_per_second": "float64",
     "peak_memory_mb": "float64",
-    "resumed": "int64",
+    "resumed": "Int64",
     "machine.device": "string",
     "machine.cores": "int64",
     "machine.threads": "int64",
@@ -261,7 +261,7 @@ def _free_values(record: RunRecord) -> dict[str, Any]:
     for section in ("method", "backbone", "data"):
         values |= _prefixed(section, recipe[section]["settings"])
     for section in ("optimizer", "training"):
-        values |= _prefixed(section, recipe[section])
+        values |= _prefixed(section, recipe.get(section, {}))  # weights from elsewhere have neither
     for part in recipe["evaluators"]:
         values |= _prefixed(f"evaluators.{part['name']}", part["settings"])
     return (

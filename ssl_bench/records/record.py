@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from ssl_bench.errors import UserError
 from ssl_bench.measurement import Measurement
-from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
+from ssl_bench.records.elsewhere import FeaturesOrigin, WeightsOrigin, WeightsRecipe
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, in_current_form
 from ssl_bench.records.recipe import Recipe, arch_text
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
@@ -232,6 +232,8 @@ class RunRecord(RecordPart):
     """None for weights that were trained elsewhere."""
     weights: WeightsOrigin | None = None
     """Where the weights come from that were trained elsewhere; None for a run."""
+    features: FeaturesOrigin | None = None
+    """Where features come from that were made elsewhere; None where a network was evaluated."""
     evaluations: tuple[EvaluationRecord, ...]
     curves: CurvesRecord | None = None
     """None for a run without `training.eval_every`."""

@@ -101,8 +101,9 @@ def run(
 
 
 def evaluate(
-    run: PathLike,
+    run: PathLike | None = None,
     *,
+    features: tuple[PathLike | Mapping[str, Any], PathLike | Mapping[str, Any]] | None = None,
     with_: str | Sequence[str] | None = None,
     data: PathLike | Sequence[PathLike] | None = None,
     voc: PathLike | None = None,
@@ -115,7 +116,16 @@ def evaluate(
 
     `run` is a name, the beginning of one, or a folder; the arguments are the options of `sslbench eval`. An evaluation
     that was done before is read, not done again. Raises `UserError` for a run without weights and for wrong names.
+
+    In place of a run, `features` are those of a training and a test split, made by any framework: two files as
+    `sslbench eval --features` takes them, or two mappings {"features": (n, dim), "labels": (n,)}. `data` then names the
+    dataset that they are of. The results are a record of their own.
     """
+    if (run is None) == (features is None):
+        raise UserError("evaluate takes a run or features=(train, test): give one of them")
+    if features is not None:
+        return _evaluate_features(features, with_, data, settings, Path(results).expanduser(), verbose)
+    assert run is not None
     from ssl_bench.runs.reevaluate import reevaluate
 
     folder = find_run(os.fspath(run), Path(results).expanduser())
@@ -124,6 +134,29 @@ def evaluate(
     chosen = list(dict.fromkeys((*(names or ()), *more))) if names is not None or more else None
     say = print if verbose else lambda text: None
     return reevaluate(folder, chosen, _places(data) or (), values | _plain(settings or {}), say=say)[1]
+
+
+def _evaluate_features(
+    features: tuple[PathLike | Mapping[str, Any], PathLike | Mapping[str, Any]],
+    with_: str | Sequence[str] | None,
+    data: PathLike | Sequence[PathLike] | None,
+    settings: Mapping[str, Any] | None,
+    results: Path,
+    verbose: bool,
+) -> list[EvaluationRecord]:
+    from ssl_bench.runs.features_from_files import FeaturesRequest, evaluate_features
+
+    if not isinstance(features, tuple | list) or len(features) != 2:
+        raise UserError("features=(train, test): two files, or two mappings with 'features' and 'labels'")
+    train, test = (one if isinstance(one, Mapping) else Path(one) for one in features)
+    places = _places(data) or ()
+    if len(places) > 1:
+        raise UserError("features are of one dataset: give one in data, or none")
+    request = FeaturesRequest(
+        train, test, data=next(iter(places), None), evaluators=_names(with_), values=_plain(settings or {}),
+        command="ssl_bench.evaluate(features=...)",
+    )  # fmt: skip
+    return list(evaluate_features(request, results, say=print if verbose else lambda text: None)[1].evaluations)
 
 
 class WarningsOnly:

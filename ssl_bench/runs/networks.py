@@ -25,6 +25,8 @@ def finished_record(run_dir: Path) -> RunRecord:
     record = read_record(path)
     if record.status != "finished":
         raise UserError(f"the run {record.run_id} {record.status}: {record.status_reason}")
+    if record.features is not None:
+        raise UserError(f"{record.run_id} is an evaluation of features from elsewhere: there is no network")
     if record.weights is not None:
         raise UserError(
             f"{record.run_id} is an evaluation of weights from elsewhere and keeps none itself: give their file, "

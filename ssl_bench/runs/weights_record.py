@@ -15,7 +15,7 @@ from ssl_bench.datasets.opening import Found
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
 from ssl_bench.records.recipe import DataPart, EvaluatorPart, Part
-from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord
+from ssl_bench.records.record import BackboneRecord, DataRecord, EvaluationRecord, RunRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.describe import describe_dataset
 from ssl_bench.runs.precision import Precision
@@ -42,17 +42,6 @@ class Subject:
 def weights_recipe(subject: Subject, method: str | None, *, baseline: bool) -> WeightsRecipe:
     """What decides the evaluation. `method` None: as the format says; `baseline`: beside random weights."""
     loaded, dataset = subject.loaded, subject.dataset
-    parts = []
-    for name, evaluator in subject.evaluators:
-        read = evaluator.data(dataset).fingerprint
-        parts.append(
-            EvaluatorPart(
-                name=name,
-                settings=evaluator.config.model_dump(mode="json"),
-                fingerprint=None if read == dataset.fingerprint else read,
-                version=evaluator.version,
-            )
-        )
     weights = {"sha256": loaded.recognized.stored.sha256, "network": loaded.candidate.name}
     if baseline:
         weights["beside"] = "untrained"
@@ -70,8 +59,22 @@ def weights_recipe(subject: Subject, method: str | None, *, baseline: bool) -> W
             test_images=0 if dataset.test is None else len(dataset.test),
         ),
         preprocessing=subject.preprocessing.model_dump(mode="json", exclude={"source"}),
-        evaluators=tuple(parts),
+        evaluators=evaluator_parts(subject.evaluators, dataset),
         weights=weights,
+    )
+
+
+def evaluator_parts(evaluators: Sequence[tuple[str, Evaluator]], dataset: Dataset) -> tuple[EvaluatorPart, ...]:
+    """Evaluators as a recipe holds them."""
+    read = {name: evaluator.data(dataset).fingerprint for name, evaluator in evaluators}
+    return tuple(
+        EvaluatorPart(
+            name=name,
+            settings=evaluator.config.model_dump(mode="json"),
+            fingerprint=None if read[name] == dataset.fingerprint else read[name],
+            version=evaluator.version,
+        )
+        for name, evaluator in evaluators
     )
 
 
@@ -84,7 +87,26 @@ def weights_record(
     command: str,
     started_utc: str,
 ) -> RunRecord:
-    """The record of a finished evaluation: without a training section, with the origin of the weights."""
+    """The record of a finished evaluation of weights, with their origin."""
+    record = record_without_training(
+        recipe, _backbone_record(subject.loaded, subject.dataset.image_px),
+        describe_dataset(subject.dataset, recipe.data.plugin, len(subject.dataset.train)), evaluations, device,
+        command=command, started_utc=started_utc,
+    )  # fmt: skip
+    return record.model_copy(update={"weights": _origin(subject.loaded, subject.preprocessing)})
+
+
+def record_without_training(
+    recipe: WeightsRecipe,
+    backbone: BackboneRecord,
+    data: DataRecord,
+    evaluations: Sequence[EvaluationRecord],
+    device: torch.device,
+    *,
+    command: str,
+    started_utc: str,
+) -> RunRecord:
+    """The record of what was trained elsewhere; its origin is left to the caller."""
     precision = Precision("fp32", "", None)
     return RunRecord(
         run_id=recipe.run_id,
@@ -97,13 +119,12 @@ def weights_record(
         seed=SEED,
         method=recipe.method.name,
         method_plugin=ELSEWHERE,
-        backbone=_backbone_record(subject.loaded, subject.dataset.image_px),
-        data=describe_dataset(subject.dataset, recipe.data.plugin, len(subject.dataset.train)),
+        backbone=backbone,
+        data=data,
         machine=machine.record(device, precision, activation_checkpointing=False).model_copy(
             update={"precision": ""}
         ),  # of training, which was elsewhere
         training=None,
-        weights=_origin(subject.loaded, subject.preprocessing),
         evaluations=tuple(evaluations),
         versions=machine.versions(),
         git_commit=machine.git_commit(),

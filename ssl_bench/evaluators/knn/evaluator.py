@@ -58,6 +58,7 @@ class KNN(Evaluator):
     """Weighted k-NN on frozen features (Wu et al. 2018, as in DINO)."""
 
     Config = KNNConfig
+    reads_images = False
     during_training = True
     config: KNNConfig
 

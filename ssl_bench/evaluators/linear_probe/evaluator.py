@@ -79,6 +79,7 @@ class LinearProbe(Evaluator):
     """Linear classifier on frozen features (DINO's, with DINOv2's grid of learning rates in one pass)."""
 
     Config = LinearProbeConfig
+    reads_images = False
     config: LinearProbeConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
