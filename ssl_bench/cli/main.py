@@ -36,6 +36,7 @@ VERBS = [
     "attention",
     "davis_video",
     "score_davis",
+    "cache",
     "check",
     "new_plugin",
 ]

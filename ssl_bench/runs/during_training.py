@@ -55,7 +55,7 @@ class EpochEvaluations:
                             backbone, "trained", [(name, evaluator)], self.dataset, network=network, step=step,
                             seed=self.plan.seed, device=self.plan.device, workers=self.plan.workers,
                             run_dir=self.run_dir, places=[f"evaluations/{name}-{network}-epoch{epoch}"],
-                            keep_outcomes=False,
+                            keep_outcomes=False, keep_features=False,  # no later evaluation sees these weights
                         )  # fmt: skip
                     except UnusableFeatures as useless:  # the run's status is the doctor's and the last evaluation's
                         self.say(f"epoch {epoch}: {name} of {network} is left out: {useless}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ssl_bench.backbone import Positions
 from ssl_bench.blocks.preprocessing import Preprocessing, Triple, from_timm
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
@@ -89,25 +90,37 @@ def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
     dim = _dim(candidate.tensors)
     if dim in recognized.format.heads:
         return Facts(recognized.format.heads[dim], f"keys as {recognized.format.name} saves them")
-    if dim == 384 and recognized.format is PLAIN and has_sine_cosine_positions(candidate.tensors):
+    if dim == 384 and recognized.format is PLAIN and sine_cosine_positions(candidate.tensors) == "mocov3":
         return Facts(12, "fixed sine-cosine positions, as MoCo v3's ViT-S with 12 heads has them")
     return Facts()
 
 
-def has_sine_cosine_positions(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the table of positions is the fixed one of MoCo v3 and MAE, which no training moves."""
+def positions_of(recognized: Recognized, candidate: Candidate) -> Positions:
+    """The rule by which the source resamples positions at another image size."""
+    if "register_tokens" in candidate.tensors:
+        return "timm"  # with registers, DINOv2 does as timm (interpolate_antialias, no offset), and so transformers
+    if recognized.format is PLAIN and sine_cosine_positions(candidate.tensors) == "mae":
+        return "mae"
+    return recognized.format.positions
+
+
+def sine_cosine_positions(tensors: Mapping[str, Tensor]) -> Literal["mae", "mocov3"] | None:
+    """Whose fixed table of positions this is, which no training moves: MAE's begins with a patch's column, MoCo v3's
+    with its row. None for learned positions."""
     table = tensors.get("pos_embed")
     if table is None or table.ndim != 3 or table.shape[-1] % 4:
-        return False
+        return None
     side = round((table.shape[1] - 1) ** 0.5)
-    if side * side != table.shape[1] - 1:
-        return False
+    if side < 2 or side * side != table.shape[1] - 1:
+        return None
     frequencies = 1 / 10000 ** (torch.arange(table.shape[-1] // 4, dtype=torch.float64) / (table.shape[-1] // 4))
     columns = torch.arange(side, dtype=torch.float64).repeat(side)[:, None] * frequencies
     expected = torch.cat([columns.sin(), columns.cos()], dim=1)
     given = table[0, 1:].double()
     half = expected.shape[1]
-    return any(torch.allclose(part, expected, atol=1e-4) for part in (given[:, :half], given[:, half:]))
+    if torch.allclose(given[:, :half], expected, atol=1e-4):
+        return "mae"
+    return "mocov3" if torch.allclose(given[:, half:], expected, atol=1e-4) else None
 
 
 def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:

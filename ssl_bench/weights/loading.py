@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench import registry
-from ssl_bench.backbone import Backbone
+from ssl_bench.backbone import Backbone, Positions
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import arch_text
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
-from ssl_bench.weights.facts import Facts, facts_of, own_px, preprocessing_of
+from ssl_bench.weights.facts import Facts, facts_of, own_px, positions_of, preprocessing_of
 from ssl_bench.weights.formats import EVALUATED_AS, PLAIN
 from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
@@ -98,11 +98,10 @@ def load_network(
     kind = registry.backbone(plugin)
     if colon:
         given["name"] = name
-    given = {**settings_from(candidate, kind), **given}
+    given = {**settings_from(candidate, kind.Config.model_fields), **given}
     image_px = exported.image_px if exported else own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
-    # with registers, DINOv2 resamples positions as timm does (interpolate_antialias, no offset), as transformers there
-    positions = "timm" if "register_tokens" in candidate.tensors else recognized.format.positions
+    positions = positions_of(recognized, candidate)
     config = kind.fill(kind.without_pretrained(config), image_px, {"positions": positions})
     shapes = blueprint(kind, config, image_px)
     if shapes is None:
@@ -126,7 +125,7 @@ def load_network(
     ):
         preprocessing = of_network  # a plain file with timm's names: as timm's configuration of that network says
     backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
-    notes = (*changed, *apply_facts(backbone, facts), *notes)
+    notes = (*changed, *apply_facts(backbone, facts), *notes, *_unknown_method(recognized, backbone, positions))
     if exported is not None and len(exported.norm_eps) == len(norm_eps(backbone)):
         set_norm_eps(backbone, exported.norm_eps)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
@@ -161,6 +160,17 @@ def _check_heads(
     raise UserError(
         f"{recognized.shown} is of a network with {facts.heads} heads, and {arch} has {heads}: the shapes agree, "
         f"the features would not. Evidence: {facts.heads_evidence}. {advice} --accept-mismatch if {heads} is right"
+    )
+
+
+def _unknown_method(recognized: Recognized, backbone: Backbone, positions: Positions) -> tuple[str, ...]:
+    """What a user should know of a ViT of which nothing says what trained it."""
+    known = recognized.format is not PLAIN or recognized.located.preprocessing is not None
+    if known or backbone.positions is None or positions != PLAIN.positions:
+        return ()
+    return (
+        f"nothing in the file says what trained it: positions at other sizes are resampled as {positions} does; "
+        "--as METHOD (dino, ibot, mae, ...) reads it as that method's authors do",
     )
 
 

@@ -6,6 +6,7 @@ Names as the authors' code at the commits in `ssl_bench.weights.formats` writes 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import torch
 from torch import nn
 
 from ssl_bench.errors import UserError
+from ssl_bench.weights.facts import sine_cosine_positions
 from ssl_bench.weights.formats import FORMATS
 from ssl_bench.weights.loading import load_network, open_weights
-from tests.weights.networks import RESNET, VIT, heads, resnet, tensors, vit
+from ssl_bench_plugins.backbones.deit import DeitS16, ViTSettings
+from tests.weights.networks import RESNET, VIT, heads, resnet, tensors, varied, vit
 
 Content = dict[str, Any]
 Case = tuple[str, str, Callable[[nn.Module, nn.Module], Content]]
@@ -213,8 +216,6 @@ def test_two_networks_that_nothing_tells_apart_are_refused(tmp_path: Path) -> No
 
 
 def test_moco_v3_has_twice_the_heads_and_the_shapes_do_not_say_so(tmp_path: Path) -> None:
-    from ssl_bench_plugins.backbones.deit import DeitS16, ViTSettings
-
     small = {"depth": 1}
     network = DeitS16(ViTSettings(heads=12, **small), image_px=32).eval()
     torch.save(moco_v3(network, network), tmp_path / "vit-s.pth.tar")
@@ -226,3 +227,51 @@ def test_moco_v3_has_twice_the_heads_and_the_shapes_do_not_say_so(tmp_path: Path
     torch.testing.assert_close(loaded.backbone(images), network(images), rtol=0, atol=1e-6)
     accepted = load_network(recognized, arch="deit_s16", settings=small, accept_mismatch=True)
     assert "evaluated with 6 heads although" in accepted.notes[-1]
+
+
+@pytest.mark.parametrize("method", ["dino", "mae", None])
+def test_a_file_that_names_no_method_is_read_as_the_authors_of_a_given_one_do(
+    method: str | None, tmp_path: Path
+) -> None:
+    """The released backbone of DINO and encoder of MAE have timm's names: only a user can tell them apart."""
+    torch.manual_seed(0)
+    rule: Any = method or "timm"
+    good = varied(DeitS16(ViTSettings(positions=rule, **VIT), image_px=32))
+    torch.save(tensors(good), tmp_path / "backbone.pth")
+    loaded = load_network(open_weights(tmp_path / "backbone.pth", method=method), arch="deit_s16", settings=VIT)
+    for px in (32, 64):
+        images = torch.randn(2, 3, px, px)
+        with torch.no_grad():
+            torch.testing.assert_close(loaded.backbone(images), good(images), rtol=0, atol=1e-6)
+    assert any("--as METHOD" in note for note in loaded.notes) == (method is None)
+    assert ("assumed" in loaded.preprocessing.source) == (method is None)
+    assert loaded.preprocessing.interpolation == "bicubic"
+
+
+def test_whose_fixed_positions_a_table_holds() -> None:
+    """MAE's get_2d_sincos_pos_embed: half of the channels of the column, then of the row; MoCo v3's the row first."""
+    side, dim = 3, 16
+
+    def channels(place: int) -> list[float]:
+        angles = [place / 10000 ** (k / (dim // 4)) for k in range(dim // 4)]
+        return [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+
+    rows = [[0.0] * dim] + [channels(x) + channels(y) for y in range(side) for x in range(side)]
+    mae_table = torch.tensor([rows])
+    assert sine_cosine_positions({"pos_embed": mae_table}) == "mae"
+    moco_table = torch.cat([mae_table[..., dim // 2 :], mae_table[..., : dim // 2]], dim=-1)
+    assert sine_cosine_positions({"pos_embed": moco_table}) == "mocov3"
+    assert sine_cosine_positions({"pos_embed": torch.randn(1, 10, 16)}) is None
+
+
+def test_mae_without_its_decoder_is_known_by_its_positions(tmp_path: Path) -> None:
+    good = varied(DeitS16(ViTSettings(positions="mae", **VIT), image_px=32))
+    x = torch.arange(2.0).repeat(2)[:, None] / 10000 ** (torch.arange(16.0) / 16)
+    y = torch.arange(2.0).repeat_interleave(2)[:, None] / 10000 ** (torch.arange(16.0) / 16)
+    table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+    good.load_state_dict({**good.state_dict(), "network.pos_embed": torch.cat([torch.zeros(1, 64), table])[None]})
+    torch.save({"model": tensors(good)}, tmp_path / "mae_pretrain.pth")
+    loaded = load_network(open_weights(tmp_path / "mae_pretrain.pth"), arch="deit_s16", settings=VIT)
+    images = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.backbone(images), good(images), rtol=0, atol=1e-6)
