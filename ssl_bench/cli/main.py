@@ -34,6 +34,7 @@ VERBS = [
     "show",
     "diff",
     "table",
+    "figure",
     "attention",
     "davis_video",
     "score_davis",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench import registry
-from ssl_bench.errors import UserError, did_you_mean, unknown_name
+from ssl_bench.errors import DoesNotFitData, UserError, did_you_mean, unknown_name
 from ssl_bench.recipes.evaluation_data import (
     data_part,
     dataset_loaders,
@@ -159,10 +159,10 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
     machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
-    if training.epochs and training.batch_size > images:
-        raise UserError(
+    if training.batch_size > images and training.epochs:
+        raise DoesNotFitData(
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
-            f"({images} images). Give --batch-size {images} or smaller."
+            f"({images} images). Give --set training.batch_size={images} or smaller."
         )
     epochs = preset.epochs_for(training.batch_size, images) if preset else None
     if epochs is not None and "training.epochs" not in values:

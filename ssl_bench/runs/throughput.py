@@ -23,7 +23,6 @@ from ssl_bench.runs.recording import Outcome, run_record
 from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.runs.trial import require_images_fit
 
-
 FEW_IMAGES = {"data.train_images": 10, "data.test_images": 10}
 """Of the embedded set, which only gives the record its image size: none is shown to the network."""
 
