@@ -107,7 +107,7 @@ def test_tables_of_networks_show_it_and_comparisons_do_not(
         (("--arch", "resnet19"), "Did you mean 'resnet18'"),
         (("--arch", "deit_s5", "--image-px", "224"), "220"),
         (("--arch", "resnet18", "--set", "training.epochs=3"), "give backbone.* or machine.*"),
-        (("--arch", "resnet18", "--batch", "0"), "0"),
+        (("--arch", "resnet18", "--batch", "0"), "greater than or equal to 1"),
     ],
 )
 def test_mistakes_are_one_message_and_nothing_is_written(
