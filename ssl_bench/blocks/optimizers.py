@@ -47,15 +47,13 @@ class OptimizerSettings(Settings):
 
 
 def build_optimizer(settings: OptimizerSettings, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, with rates of 0 until `set_schedule` writes them; empty groups are left out.
-
-    Without any parameter, as for a network without weights, it has one empty group, which no step changes.
-    """
+    """The optimizer over `groups`, with rates of 0 until `set_schedule` writes them; empty groups are left out."""
     given = [
         {"params": list(g.parameters), "name": g.name, "decayed": g.weight_decay, "lr_factor": g.lr_factor}
         for g in groups
         if g.parameters
-    ] or [{"params": [], "name": "none", "decayed": False, "lr_factor": 1.0}]
+    ]
+    given = given or [{"params": []}]  # a network without parameters, which is not trained
     if settings.name == "adamw":
         return torch.optim.AdamW(given, lr=0.0, betas=settings.betas, weight_decay=0.0, fused=True)
     if settings.name == "sgd":
@@ -94,10 +92,8 @@ def clip_each(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
-    factors = (max_norm / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).tolist()
-    scaled = [(gradient, factor) for gradient, factor in zip(gradients, factors, strict=True) if factor < 1.0]
-    if scaled:
-        torch._foreach_mul_([gradient for gradient, _ in scaled], [factor for _, factor in scaled])
+    factors = (max_norm / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))
 
 
 class LARS(torch.optim.Optimizer):

@@ -33,6 +33,7 @@ VERBS = [
     "list",
     "show",
     "diff",
+    "plan",
     "table",
     "figure",
     "attention",

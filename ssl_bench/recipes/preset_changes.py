@@ -11,7 +11,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.method import Situation
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.recipe import TrainingSettings
-from ssl_bench.settings import Settings, section_of
+from ssl_bench.settings import DATA_PATH, Settings, section_of
 
 NOT_A_CHANGE = ("training.seed", "training.eval_every")
 """Neither changes what a run is compared by: evaluation during training leaves training as it is."""
@@ -68,8 +68,8 @@ def _defaults(model: type[Settings]) -> dict[str, Any]:
 def _backbone_defaults(resolved: Resolved) -> dict[str, Any]:
     """What the architecture decides with nothing set by hand, e.g. its rule for positions with this method."""
     kind, given = resolved.backbone, resolved.recipe.backbone.settings
-    required = {name for name, field in kind.Config.model_fields.items() if field.is_required()}
-    config = kind.Config(**{name: given[name] for name in required})
+    named = {name for name, field in kind.Config.model_fields.items() if field.is_required() or name == DATA_PATH}
+    config = kind.Config(**{name: given[name] for name in named})
     filled = kind.fill(config, resolved.dataset.image_px, resolved.method.backbone_defaults)
-    settings: dict[str, Any] = filled.model_dump(mode="json", exclude=required)
+    settings: dict[str, Any] = filled.model_dump(mode="json", exclude=named)
     return settings
