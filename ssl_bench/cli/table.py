@@ -85,6 +85,7 @@ def register(app: typer.Typer) -> None:
         from ssl_bench.records.beside import changed_files
         from ssl_bench.records.odd_values import read_usable
         from ssl_bench.records.outcomes import OutcomesOfRuns
+        from ssl_bench.tables.checks import require_measured
         from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
@@ -105,6 +106,8 @@ def register(app: typer.Typer) -> None:
         found, problems = read_usable(results)
         records = [record for _, record in found]
         changed = [line for path, record in found for line in changed_files(record, path.parent)]
+        if name and name.endswith(".toml"):
+            require_measured(sources[0].description, records, name)
         if check and (where or sort):
             raise UserError("--check compares whole tables: leave --where and --sort out")
         outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})

@@ -203,3 +203,34 @@ def test_formats_and_explain_on_the_command_line(sslbench: Command, results: Pat
     status, _, err = sslbench("table", "--explain", "1", "--results", results)
     assert status == 2
     assert "say of which table" in err
+
+
+# a metric that nobody computes
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("measurement:knnn.primary:trained", "no evaluator is called 'knnn'. Did you mean 'knn'?"),
+        ("measurement:knn.top1_k2O:trained", "knn measured no 'top1_k2O'. Did you mean 'top1_k20'?"),
+        ("measurement:davis.jf_men:trained", ""),  # no record has the evaluator: nothing is known of its metrics
+        ("measurement:knn.primary:trained", ""),
+        ("measurement:knn.top1_k20:untrained", ""),
+    ],
+)
+def test_a_column_that_no_record_can_fill_is_answered(sslbench: Command, results: Path, path: str, said: str) -> None:
+    description = f"""
+id = "mine"
+title = "Mine"
+[[row]]
+id = "method"
+from = "method"
+[[column]]
+id = "number"
+title = "number"
+from = "{path}"
+"""
+    Path("mine.toml").write_text(description, encoding="utf-8")
+    status, _, err = sslbench("table", "mine.toml", "--results", results)
+    assert (status, said in err) == (2 if said else 0, True)
+    assert ("mine.toml: column 'number'" in err) is bool(said)
