@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from ssl_bench.datasets.opening import OpenedOnce
 from ssl_bench.errors import UserError, unknown_name
+from ssl_bench.records.record import RunRecord
 from ssl_bench.studies.board import Board, Entry
 from ssl_bench.studies.cells import Cells, Wish, cells_of
 from ssl_bench.studies.found import folders_of
@@ -49,12 +51,12 @@ def planned(sources: list[TableSource], wish: Wish) -> Cells:
     )
 
 
-def board_of(runs: tuple[StudyRun, ...], results: Path) -> Board:
-    """The runs with what lies under `results` of them."""
-    places = folders_of(runs, results)
+def board_of(runs: tuple[StudyRun, ...], results: Path, records: Iterable[tuple[Path, RunRecord]] = ()) -> Board:
+    """The runs with what lies under `results` of them; `records` are those that lie there, with their paths."""
+    places = folders_of(runs, results, records)
     entries = [Entry(run, places[run.recipe.digest]) for run in runs]
     board = Board(entries, time.monotonic())
     for entry in entries:
         entry.update_from_disk()
-        entry.done_before = entry.place.recorded
+        entry.done_before = entry.place.done
     return board
