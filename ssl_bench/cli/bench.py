@@ -11,6 +11,7 @@ import typer
 
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.errors import UserError
+from ssl_bench.system.hints import command
 from ssl_bench.system.signals import interrupting_signals
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _bench(asked: Asked) -> None:
     from ssl_bench.studies.costs import Costs
     from ssl_bench.studies.doing import Interrupted
     from ssl_bench.studies.forecast import forecast, require_time_for_one
-    from ssl_bench.studies.study import board_of, load_study, planned
+    from ssl_bench.studies.study import board_of, figures_of, load_study, planned
     from ssl_bench.studies.trial import try_unknown
 
     sources = load_study(asked.study)
@@ -156,6 +157,8 @@ def _bench(asked: Asked) -> None:
                 raise typer.Exit(130) from None
         print("\n".join(problem_lines(board)))
         show_tables(sources, asked.results)
+        for figure in figures_of(sources):
+            print(f"drawn by: {command('figure', figure, results=asked.results)}")
         if board.with_status("failed", "refused", "broken", "stopped"):
             raise typer.Exit(1)
 

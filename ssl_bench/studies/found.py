@@ -65,9 +65,10 @@ def folders_of(
             found[digest] = here
     open_ones = {training_digest(run.recipe): run for digest, run in wanted.items() if _is_open(found.get(digest))}
     for path, record in records if open_ones else ():
-        run = open_ones.get(training_digest_of(record))
-        if run is not None and (here := _with_same_networks(run, path.parent, record)):
-            found[run.recipe.digest] = here
+        same = open_ones.get(training_digest_of(record))
+        place = _with_same_networks(same, path.parent, record) if same else None
+        if same and place:
+            found[same.recipe.digest] = place
     taken = {place.folder.name for place in found.values()}
     for digest, run in wanted.items():
         if digest not in found:

@@ -17,7 +17,7 @@ from ssl_bench.settings import assignment_text, parse_assignments
 from ssl_bench.studies.cells import Wish, command_of
 from ssl_bench.studies.found import folders_of
 from ssl_bench.studies.plan import Place, StudyRun, in_order, kind
-from ssl_bench.studies.study import load_study, planned
+from ssl_bench.studies.study import figures_of, load_study, planned
 from tests.studies.tiny import TABLE, write_table
 
 
@@ -137,6 +137,18 @@ def test_a_mistake_in_a_description_names_the_row(tmp_path: Path, change: tuple[
     table = write_table(tmp_path, TABLE.replace(*change))
     with pytest.raises(UserError, match=f"(?s){words}"):
         planned(load_study(str(table)), Wish())
+
+
+def test_a_figure_stands_for_the_table_that_it_draws(tmp_path: Path) -> None:
+    write_table(tmp_path)
+    figure = tmp_path / "figure.toml"
+    figure.write_text(
+        'id = "figure"\ntitle = "T"\ntable = "tiny.toml"\nkind = "bars"\nseries = ["method"]\n[[panel]]\ny = "knn"\n'
+    )
+    (source,) = load_study(str(figure))
+    assert source.description.id == "tiny"
+    assert figures_of(load_study("voc_jaccard")) == ["voc_jaccard"]
+    assert figures_of([source]) == []
 
 
 def test_an_unknown_study_or_size_names_the_nearest(tmp_path: Path) -> None:
