@@ -122,6 +122,7 @@ FORMATS = (
 TRANSFORMERS = Format("transformers", (), source="https://github.com/huggingface/transformers", positions="mae")
 TIMM_FOLDER = Format("timm", (), source="https://github.com/huggingface/pytorch-image-models")
 OWN_RUN = Format("sslbench", (), source="sslbench run")
+ONNX = Format("ONNX", (), source="https://onnx.ai")
 EXPORTED = Format("sslbench export", (), source="sslbench export")
 """With the method and network that the file's `Exported` names."""
 PLAIN = Format("state dict", (), interpolation="bicubic")

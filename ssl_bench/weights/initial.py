@@ -21,6 +21,7 @@ from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
 from ssl_bench.weights.loading import open_weights
 from ssl_bench.weights.named.finding import is_name
+from ssl_bench.weights.onnx_file import is_onnx
 from ssl_bench.weights.reading import CONFIG, read_weights
 from ssl_bench.weights.whole import heads_of
 
@@ -139,6 +140,8 @@ def _of_file(path: Path, network: str | None) -> InitialState:
         return _of_run(path.parent)  # checked against its digest there
     if not path.exists():
         raise UserError(f"{path} is not there. Give --init a finished run or a file of weights")
+    if is_onnx(path):
+        raise UserError(f"{path} is an ONNX graph: nothing can be trained from it. Give weights of PyTorch")
     stored = read_weights(path)
     if stored.container == "safetensors" and all(name.startswith(OWN_PREFIX) for name in stored.content):
         weights = dict(stored.content)

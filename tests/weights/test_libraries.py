@@ -12,7 +12,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.loaded import Loaded
+from ssl_bench.weights.loading import load_network, open_weights
 from tests.weights.networks import RESNET, VIT, resnet, varied, vit
 
 transformers = pytest.importorskip("transformers")
