@@ -32,6 +32,7 @@ VERBS = [
     "list",
     "show",
     "diff",
+    "plan",
     "table",
     "figure",
     "attention",

@@ -101,7 +101,7 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
-    from ssl_bench.recipes.requirements import require_capable
+    from ssl_bench.recipes.requirements import refuse_training, require_capable
     from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
@@ -121,6 +121,9 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
         given_values |= {"backbone.name": _network_name(arch, network, backbone)}
     _check_sections(given_values)
     backbone_config = parse_settings(backbone.Config, section_of(given_values, "backbone"), "backbone", arch)
+
+    if not backbone.trainable:
+        refuse_training((method_name, method), (arch, backbone, backbone_config), given_values.get("training.epochs"))
 
     asked = file.evaluators if request.evaluators is None else request.evaluators
     require_capable(

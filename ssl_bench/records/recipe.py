@@ -160,6 +160,7 @@ class Recipe(Settings):
         else:
             content["initial"] = self.initial.fingerprint
         content["backbone"]["settings"] = without_added_settings(content["backbone"]["settings"])
+        content["backbone"]["settings"].pop(DATA_PATH, None)
         method = content["method"]
         method["settings"] = with_earlier_names(f"method.{method['name']}", method["settings"])
         for part in content["evaluators"]:

@@ -90,7 +90,7 @@ def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
         name=recipe.arch,
         plugin=registry.find("backbone", recipe.backbone.name).origin,
         kind=backbone.kind,
-        parameters=sum(p.numel() for p in backbone.parameters()),
+        parameters=backbone.parameter_count,
         tokens=backbone.token_count(resolved.dataset.image_px, resolved.dataset.image_px),
         inference_images_per_second=None,
         inference_batch=None,

@@ -29,7 +29,8 @@ from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.exported import MANIFEST
-from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.loaded import Loaded
+from ssl_bench.weights.loading import load_network, open_weights
 from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.reading import CONFIG
 
@@ -113,6 +114,8 @@ def load_subject(request: WeightsRequest, sets: OpenedSets, say: Callable[[str],
         open_weights(request.path, request.arch, request.method), arch=request.arch, key=request.key,
         settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
+    if request.baseline and not loaded.backbone.trainable:
+        raise UserError(f"{loaded.arch} has no random weights to compare with: leave --baseline out")
     preprocessing = changed_preprocessing(loaded.preprocessing, section_of(request.values, "preprocessing"))
     found, dataset = sets.open(request.data, section_of(request.values, "data"), preprocessing.crop_px)
     preprocessing = at_size_of_data(preprocessing, dataset)

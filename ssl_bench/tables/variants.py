@@ -26,6 +26,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ssl_bench.errors import unknown_name
 from ssl_bench.tables.paths import flatten
 
+VARIANT = "variant"
+"""Where a row reads what the variants show: `variant.ID`, and `variant.name`."""
+
 
 class DescriptionPart(BaseModel):
     """Base of what stands in a description: immutable, no unknown keys."""

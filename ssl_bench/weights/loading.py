@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone, Positions
-from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.errors import UserError
-from ssl_bench.records.recipe import arch_text
 from ssl_bench.registry.blueprint import blueprint
-from ssl_bench.settings import Settings, parse_settings
+from ssl_bench.settings import parse_settings
 from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
 from ssl_bench.weights.facts import Facts, facts_of, own_px, positions_of, preprocessing_of
-from ssl_bench.weights.formats import EVALUATED_AS, PLAIN
+from ssl_bench.weights.formats import EVALUATED_AS, ONNX, PLAIN
+from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
+from ssl_bench.weights.onnx_file import is_onnx, load_onnx, recognize_onnx
 from ssl_bench.weights.reading import read_weights
 from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized, recognize
 from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, norm_eps, set_norm_eps, wanted_names
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network with the weights of a file, in eval mode on the CPU."""
-
-    backbone: Backbone
-    plugin: str
-    """Registered name of the backbone."""
-    config: Settings
-    """Its complete settings."""
-    recognized: Recognized
-    candidate: Candidate
-    used: int
-    """Tensors of the file that fill it: all that it has."""
-    notes: tuple[str, ...]
-    """What was changed or accepted on the way, in words."""
-    preprocessing: Preprocessing
-
-    @property
-    def arch(self) -> str:
-        """As `--arch` takes it."""
-        return arch_text(self.plugin, self.config.model_dump())
 
 
 def open_weights(given: Path | str, arch: str | None = None, method: str | None = None) -> Recognized:
@@ -55,6 +31,8 @@ def open_weights(given: Path | str, arch: str | None = None, method: str | None 
     and its positions are resampled as the method's authors evaluate. Raises `UserError`.
     """
     located = find(str(given))
+    if is_onnx(located.path):
+        return dataclasses.replace(recognize_onnx(located.path), located=located)
     stored = read_weights(located.path)
     arch = arch or located.arch
     try:
@@ -82,6 +60,8 @@ def load_network(
     `settings` are of the backbone, `key` names the network. `accept_mismatch` loads where the shapes agree and the file
     says that the number of heads is another. Raises `UserError` for whatever is not exactly that network.
     """
+    if recognized.stored.container == ONNX.name:
+        return load_onnx(recognized, arch, key, settings or {})
     candidate = recognized.choose(key)
     facts = facts_of(recognized, candidate)
     preprocessing = preprocessing_of(recognized, candidate)
