@@ -131,6 +131,7 @@ def _bench(asked: Asked) -> None:
     from ssl_bench.studies.trial import try_unknown
 
     sources = load_study(asked.study)
+    print(f"planning {asked.study}: reading its data", flush=True)
     cells = planned(sources, asked.wish)
     records = read_all(asked.results)[0]
     board = board_of(cells.runs, asked.results, records)

@@ -73,7 +73,7 @@ def _in_a_process(request: Request, threads: int, seconds: float) -> Sample | No
     """The trial of a run; None where it fails, which the run itself will report, or takes longer than `seconds`."""
     processes = context()
     results, reports = processes.Pipe(duplex=False)
-    process = processes.Process(target=_report, args=(request, threads, reports))  # type: ignore[attr-defined]
+    process = processes.Process(target=_report, args=(request, threads, reports), daemon=True)  # type: ignore[attr-defined]
     process.start()
     reports.close()
     sample = None
@@ -92,7 +92,7 @@ def _report(request: Request, threads: int, reports: Connection) -> None:
     from ssl_bench.recipes.resolve import resolve
 
     torch.set_num_threads(threads)
-    with suppress(Exception):  # the run itself says what is wrong
+    with suppress(Exception, KeyboardInterrupt):  # the run itself says what is wrong
         reports.send(trial(resolve(request)))
 
 

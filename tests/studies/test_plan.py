@@ -157,4 +157,4 @@ def test_an_unknown_study_or_size_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'labtop'.*laptop"):
         planned(load_study(str(write_table(tmp_path))), Wish(size="labtop"))
     with pytest.raises(UserError, match="nothing says which runs"):
-        planned(load_study("davis"), Wish())
+        planned(load_study("label_free"), Wish())
