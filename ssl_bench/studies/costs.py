@@ -158,10 +158,15 @@ class Costs:
         self._recipes.setdefault(kind(recipe), recipe)
 
     def _nearest(self, recipe: Recipe) -> Sample | None:
-        """The latest sample of the kind that is most alike, scaled to the images of this one."""
-        if not self._recipes:
+        """The latest sample of the kind that is most alike, scaled to the images of this one.
+
+        A run that trains nothing says nothing of one that does.
+        """
+        trains = bool(recipe.training.epochs)
+        known = [name for name, other in self._recipes.items() if other.training.epochs or not trains]
+        if not known:
             return None
-        nearest = min(self._recipes, key=lambda name: _unlike(self._recipes[name], recipe))
+        nearest = min(known, key=lambda name: _unlike(self._recipes[name], recipe))
         other, sample = self._recipes[nearest], self._samples[nearest][-1]
         pixels = (recipe.data.image_px / other.data.image_px) ** 2
         trained = _ratio(recipe.data.train_images, other.data.train_images)

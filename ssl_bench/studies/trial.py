@@ -59,11 +59,12 @@ def try_unknown(runs: Iterable[StudyRun], costs: Costs, machine: Machine, say: C
     if untried:
         kinds = f"{len(untried)} kind{'s' * (len(untried) > 1)} of runs"
         say(f"trying a few steps of {kinds} that never ended here, for at most {MOST_SECONDS:.0f} s")
-    end = time.monotonic() + MOST_SECONDS
-    for name, run in untried.items():
+    end = time.monotonic() + 2 * MOST_SECONDS  # the first one starts the server process that all are forked from
+    for name, run in sorted(untried.items(), key=lambda pair: not pair[1].recipe.training.epochs):
         if time.monotonic() > end:
             break
         sample = _in_a_process(run.request, machine.threads, end - time.monotonic())
+        end = min(end, time.monotonic() + MOST_SECONDS)
         if sample is not None:
             costs.learn_trial(run.recipe, sample)
             kept.add(name, sample)
