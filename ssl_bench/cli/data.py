@@ -219,9 +219,10 @@ def _described(facts: DataFacts) -> list[Fact]:
 
 
 def _split_lines(name: str, split: SplitFacts, classes: int) -> list[Fact]:
-    words = f"{split.images:,} images, without labels"
+    images = f"{split.images:,} image{'s' * (split.images != 1)}"
+    words = f"{images}, without labels"
     if split.images_a_class is not None:
-        words = f"{split.images:,} images of {len(split.class_counts):,} classes"
+        words = f"{images} of {len(split.class_counts):,} class{'es' * (len(split.class_counts) != 1)}"
         words += f" (of {classes:,})" if len(split.class_counts) < classes else ""
         words += f", {_spread(split.images_a_class)} a class"
     lines = [(name, words)]

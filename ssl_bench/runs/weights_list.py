@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError
 
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import Settings
+from ssl_bench.weights.exported import MANIFEST
+from ssl_bench.weights.reading import CONFIG
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin", ".onnx")
 LISTS = ("weights.toml", "weights.csv")
@@ -112,6 +114,7 @@ def _files(folder: Path) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from [path] if (path / "config.json").is_file() else _files(path)
+            whole = any((path / name).is_file() for name in (CONFIG, MANIFEST))  # of Hugging Face, or exported
+            yield from [path] if whole else _files(path)
         elif path.suffix.lower() in ENDINGS:
             yield path

@@ -189,3 +189,12 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run/weights.safetensors").write_text("of a run")
     with pytest.raises(UserError, match="holds no weights"):
         weights_in(tmp_path)
+
+
+def test_a_folder_of_a_library_or_an_export_is_one_network(tmp_path: Path) -> None:
+    for folder, description in (("hub", "config.json"), ("exported", "sslbench.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / description).write_text("{}")
+        (tmp_path / folder / "model.safetensors").write_bytes(b"")
+    (tmp_path / "network.onnx").write_bytes(b"")
+    assert [Path(one.file).name for one in weights_in(tmp_path)] == ["exported", "hub", "network.onnx"]
