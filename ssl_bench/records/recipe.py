@@ -43,6 +43,9 @@ class MachineSettings(Settings):
         False,
         "compute activations again in the backward pass instead of keeping them: less memory, about a third more time",
     )
+    log: tuple[str, ...] = setting(
+        (), "loggers that get every value while the run trains, e.g. tensorboard, wandb (sslbench list loggers)"
+    )
 
 
 class InitialSettings(Settings):
