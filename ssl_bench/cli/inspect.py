@@ -67,6 +67,7 @@ def _described(recognized: Recognized, arch: str | None, key: str | None) -> dic
                 "named_as": candidate.layout.name,
                 "tensors": len(candidate.tensors),
                 "parameters": sum(tensor.numel() for tensor in candidate.tensors.values()),
+                "types": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in candidate.tensors.values()}),
                 "fits": [fit.typed for fit in fits if not fit.differences],
                 "nearest": next(
                     ({"arch": f.typed, "differs": str(f.differences)} for f in fits if f.differences), None
@@ -112,6 +113,8 @@ def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
     for one in networks:
         label = "fits" if len(networks) == 1 else one["name"]
         words = f"{one['tensors']} tensors, {one['parameters'] / 1e6:.1f} M parameters, named as {one['named_as']}"
+        other_types = [name for name in one["types"] if name not in ("float32", "int64")]
+        words += f", stored as {', '.join(other_types)}" if other_types else ""
         lines.append(("network" if len(networks) == 1 else label, words))
         fits = f"all of {' or '.join(one['fits'])}" if one["fits"] else "no registered architecture"
         lines.append(("  fits" if len(networks) > 1 else "fits", fits))

@@ -30,7 +30,7 @@ from ssl_bench.weights.loading import open_weights
 from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.onnx_file import is_onnx
 from ssl_bench.weights.reading import CONFIG, read_weights
-from ssl_bench.weights.whole import compared, heads_of, in_own_names
+from ssl_bench.weights.whole import compared, heads_of, in_own_names, require_plain_numbers
 
 OWN_PREFIX = "network."
 """In front of every name in the files of our own backbones."""
@@ -108,7 +108,14 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
     Raises `UserError` for those of another architecture.
     """
     state = backbone.state_dict()
-    weights = backbone.fit_weights(in_own_names(state, initial.weights))
+    given = in_own_names(state, initial.weights)
+    for name, tensor in given.items():
+        if name in state:
+            try:
+                require_plain_numbers(name, tensor, state[name])
+            except UserError as error:
+                raise UserError(f"the initial weights {initial.source} cannot be loaded into {arch}: {error}") from None
+    weights = backbone.fit_weights(given)
     differences = compared(weights, state)
     if differences:
         nearest = _nearest(initial.weights, backbone.image_px)

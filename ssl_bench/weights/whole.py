@@ -102,12 +102,7 @@ def load_whole(backbone: Backbone, candidate: Candidate) -> tuple[int, tuple[str
     filled, types = {}, dict[torch.dtype, int]()
     for name, full in wanted.items():
         tensor, target = given[name], state[full]
-        if tensor.is_sparse or tensor.is_quantized or tensor.is_complex() or tensor.device.type == "meta":
-            raise UserError(f"{name} is stored as {tensor.dtype} ({tensor.layout}): save the weights in fp32 instead")
-        if target.is_floating_point() and not tensor.is_floating_point():
-            raise UserError(
-                f"{name} is stored as {tensor.dtype}, as quantized weights are: save the weights in fp32 instead"
-            )
+        require_plain_numbers(name, tensor, target)
         if tensor.is_floating_point():
             if not torch.isfinite(tensor.float()).all():
                 raise UserError(f"{name} has NaN or infinity: training diverged, or the file is damaged")
@@ -125,6 +120,17 @@ def load_whole(backbone: Backbone, candidate: Candidate) -> tuple[int, tuple[str
         for kind, count in types.items()
     ]
     return len(wanted), tuple(notes)
+
+
+def require_plain_numbers(name: str, tensor: Tensor, target: Tensor) -> None:
+    """Raises `UserError` for a tensor whose values are no numbers of the network: quantized, sparse, complex, integers
+    in place of `target`'s floating point."""
+    if tensor.is_sparse or tensor.is_quantized or tensor.is_complex() or tensor.device.type == "meta":
+        raise UserError(f"{name} is stored as {tensor.dtype} ({tensor.layout}): save the weights in fp32 instead")
+    if target.is_floating_point() and not tensor.is_floating_point():
+        raise UserError(
+            f"{name} is stored as {tensor.dtype}, as quantized weights are: save the weights in fp32 instead"
+        )
 
 
 def apply_facts(backbone: Backbone, facts: Facts) -> tuple[str, ...]:

@@ -168,3 +168,16 @@ def test_a_copied_file_of_a_run_is_refused_for_another_number_of_heads(metadata:
 def test_a_header_that_says_nothing_of_heads_refuses_nothing(arch: str, tmp_path: Path) -> None:
     save_file(weights_of(), tmp_path / "copy.safetensors", metadata={"arch": arch})
     require_start_fits(initial_state(tmp_path / "copy.safetensors"), DeitTi16, SMALL, 32, "deit_ti16")
+
+
+@pytest.mark.parametrize("stored", ["integers", "quantized"])
+def test_quantized_weights_are_no_start_of_a_run(stored: str, tmp_path: Path) -> None:
+    def quantized(tensor: Tensor) -> Tensor:
+        if stored == "integers":
+            return tensor.to(torch.int8)
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+    weights = {name: quantized(one) if one.ndim == 2 else one for name, one in weights_of().items()}
+    torch.save({name.removeprefix("network."): one for name, one in weights.items()}, tmp_path / "q.pth")
+    with pytest.raises(UserError, match=r"q\.pth cannot be loaded into deit_ti16: .* save the weights in fp32 instead"):
+        require_start_fits(initial_state(tmp_path / "q.pth"), DeitTi16, SMALL, 32, "deit_ti16")

@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from ssl_bench.cli.main import app
 from ssl_bench.errors import UserError
 from ssl_bench.weights.loading import load_network, open_weights
 from tests.weights.networks import RESNET, VIT, resnet, tensors, vit
@@ -161,3 +163,13 @@ def test_another_architecture_is_refused_with_the_one_that_fits(tmp_path: Path) 
     np.savez(tmp_path / "w.npz", a=np.zeros(3))
     with pytest.raises(UserError, match=r"NumPy's .npz"):
         open_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16, torch.int8])
+def test_inspect_says_how_tensors_are_stored(
+    kind: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_bench.weights.architectures.fitting", lambda candidate: [])  # takes a second
+    torch.save({name: tensor.to(kind) for name, tensor in tensors(vit()).items()}, tmp_path / "w.pth")
+    shown = " ".join(CliRunner().invoke(app, ["inspect", str(tmp_path / "w.pth")]).output.split())
+    assert (f", stored as {str(kind).removeprefix('torch.')}" in shown) == (kind is not torch.float32)
