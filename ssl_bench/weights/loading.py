@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from ssl_bench import registry
 from ssl_bench.backbone import Backbone, Positions
 from ssl_bench.errors import UserError
 from ssl_bench.registry.blueprint import blueprint
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import parse_assignments, parse_settings, section_of
 from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
 from ssl_bench.weights.facts import Facts, facts_of, own_px, positions_of, preprocessing_of
-from ssl_bench.weights.formats import EVALUATED_AS, ONNX, PLAIN
+from ssl_bench.weights.formats import EVALUATED_AS, ONNX, OWN_RUN, PLAIN
 from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
@@ -70,6 +71,9 @@ def load_network(
         arch, given = exported.arch, {**exported.settings, **given}
     else:
         exported = None
+    kept = _kept_as(recognized)
+    if kept is not None and arch in (None, kept[0]):
+        arch, given = kept[0], {**kept[1], **given}
     if arch is None and recognized.located.arch is not None:
         arch, given = recognized.located.arch, {**recognized.located.settings, **given}
     if arch is None:
@@ -109,6 +113,17 @@ def load_network(
     if exported is not None and len(exported.norm_eps) == len(norm_eps(backbone)):
         set_norm_eps(backbone, exported.norm_eps)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
+
+
+def _kept_as(recognized: Recognized) -> tuple[str, dict[str, Any]] | None:
+    """Architecture and settings that the header of a run's own file names; None for other files.
+
+    Tensors do not say all of it: a width of 64 is one head of 64 or four of 16.
+    """
+    words = shlex.split(recognized.stored.metadata.get("arch", "")) if recognized.format is OWN_RUN else []
+    if words[:1] != ["--arch"] or len(words) < 2:
+        return None
+    return words[1], section_of(parse_assignments(words[3::2]), "backbone")
 
 
 def _found_arch(
