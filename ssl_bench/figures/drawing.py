@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator
 
 from ssl_bench.figures.bars import draw_bars
 from ssl_bench.figures.labels import spread_out
@@ -151,6 +152,9 @@ def _draw_lines(axes: Any, panel: Panel) -> None:
             )  # fmt: skip
     if panel.log_x and all(point.x > 0 for line in panel.lines for point in line.points):
         axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks("{x:,g}")  # 3,000 and not 3 x 10^3
     for reference in panel.references:
         axes.axhline(reference.value, color="0.5", linewidth=0.8, linestyle=":")
         axes.annotate(
@@ -193,7 +197,8 @@ def _label_points(axes: Any, panel: Panel) -> None:
         style = style_of(line.style)
         for index, point in enumerate(line.points):
             name = line.name if index == len(line.points) - 1 else ""
-            text = ", ".join(filter(None, (name, point.label)))
+            joined = "" if point.label.startswith("/") else ", "  # DeiT-S/16
+            text = joined.join(filter(None, (name, point.label)))
             axes.annotate(
                 "\n".join(textwrap.wrap(text, 28)), (point.x, point.y), xytext=(6, 5), textcoords="offset points",
                 color=style.color, fontsize=7.5, annotation_clip=False,
