@@ -84,6 +84,8 @@ class Backbone(nn.Module):
     why_not: Mapping[Capability, str] = {}
     """Why a capability is missing, for messages: {"attention": "it is a convolutional network"}."""
 
+    trainable: ClassVar[bool] = True
+    """False for a network that is run as it is, without parameters of torch's."""
     check_settings: ClassVar[Mapping[str, Any] | None] = None
     """Settings with which the checks of methods and evaluators build it, narrow; None: they use other networks."""
     settings_before: ClassVar[Mapping[str, Any]] = {}
@@ -95,6 +97,11 @@ class Backbone(nn.Module):
     @classmethod
     def patch_px_for(cls, config: Any, image_px: int) -> int | None:
         """The patch side this architecture will have, without building it; None for a convolutional network."""
+        return None
+
+    @classmethod
+    def only_px_for(cls, config: Any) -> int | None:
+        """The one image size that it takes, without building it; None for a network that can be built for others."""
         return None
 
     @classmethod
@@ -133,6 +140,11 @@ class Backbone(nn.Module):
         stay, so that weights of another architecture are still refused.
         """
         return dict(weights)
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers that training moved."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def token_count(self, height: int, width: int) -> int | None:
         """Tokens of an image in a block, prefix tokens included; None for a network without patches."""

@@ -17,6 +17,10 @@ class NotExpressible(UserError):
     """Another library's form of a network does not exist; the message is the reason, e.g. "its stem is 3 x 3"."""
 
 
+class DoesNotFitData(UserError):
+    """What was asked for is right, and these data do not allow it: too few images, no labels."""
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that is not there: nearest match, the known ones, and where to look.
 

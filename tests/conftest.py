@@ -21,6 +21,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSLBENCH_CACHE", str(folder))
+        patch.setenv("SSLBENCH_CACHE_GB", "0")  # no test reads what another one computed
         patch.setattr(speed, "ROUND_SECONDS", 0.0)  # how fast a network is matters to no test but those of speed
         patch.setattr(speed, "MOST_ROUNDS", speed.ROUNDS)
         yield folder

@@ -38,7 +38,7 @@ def test_plugins_import_contracts_and_building_blocks_only() -> None:
 
 
 AUTHORS_MODULES = {
-    *("method", "backbone", "evaluator", "dataset", "settings", "errors", "measurement"),
+    *("method", "backbone", "evaluator", "dataset", "settings", "errors", "measurement", "logger"),
 }
 """What a plugin author imports beside `blocks` and `testing`."""
 

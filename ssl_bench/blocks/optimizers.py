@@ -53,6 +53,7 @@ def build_optimizer(settings: OptimizerSettings, groups: Sequence[ParameterGroup
         for g in groups
         if g.parameters
     ]
+    given = given or [{"params": []}]  # a network without parameters, which is not trained
     if settings.name == "adamw":
         return torch.optim.AdamW(given, lr=0.0, betas=settings.betas, weight_decay=0.0, fused=True)
     if settings.name == "sgd":
@@ -91,10 +92,8 @@ def clip_each(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
-    factors = (max_norm / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).tolist()
-    scaled = [(gradient, factor) for gradient, factor in zip(gradients, factors, strict=True) if factor < 1.0]
-    if scaled:
-        torch._foreach_mul_([gradient for gradient, _ in scaled], [factor for _, factor in scaled])
+    factors = (max_norm / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))
 
 
 class LARS(torch.optim.Optimizer):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD, evaluation_transform
+from ssl_bench.blocks.pixels import normalize_batch
+from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD, evaluation_crop
 from ssl_bench.measurement import NO_PROTOCOL, Protocol, Value
 
 Triple = tuple[float, float, float]
@@ -54,16 +57,14 @@ class Preprocessing(BaseModel):
             text += ", mean {mean}, std {std}"
         return Protocol.of(text + "{positions}", **fields)
 
-    def transform(self, native: bool) -> Callable[[Image.Image], Tensor]:
-        """RGB image to (3, crop_px, crop_px); `native` images are not resized."""
-        return evaluation_transform(
-            crop_px=self.crop_px,
-            resize_px=self.crop_px if native else self.resize_px,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-            squash=self.squash,
-        )
+    def crop(self, native: bool) -> Callable[[Image.Image], NDArray[np.uint8]]:
+        """RGB image to levels (crop_px, crop_px, 3); `native` images are not resized."""
+        resize_px = self.crop_px if native else self.resize_px
+        return evaluation_crop(self.crop_px, resize_px, self.interpolation, self.squash)
+
+    def normalized(self, levels: Tensor) -> Tensor:
+        """Levels (batch, crop_px, crop_px, 3) uint8 to what the network takes, (batch, 3, crop_px, crop_px) float32."""
+        return normalize_batch(levels, self.mean, self.std)
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocessing:

@@ -226,21 +226,31 @@ def evaluation_transform(
     Raises:
         ValueError: ``resize_px`` is smaller than ``crop_px``; later, an image that is not resized is.
     """
+    return functools.partial(_normalized, evaluation_crop(crop_px, resize_px, interpolation, squash), mean, std)
+
+
+def evaluation_crop(
+    crop_px: int, resize_px: int | None, interpolation: operations.Interpolation = "bicubic", squash: bool = False
+) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """What ``evaluation_transform`` does before it normalizes: levels ``(crop_px, crop_px, 3)``; errors as there."""
     if resize_px is not None and resize_px < crop_px:
         raise ValueError(f"resize_px = {resize_px} is smaller than crop_px = {crop_px}: resize to at least the crop.")
     resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
-    return functools.partial(_evaluation_view, crop_px, resize_px, resample, mean, std, squash)
+    return functools.partial(_evaluation_crop, crop_px, resize_px, resample, squash)
 
 
-def _evaluation_view(
-    crop_px: int,
-    resize_px: int | None,
-    resample: Image.Resampling,
+def _normalized(
+    crop: Callable[[Image.Image], NDArray[np.uint8]],
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    squash: bool,
     image: Image.Image,
 ) -> Tensor:
+    return operations.normalize(crop(image).transpose(2, 0, 1).astype(np.float32, order="C"), mean, std)
+
+
+def _evaluation_crop(
+    crop_px: int, resize_px: int | None, resample: Image.Resampling, squash: bool, image: Image.Image
+) -> NDArray[np.uint8]:
     shorter = min(image.size)
     if squash and resize_px is not None:
         image = image.resize((resize_px, resize_px), resample)
@@ -254,8 +264,7 @@ def _evaluation_view(
     if min(image.size) < crop_px:
         raise ValueError(f"An image of {image.size} px has no center of {crop_px} px: set resize_px.")
     left, top = (round((side - crop_px) / 2) for side in image.size)
-    pixels = operations.unpack(image)[top : top + crop_px, left : left + crop_px]
-    return operations.normalize(pixels.transpose(2, 0, 1).astype(np.float32, order="C"), mean, std)
+    return operations.unpack(image)[top : top + crop_px, left : left + crop_px]
 
 
 def _resized_center(

@@ -1,4 +1,4 @@
-"""`sslbench attention`: what a run's network attends to in images of one's own, as a picture for each."""
+"""`sslbench attention`: what a network attends to in images of one's own, as a picture for each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssl_bench.cli.network_source import ACCEPT_HELP, ARCH_HELP, AS_HELP, KEY_HELP, SET_HELP, NetworkSource
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.errors import UserError
 
@@ -28,14 +29,25 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "attention",
-        help="Show what a run's network attends to: a picture of each image with the map of every head.",
-        epilog="Example, after `sslbench run dino --arch deit_s16`: sslbench attention cat.jpg --run dino",
+        help="Show what a network attends to: a picture of each image with the map of every head.",
+        epilog="Example, after `sslbench run dino --arch deit_s16`: sslbench attention cat.jpg --run dino; with "
+        "weights of others: sslbench attention cat.jpg --weights dino_deitsmall16_pretrain.pth",
     )(attention)
 
 
 def attention(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them")],
-    run: Annotated[str, typer.Option(metavar="RUN", help="a run's id, the beginning of one, or its folder")],
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="a run's id, the beginning of one, or its folder")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="WEIGHTS", help="in place of a run: a file, Hugging Face folder or name")
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help=ARCH_HELP)] = None,
+    key: Annotated[str | None, typer.Option(metavar="NAME", help=KEY_HELP)] = None,
+    as_: Annotated[str | None, typer.Option("--as", metavar="METHOD", help=AS_HELP)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    accept_mismatch: Annotated[bool, typer.Option("--accept-mismatch", help=ACCEPT_HELP)] = False,
     size: Annotated[
         int, typer.Option(min=8, metavar="PX", help="shorter side at which the network sees an image")
     ] = 480,
@@ -55,7 +67,8 @@ def attention(
     files, problems = _files(images)
     if out is not None and out.suffix.lower() == ".png" and len(files) > 1:
         raise UserError(f"--out {out} is one file for {len(files)} images. Give a folder.")
-    backbone, words = _network(run, results, untrained)
+    source = NetworkSource(run, weights, arch, key, as_, tuple(set_ or ()), accept_mismatch)
+    backbone, words = _network(source, results, untrained)
     for file, place in zip(files, _places(files, out), strict=True):
         try:
             _show(file, place, backbone, f"{file.name}: {words}", size, keep_mass)
@@ -89,25 +102,39 @@ def _files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list(dict.fromkeys(files)), problems
 
 
-def _network(run: str, results: Path, untrained: bool) -> tuple[Backbone, str]:
+def _network(source: NetworkSource, results: Path, untrained: bool) -> tuple[Backbone, str]:
     """The network, and what a picture says of it. Raises `UserError` for one without attention."""
     from ssl_bench.registry.capabilities import why_missing
-    from ssl_bench.runs import machine
-    from ssl_bench.runs.folder import find_run
-    from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
+    from ssl_bench.runs.machine import choose_device
 
-    folder = find_run(run, results)
-    untrained = untrained or finished_record(folder).steps == 0
-    backbone, record = untrained_backbone(folder) if untrained else trained_backbone(folder)
-    arch = record.backbone.name
+    backbone, arch, state = _of_weights(source, untrained) if source.weights else _of_run(source, results, untrained)
     if "attention" not in backbone.supports:
         raise UserError(
             f"{arch} has no attention to show{why_missing(backbone, ['attention'])}. "
-            "Choose a run of a ViT, e.g. of deit_s16."
+            f"Choose {'weights' if source.weights else 'a run'} of a ViT, e.g. of deit_s16."
         )
+    return backbone.to(choose_device("auto")), f"{arch}, {state}"
+
+
+def _of_run(source: NetworkSource, results: Path, untrained: bool) -> tuple[Backbone, str, str]:
+    from ssl_bench.runs.folder import find_run
+    from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
+
+    folder = find_run(source.run_name(), results)
+    untrained = untrained or finished_record(folder).steps == 0
+    backbone, record = untrained_backbone(folder) if untrained else trained_backbone(folder)
     before = f"before training (pretrained {record.backbone.pretrained})" if record.backbone.pretrained else "untrained"
     state = before if untrained else f"{record.method} trained on {record.data.name}"
-    return backbone.to(machine.choose_device("auto")), f"{arch}, {state}"
+    return backbone, record.backbone.name, state
+
+
+def _of_weights(source: NetworkSource, untrained: bool) -> tuple[Backbone, str, str]:
+    from ssl_bench.runs.weights_network import untrained_network
+
+    loaded = source.load()
+    if untrained:
+        return untrained_network(loaded), loaded.arch, "untrained"
+    return loaded.backbone, loaded.arch, f"{loaded.recognized.stored.path.name} ({loaded.candidate.name})"
 
 
 def _places(files: Sequence[Path], out: Path | None) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from ssl_bench.system.signals import interrupting_signals
 if TYPE_CHECKING:
     from ssl_bench.studies.board import Board
     from ssl_bench.studies.cells import Wish
-    from ssl_bench.studies.costs import Costs
+    from ssl_bench.studies.costs import Costs, Machine
 
 EXAMPLES = """Examples:
 
@@ -119,18 +119,26 @@ def _print_studies() -> None:
 
 def _bench(asked: Asked) -> None:
     from ssl_bench.cli.output import surviving_output
-    from ssl_bench.cli.overview import plan_lines, problem_lines, run_lines
+    from ssl_bench.cli.overview import data_lines, plan_lines, problem_lines, run_lines
     from ssl_bench.cli.table import show_tables
+    from ssl_bench.records.record import read_all
     from ssl_bench.runs.plain_names import command_line
+    from ssl_bench.studies.costs import Costs
     from ssl_bench.studies.doing import Interrupted
     from ssl_bench.studies.forecast import forecast, require_time_for_one
-    from ssl_bench.studies.study import board_of, load_study, planned_runs
+    from ssl_bench.studies.study import board_of, load_study, planned
+    from ssl_bench.studies.trial import try_unknown
 
     sources = load_study(asked.study)
-    board = board_of(planned_runs(sources, asked.wish), asked.results)
-    costs = _costs_here(asked)
+    cells = planned(sources, asked.wish)
+    board = board_of(cells.runs, asked.results)
+    machine = _machine(asked)
+    costs = Costs(machine, [record for _, record in read_all(asked.results)[0]])
     with surviving_output():
-        print("\n".join(plan_lines(asked.study, asked.wish, board, forecast(board, costs, asked.jobs))))
+        waiting = [entry.run for entry in board.with_status("waiting")]
+        try_unknown(waiting, costs, machine, lambda text: print(text, flush=True))
+        left = forecast(board, costs, asked.jobs)
+        print("\n".join([*plan_lines(asked.study, asked.wish.size, board, left), *data_lines(cells)]))
         if asked.budget is not None:
             require_time_for_one(board.with_status("waiting"), costs, asked.budget)
         if asked.dry_run:
@@ -138,10 +146,10 @@ def _bench(asked: Asked) -> None:
             return
         if board.with_status("waiting", "elsewhere"):
             try:
-                _work(asked, board, costs)
+                _work(asked, board, costs, machine.threads)
             except Interrupted:
-                left = len(board.with_status("waiting", "stopped", "elsewhere"))
-                print(f"stopped, everything that ran is saved; {left} runs are left. Continue with: {command_line()}")
+                todo = len(board.with_status("waiting", "stopped", "elsewhere"))
+                print(f"stopped, everything that ran is saved; {todo} runs are left. Continue with: {command_line()}")
                 raise typer.Exit(130) from None
         print("\n".join(problem_lines(board)))
         show_tables(sources, asked.results)
@@ -149,10 +157,8 @@ def _bench(asked: Asked) -> None:
             raise typer.Exit(1)
 
 
-def _work(asked: Asked, board: Board, costs: Costs) -> None:
-    """Do the runs in front of the user. Raises `doing.Interrupted` after a signal."""
-    import torch
-
+def _work(asked: Asked, board: Board, costs: Costs, threads: int) -> None:
+    """Do the runs in front of the user, each with so many threads. Raises `doing.Interrupted` after a signal."""
     from ssl_bench.cli.overview import LiveOverview, PlainOverview
     from ssl_bench.cli.terminal import terminal
     from ssl_bench.studies.doing import Conditions, do
@@ -162,7 +168,7 @@ def _work(asked: Asked, board: Board, costs: Costs) -> None:
     conditions = Conditions(
         results=asked.results,
         jobs=asked.jobs,
-        threads=None if asked.jobs == 1 else max(1, torch.get_num_threads() // asked.jobs),
+        threads=threads,
         costs=costs,
         end=None if asked.budget is None else begun + asked.budget,
     )
@@ -173,18 +179,16 @@ def _work(asked: Asked, board: Board, costs: Costs) -> None:
         do(board, conditions, overview.show)
 
 
-def _costs_here(asked: Asked) -> Costs:
-    """What records under --results say of runs on this machine."""
+def _machine(asked: Asked) -> Machine:
+    """What the runs are done on."""
     import platform
 
     import torch
 
-    from ssl_bench.records.record import read_all
     from ssl_bench.runs.device_name import device_name
     from ssl_bench.runs.machine import choose_device, cores
-    from ssl_bench.studies.costs import Costs, Machine
+    from ssl_bench.studies.costs import Machine
 
     device = choose_device(str(asked.wish.values.get("machine.device", "auto")))
     threads = max(1, torch.get_num_threads() // asked.jobs)
-    machine = Machine(device_name(device), platform.platform(), cores(), threads, is_cpu=device.type == "cpu")
-    return Costs(machine, [record for _, record in read_all(asked.results)[0]])
+    return Machine(device_name(device), platform.platform(), cores(), threads, is_cpu=device.type == "cpu")

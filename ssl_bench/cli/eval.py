@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ssl_bench.runs.many import RunRequest
     from ssl_bench.runs.weights_list import ListedWeights
 
-WEIGHT_ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin")
+WEIGHT_ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin", ".onnx")
 
 
 def register(app: typer.Typer) -> None:
@@ -125,6 +125,8 @@ def evaluate(
             not_for_features=[name for name, value in options_given.items() if value], as_json=as_json,
         )  # fmt: skip
         return
+    if arch is not None and arch.startswith("onnx:") and not subjects:
+        subjects, arch = [arch.removeprefix("onnx:")], None
     given = list(dict.fromkeys(subjects or ()))
     listed = [ListedWeights(file=text) for text in given if is_weights(text)]
     listed += _listed(weights_dir, weights_list)

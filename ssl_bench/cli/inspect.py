@@ -56,6 +56,8 @@ def _described(recognized: Recognized, arch: str | None, key: str | None) -> dic
     chosen = recognized.candidates if key is None else (recognized.choose(key),)
     networks = []
     for candidate in chosen:
+        if not candidate.tensors:  # an ONNX graph
+            continue
         fits = [fit for fit in ([compare(candidate, arch)] if arch else fitting(candidate)) if fit]
         facts = facts_of(recognized, candidate)
         networks.append(
@@ -121,8 +123,11 @@ def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
             lines.append(("left out", _grouped(one["left_out"])))
     if described["others"]:
         lines.append(("others", _grouped(described["others"])))
-    see = networks[0]["preprocessing"]
-    lines.append(("images", f"{_seen(see)} ({see['source']})"))
+    if not networks:  # an ONNX graph is run as it is
+        lines.append(("runs as", f"--arch onnx:{described['path']}"))
+    seen = [one["preprocessing"] for one in (*networks, described["exported"]) if one]
+    if seen:
+        lines.append(("images", f"{_seen(seen[0])} ({seen[0]['source']})"))
     if described["settings"]:
         pairs = [f"{name} {value}" for name, value in described["settings"].items() if value not in (None, "", [])]
         more = f", and {len(pairs) - SETTINGS_SHOWN} more (--json)" if len(pairs) > SETTINGS_SHOWN else ""

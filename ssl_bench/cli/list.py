@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
     def list_plugins(
         kind: Annotated[
             str | None,
-            typer.Argument(metavar="KIND", help="methods, backbones, evaluators or datasets [default: these]; weights"),
+            typer.Argument(
+                metavar="KIND",
+                help="methods, backbones, evaluators, datasets, loggers [default: these]; weights",
+            ),
         ] = None,
         check: Annotated[
             bool,
@@ -41,14 +44,14 @@ def register(app: typer.Typer) -> None:
         seconds: Annotated[float, typer.Option(help="with --check: an import that takes longer hangs")] = 60.0,
         as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
     ) -> None:
-        """List methods, backbones, evaluators and datasets: what each is, its paper, and which package brought it."""
+        """List methods, backbones, evaluators, datasets and loggers: what each is, its paper, its package."""
         from ssl_bench import registry
         from ssl_bench.cli.list_weights import list_weights
 
         if kind is not None and kind.lower() in ("weight", WEIGHTS):
             list_weights(as_json=as_json)
             return
-        shown = registry.KINDS if kind is None else (_kind(kind, registry.KINDS),)
+        shown = registry.LISTED if kind is None else (_kind(kind, registry.LISTED),)
         found = [plugin for one in shown for plugin in registry.plugins(one)]
         faults = {plugin: registry.fault(plugin) for plugin in found}
         if check:

@@ -32,10 +32,13 @@ VERBS = [
     "list",
     "show",
     "diff",
+    "plan",
     "table",
+    "figure",
     "attention",
     "davis_video",
     "score_davis",
+    "cache",
     "check",
     "new_plugin",
 ]

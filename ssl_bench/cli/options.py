@@ -21,3 +21,13 @@ def evaluator_names(text: str | None) -> tuple[str, ...] | None:
     if not names:
         raise UserError("--with names no evaluator; see: sslbench list evaluators")
     return names
+
+
+def logger_names(texts: list[str] | None) -> dict[str, list[str]]:
+    """`--log`, repeated or with commas, as the setting that it stands for; nothing where it was not given."""
+    if texts is None:
+        return {}
+    names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("--log names no logger; see: sslbench list loggers")
+    return {"machine.log": list(dict.fromkeys(names))}

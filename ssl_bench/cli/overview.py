@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ssl_bench.records.record import RunRecord
 from ssl_bench.studies.board import TROUBLE, Board, Entry, Status
-from ssl_bench.studies.cells import Wish
+from ssl_bench.studies.cells import Cells
 from ssl_bench.studies.costs import Costs
 from ssl_bench.studies.forecast import Forecast, duration, seconds_left
 
@@ -116,7 +116,7 @@ def picture(board: Board, title: str, forecast: Forecast) -> Group:
     return Group(Text(f"{title}: {counts(board)}; {left}", style="bold"), lines)
 
 
-def plan_lines(study: str, wish: Wish, board: Board, left: Forecast) -> list[str]:
+def plan_lines(study: str, size: str, board: Board, left: Forecast) -> list[str]:
     """What is about to be done: how many runs, how long, how much memory."""
     rows = {place for entry in board.entries for place in entry.run.places}
     tables = sorted({place.table for place in rows})
@@ -125,7 +125,7 @@ def plan_lines(study: str, wish: Wish, board: Board, left: Forecast) -> list[str
     data = f"{first.name}, {first.train_images:,} training images of {first.image_px} px"
     lines = [
         f"sslbench bench {study}: {counts(board)}",
-        f"  rows      {len(rows)} in {', '.join(tables)}, size {wish.size}, {seeds} seed{'s' * (seeds > 1)}",
+        f"  rows      {len(rows)} in {', '.join(tables)}, size {size}, {seeds} seed{'s' * (seeds > 1)}",
         f"  data      {data}",
     ]
     if board.with_status("waiting", "running"):
@@ -134,6 +134,13 @@ def plan_lines(study: str, wish: Wish, board: Board, left: Forecast) -> list[str
             lines.append(f"  memory    up to {left.memory_mb / 1024:.1f} GiB at a time")
     if stopped := [entry for entry in board.with_status("waiting") if entry.place.begun]:
         lines.append(f"  resumed   {len(stopped)} that were stopped before")
+    return lines
+
+
+def data_lines(cells: Cells) -> list[str]:
+    """How the user's data are read, and which rows they do not allow."""
+    lines = [f"  data      {note}" for note in cells.notes]
+    lines += [f"  left out  {place.row}: {reason}" for place, reason in cells.left_out.items()]
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl_bench.cli.method_help import print_help
-from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names
+from ssl_bench.cli.options import DAVIS_HELP, DOWNLOAD_HELP, RESULTS, VOC_HELP, evaluator_names, logger_names
 from ssl_bench.cli.result import show_result
 from ssl_bench.errors import UserError
 from ssl_bench.system.hints import resume_command
@@ -103,6 +103,10 @@ def run(
             help="evaluate every network of the method (k-NN) after each N-th epoch, on the first --eval-data",
         ),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,NAME", help="tensorboard, wandb or mlflow: values also go there while it trains"),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="resume a stopped run; give its name, the beginning of it, or its folder")
     ] = False,
@@ -129,6 +133,7 @@ def run(
     from ssl_bench.settings import parse_assignments
 
     more_evaluators, paths = mask_folders(voc, davis)
+    downloaded = {"data.download": True} if download else {}
     named = named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every)
     request = Request(
         method=method,
@@ -138,7 +143,7 @@ def run(
         preset=preset,
         evaluators=evaluator_names(with_),
         more_evaluators=more_evaluators,
-        values=named | paths | parse_assignments(set_ or []) | ({"data.download": True} if download else {}),
+        values=named | paths | parse_assignments(set_ or []) | logger_names(log) | downloaded,
         recipe_file=recipe,
         init=init,
     )

@@ -106,7 +106,7 @@ def register(app: typer.Typer) -> None:
                 _print_drift(tables, drifted, results)
             _warn(problems, changed)
             raise typer.Exit(1 if drifted or problems or changed else 0)
-        filled = [table for table in tables if table.blocks]
+        filled = [table for table in tables if table.blocks and (name or table.compares)]
         if sort:
             sortable = [table for table in filled if sort.removeprefix("-") in sorting_names(table)] or filled[-1:]
             filled = [sorted_by(table, sort) if table in sortable else table for table in filled]

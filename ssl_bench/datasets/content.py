@@ -14,12 +14,17 @@ SAMPLED_BYTES = 1 << 16
 """Of each sampled file the first bytes, up to this many."""
 
 
+def is_read_whole(files: int, total_bytes: int) -> bool:
+    """Whether `content_digest` reads every byte."""
+    return files <= ALL_FILES and total_bytes <= ALL_BYTES
+
+
 def content_digest(paths: Sequence[Path], total_bytes: int) -> str:
     """sha256 over the bytes of `paths` in their order, `total_bytes` together; over a sample of a large set.
 
     A file that cannot be read counts as such: it is named by whoever needs its content.
     """
-    whole = len(paths) <= ALL_FILES and total_bytes <= ALL_BYTES
+    whole = is_read_whole(len(paths), total_bytes)
     chosen = range(len(paths)) if whole or len(paths) <= SAMPLE else (i * len(paths) // SAMPLE for i in range(SAMPLE))
     digest = hashlib.sha256()
     for index in chosen:

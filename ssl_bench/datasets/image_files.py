@@ -10,13 +10,14 @@ import re
 import statistics
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
-from ssl_bench.datasets.content import content_digest
+from ssl_bench.datasets.content import content_digest, is_read_whole
 from ssl_bench.datasets.listing import NOWHERE, ImageFile, PassedOver, list_class, list_images
 from ssl_bench.datasets.reading import header_size, read_image, shown
 from ssl_bench.errors import UserError, did_you_mean
@@ -97,6 +98,17 @@ class ImageFiles:
         """
         paths = [self.path(index) for index in range(len(self))]
         return hashlib.sha256(f"{self._listing} {content_digest(paths, self._bytes)}".encode()).hexdigest()
+
+    @cached_property
+    def times(self) -> str:
+        """sha256 over when each file changed, for a set so large that `digest` reads a sample of it; else ""."""
+        if is_read_whole(len(self), self._bytes):
+            return ""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            with suppress(OSError):
+                digest.update(b"%d\n" % os.stat(self.path(index)).st_mtime_ns)
+        return digest.hexdigest()
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) in pixels as the header says, before EXIF turns the image; errors as `image`."""

@@ -88,16 +88,17 @@ def evaluate_network(
     run_dir: Path,
     places: Sequence[str],
     keep_outcomes: bool = True,
+    keep_features: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[EvaluationRecord]:
     """Run every evaluator on one network, in fp32. The labels of the training split are read here, and only here.
 
     `places` are the folders below `run_dir`, one an evaluator, for what it writes; its pictures are those in the
     folder itself, PNG or GIF, and the record names them. What each test item scored is written beside that folder,
-    unless `keep_outcomes` is False. `network` is its name in the method, `step` the optimizer
-    steps done, `preprocessing` how images are seen other than by default. An "untrained" network that starts from
-    weights of another training is recorded as "pretrained". `features` stand in place of those that would be extracted.
-    Every module's mode is put back.
+    unless `keep_outcomes` is False, and features stay in the cache, unless `keep_features` is. `network` is its name in
+    the method, `step` the optimizer steps done, `preprocessing` how images are seen other than by default. An
+    "untrained" network that starts from weights of another training is recorded as "pretrained". `features` stand in
+    place of those that would be extracted. Every module's mode is put back.
     """
     called: Literal["trained", "untrained", "pretrained"] = subject
     if subject == "untrained" and backbone.pretrained:
@@ -111,6 +112,7 @@ def evaluate_network(
         batch_size=THROUGHPUT_BATCH,
         workers=workers,
         preprocessing=preprocessing,
+        keep=keep_features,
         say=say,
     )
     records = []

@@ -61,7 +61,7 @@ def export(
         raise UserError(f"--out is a folder, into which {target.file} is written: e.g. --out {out.with_suffix('')}")
     for note in source.notes:
         say(note)
-    say(f"{source.arch} for {request.target}, features compared with {request.target}'s own")
+    say(f"{source.arch} for {request.target}; what is written is loaded by it, and features are compared")
     return out, *write_export(source, request.target, out)
 
 

@@ -50,6 +50,7 @@ RGB, {resize} px ({seen.interpolation}), center crop of {seen.crop_px} px, chann
 (x - mean) / std with mean {list(seen.mean)} and std {list(seen.std)}. In torchvision:
 
 ```python
+import torch
 from torchvision.transforms import v2 as transforms
 
 prepare = transforms.Compose(

@@ -84,6 +84,8 @@ def of_file(
     recognized = open_weights(given, arch)
     loaded = load_network(recognized, arch=arch, key=network, settings=settings, accept_mismatch=accept_mismatch)
     stored = recognized.stored
+    if not loaded.backbone.trainable:
+        raise UserError(f"{recognized.shown} is an ONNX graph, and its network has no other form: nothing to export")
     return Source(
         loaded.backbone, loaded.plugin, loaded.config.model_dump(mode="json"), loaded.preprocessing,
         recognized.located.name or stored.path.resolve().name, recognized.method, loaded.candidate.name,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench import registry
-from ssl_bench.errors import UserError
+from ssl_bench.errors import DoesNotFitData, UserError
 from ssl_bench.records.recipe import DataPart
 from ssl_bench.settings import section_of
 
@@ -102,14 +102,14 @@ def data_part(plugin: str, dataset: Dataset, trained_on: int) -> DataPart:
 
 
 def require_training_labels(method: type[Method], name: str, dataset: Dataset) -> None:
-    """Raises `UserError` for a method that trains on labels and data without any."""
+    """Raises `DoesNotFitData` for a method that trains on labels and data without any."""
     if method.needs_labels and dataset.train.labels is None:
-        raise UserError(
+        raise DoesNotFitData(
             f"{name} trains on labels, and {dataset.name} has none{_as_read(dataset)}. Give labeled data "
             f"({LABELED_LAYOUT}), or choose a method that needs no labels (sslbench list methods)."
         )
     if method.needs_labels and (one := _only_class(dataset)):
-        raise UserError(
+        raise DoesNotFitData(
             f"{name} trains on labels, and {dataset.name} has one class only ({one}). Give data of at least two "
             "classes, or choose a method that needs no labels (sslbench list methods)."
         )

@@ -11,7 +11,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.method import Situation
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.recipe import TrainingSettings
-from ssl_bench.settings import Settings, section_of
+from ssl_bench.settings import DATA_PATH, Settings, section_of
 
 NOT_A_CHANGE = ("training.seed", "training.eval_every")
 """Neither changes what a run is compared by: evaluation during training leaves training as it is."""
@@ -20,9 +20,9 @@ NOT_A_CHANGE = ("training.seed", "training.eval_every")
 def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
     """Settings of the recipe that differ from the preset's, under the names that `--set` takes.
 
-    The standard is the run of the same method, architecture and data with nothing set by hand. What the method decides
-    from the data and the batch size is decided as for this run, so that only what was chosen differs. Evaluators are
-    left out: their numbers carry their own protocols.
+    The standard is the run of the same method, architecture and data with nothing set by hand. What the preset leaves
+    open, the method decides as for this run, from the data, the batch size and the settings that were chosen: only what
+    was chosen differs. Evaluators are left out: their numbers carry their own protocols.
     """
     recipe, plain = resolved.recipe, resolved.recipe.model_dump(mode="json")
     kind = resolved.backbone.kind_for(resolved.backbone_config, resolved.dataset.image_px)
@@ -41,8 +41,10 @@ def changed_settings(resolved: Resolved, preset_name: str) -> dict[str, Any]:
         kind=kind,
     )
     method = resolved.method.Config(**section_of(values, "method"))
-    with suppress(UserError):  # a preset that does not fit this batch size or data leaves open what it leaves open
-        method = resolved.method.fill(method, situation)
+    left_open = [name for name in type(method).model_fields if getattr(method, name) is None]
+    with suppress(UserError):  # where that does not fit this batch size or data, it stays open
+        decided = resolved.method.fill(resolved.method_config.model_copy(update=dict.fromkeys(left_open)), situation)
+        method = method.model_copy(update={name: getattr(decided, name) for name in left_open})
     standards: list[tuple[str, Mapping[str, Any], dict[str, Any]]] = [
         ("method", plain["method"]["settings"], method.model_dump(mode="json")),
         ("backbone", plain["backbone"]["settings"], _backbone_defaults(resolved)),
@@ -68,8 +70,8 @@ def _defaults(model: type[Settings]) -> dict[str, Any]:
 def _backbone_defaults(resolved: Resolved) -> dict[str, Any]:
     """What the architecture decides with nothing set by hand, e.g. its rule for positions with this method."""
     kind, given = resolved.backbone, resolved.recipe.backbone.settings
-    required = {name for name, field in kind.Config.model_fields.items() if field.is_required()}
-    config = kind.Config(**{name: given[name] for name in required})
+    named = {name for name, field in kind.Config.model_fields.items() if field.is_required() or name == DATA_PATH}
+    config = kind.Config(**{name: given[name] for name in named})
     filled = kind.fill(config, resolved.dataset.image_px, resolved.method.backbone_defaults)
-    settings: dict[str, Any] = filled.model_dump(mode="json", exclude=required)
+    settings: dict[str, Any] = filled.model_dump(mode="json", exclude=named)
     return settings

@@ -7,6 +7,7 @@ from typing import Any
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
+from ssl_bench.errors import UserError
 from ssl_bench.method import Method
 from ssl_bench.records.recipe import arch_text
 from ssl_bench.registry.capabilities import offer_of, require_offered
@@ -39,3 +40,23 @@ def require_capable(
     if offer is not None:  # else the built network tells
         for role, plugin_name, plugin in required:
             require_offered(plugin, role, plugin_name, arch_text(name, dict(backbone_config)), offer)
+
+
+def refuse_training(
+    method: tuple[str, type[Method]], backbone: tuple[str, type[Backbone], Any], epochs: int | None
+) -> None:
+    """For a network that is not `trainable`: raises `UserError` where the method would train it, or there is none.
+
+    `epochs` are those given; None: the presets'.
+    """
+    method_name, method_kind = method
+    name, kind, config = backbone
+    kind.only_px_for(config)  # reads the network
+    presets = [preset.values_for("convnet").get("training.epochs") for preset in method_kind.presets.values()]
+    if epochs == 0 or (epochs is None and presets and not any(presets)):
+        return
+    arch = arch_text(name, dict(config))
+    raise UserError(
+        f"{arch} cannot be trained, by {method_name} or any other method: it is run as it is. Evaluate it with "
+        f"sslbench eval, or as a run of the method random: sslbench run random --arch {arch}"
+    )

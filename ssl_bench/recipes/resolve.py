@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench import registry
-from ssl_bench.errors import UserError, did_you_mean, unknown_name
+from ssl_bench.errors import DoesNotFitData, UserError, did_you_mean, unknown_name
 from ssl_bench.recipes.evaluation_data import (
     data_part,
     dataset_loaders,
@@ -101,7 +101,7 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
     from ssl_bench.datasets.opening import find_dataset, open_found
     from ssl_bench.method import Situation
     from ssl_bench.recipes.filling import fill
-    from ssl_bench.recipes.requirements import require_capable
+    from ssl_bench.recipes.requirements import refuse_training, require_capable
     from ssl_bench.recipes.starting import as_recorded, chosen_start, require_start_fits
 
     file = RecipeFile() if request.recipe_file is None else read_recipe_file(request.recipe_file)
@@ -121,6 +121,9 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
         given_values |= {"backbone.name": _network_name(arch, network, backbone)}
     _check_sections(given_values)
     backbone_config = parse_settings(backbone.Config, section_of(given_values, "backbone"), "backbone", arch)
+
+    if not backbone.trainable:
+        refuse_training((method_name, method), (arch, backbone, backbone_config), given_values.get("training.epochs"))
 
     asked = file.evaluators if request.evaluators is None else request.evaluators
     require_capable(
@@ -159,10 +162,10 @@ def resolve(request: Request, open_data: Opening | None = None) -> Resolved:
     optimizer = parse_settings(OptimizerSettings, section_of(values, "optimizer"), "optimizer", "the optimizer")
     machine = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     method_config = parse_settings(method.Config, section_of(values, "method"), "method", method_name)
-    if training.batch_size > images:
-        raise UserError(
+    if training.batch_size > images and training.epochs:
+        raise DoesNotFitData(
             f"training.batch_size = {training.batch_size} is larger than the training set of {dataset.name} "
-            f"({images} images). Give --batch-size {images} or smaller."
+            f"({images} images). Give --set training.batch_size={images} or smaller."
         )
     epochs = preset.epochs_for(training.batch_size, images) if preset else None
     if epochs is not None and "training.epochs" not in values:

@@ -11,8 +11,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import InitialSettings, InitialWeights
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_settings
-from ssl_bench.weights.fit import require_fit
-from ssl_bench.weights.initial import InitialState, initial_state
+from ssl_bench.weights.initial import InitialState, initial_state, require_fit
 
 
 def chosen_start(values: Mapping[str, Any]) -> InitialState | None:

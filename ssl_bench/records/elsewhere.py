@@ -91,6 +91,7 @@ class WeightsRecipe(Settings):
         content = self.model_dump(mode="json")
         for key in OUTSIDE_DIGEST:
             content["data"].pop(key, None)
+        content["backbone"]["settings"].pop(DATA_PATH, None)
         for part in content["evaluators"]:
             part["settings"].pop(DATA_PATH, None)
             if part["version"] == 1:  # older digests stay valid

@@ -43,6 +43,9 @@ class MachineSettings(Settings):
         False,
         "compute activations again in the backward pass instead of keeping them: less memory, about a third more time",
     )
+    log: tuple[str, ...] = setting(
+        (), "loggers that get every value while the run trains, e.g. tensorboard, wandb (sslbench list loggers)"
+    )
 
 
 class InitialSettings(Settings):
@@ -160,6 +163,7 @@ class Recipe(Settings):
         else:
             content["initial"] = self.initial.fingerprint
         content["backbone"]["settings"] = without_added_settings(content["backbone"]["settings"])
+        content["backbone"]["settings"].pop(DATA_PATH, None)
         method = content["method"]
         method["settings"] = with_earlier_names(f"method.{method['name']}", method["settings"])
         for part in content["evaluators"]:

@@ -62,6 +62,7 @@ class EvaluationRecord(RecordPart):
     image_px: int
     measurements: tuple[Measurement, ...]
     seconds: Amount
+    """Less where features or images were read from the cache."""
     plugin: str
     """Distribution and version that provided the evaluator."""
     pictures: tuple[str, ...] = ()

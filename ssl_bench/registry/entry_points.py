@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from ssl_bench.backbone import Backbone
     from ssl_bench.dataset import Dataset
     from ssl_bench.evaluator import Evaluator
+    from ssl_bench.logger import Logger
     from ssl_bench.method import Method
 
 API_VERSION = 1
-Kind = Literal["method", "backbone", "evaluator", "dataset"]
+Kind = Literal["method", "backbone", "evaluator", "dataset", "logger"]
 KINDS: tuple[Kind, ...] = ("method", "backbone", "evaluator", "dataset")
+"""Kinds with contract checks and templates."""
+LISTED: tuple[Kind, ...] = (*KINDS, "logger")
 HOME = "sslbench"
 """The distribution of this package and of the official plugins."""
 
@@ -72,7 +75,7 @@ class Plugin:
         if broken:
             raise BrokenPlugin(
                 f"the {self.kind} {self.name!r} of {self.origin} ({self.target}) {broken}"
-                + (f" (sslbench check {self.name})" if self.kind != "dataset" else "")
+                + (f" (sslbench check {self.name})" if self.kind not in ("dataset", "logger") else "")
             )
         return loaded
 
@@ -92,7 +95,7 @@ def group_of(kind: Kind) -> str:
 
 @cache
 def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
-    found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in KINDS}
+    found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in LISTED}
     seen: set[str] = set()
     for distribution in distributions():
         try:
@@ -114,7 +117,7 @@ def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
 
 def _kind_of_group(group: str) -> tuple[Kind | None, str]:
     """(kind, why it does not fit this API) of an entry-point group; the kind is None for groups of others."""
-    matched = re.fullmatch(r"ssl_bench\.(method|backbone|evaluator|dataset)(s?)\.v(\d+)", group)
+    matched = re.fullmatch(r"ssl_bench\.(method|backbone|evaluator|dataset|logger)(s?)\.v(\d+)", group)
     if matched is None:
         return None, ""
     kind: Any = matched[1]
@@ -133,7 +136,7 @@ def refresh() -> None:
 def blame(error: BaseException) -> str:
     """Which third-party plugin raised it, in words for the user; "" if none did."""
     frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
-    for plugin in (one for kind in KINDS for one in plugins(kind) if one.distribution != HOME):
+    for plugin in (one for kind in LISTED for one in plugins(kind) if one.distribution != HOME):
         module = plugin.target.partition(":")[0]
         file = getattr(sys.modules.get(module), "__file__", None)
         if file is None:
@@ -220,7 +223,17 @@ def dataset(name: str) -> type[Dataset]:
     return loaded
 
 
+def logger(name: str) -> type[Logger]:
+    """The logger class called `name`."""
+    loaded: type[Logger] = find("logger", name).load()
+    return loaded
+
+
 def _contract(kind: Kind) -> type:
+    if kind == "logger":
+        from ssl_bench.logger import Logger
+
+        return Logger
     if kind == "method":
         from ssl_bench.method import Method
 

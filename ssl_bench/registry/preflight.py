@@ -46,6 +46,7 @@ CALLS: Mapping[str, Mapping[str, str]] = {
         "set_activation_checkpointing": "self, enabled",
     },
     "Evaluator": {"data": "self, dataset", "evaluate": "self, evaluation"},
+    "Logger": {"log": "self, step, values", "close": "self"},
     "Dataset": {"recognizes": "cls, path", "recognises": "cls, path"},
 }
 """The arguments of each contract's functions, all passed by position."""

@@ -13,8 +13,7 @@ from ssl_bench.method import MakeBackbone, Method
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.registry.failures import in_one_message
-from ssl_bench.weights.fit import start_from
-from ssl_bench.weights.initial import InitialState
+from ssl_bench.weights.initial import InitialState, start_from
 from ssl_bench.weights.whole import compared
 
 

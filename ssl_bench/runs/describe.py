@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
+from ssl_bench.logger import LoggedRun
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.record import BackboneRecord, DataRecord, TrainingRecord
 from ssl_bench.runs import machine
+from ssl_bench.tables.paths import flatten
 from ssl_bench.training.loop import Plan, TrainingState
 
 
@@ -90,7 +93,7 @@ def describe_backbone(resolved: Resolved, backbone: Backbone) -> BackboneRecord:
         name=recipe.arch,
         plugin=registry.find("backbone", recipe.backbone.name).origin,
         kind=backbone.kind,
-        parameters=sum(p.numel() for p in backbone.parameters()),
+        parameters=backbone.parameter_count,
         tokens=backbone.token_count(resolved.dataset.image_px, resolved.dataset.image_px),
         inference_images_per_second=None,
         inference_batch=None,
@@ -133,3 +136,10 @@ def describe_training(state: TrainingState, plan: Plan, device: torch.device) ->
         resumed=state.resumed,
         final_logs=state.final_logs,
     )
+
+
+def describe_logged(resolved: Resolved, run_dir: Path, first_step: int, say: Callable[[str], None]) -> LoggedRun:
+    """The run as loggers know it; `say` prints a line of theirs."""
+    settings = flatten(resolved.recipe.model_dump(mode="json"))
+    named = {name.replace(".settings.", ".", 1): value for name, value in settings.items()}
+    return LoggedRun(run_dir.name, run_dir, named, first_step, say)

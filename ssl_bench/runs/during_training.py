@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.method import Method
 from ssl_bench.records.curves import Curves, read_curves, write_curves
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.training.loop import Plan
 
 
@@ -29,6 +30,7 @@ class EpochEvaluations:
     every: int
     run_dir: Path
     say: Callable[[str], None]
+    log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
     curves: Curves = field(default_factory=Curves)
 
     def resume_at(self, step: int) -> None:
@@ -55,12 +57,13 @@ class EpochEvaluations:
                             backbone, "trained", [(name, evaluator)], self.dataset, network=network, step=step,
                             seed=self.plan.seed, device=self.plan.device, workers=self.plan.workers,
                             run_dir=self.run_dir, places=[f"evaluations/{name}-{network}-epoch{epoch}"],
-                            keep_outcomes=False,
+                            keep_outcomes=False, keep_features=False,  # no later evaluation sees these weights
                         )  # fmt: skip
                     except UnusableFeatures as useless:  # the run's status is the doctor's and the last evaluation's
                         self.say(f"epoch {epoch}: {name} of {network} is left out: {useless}")
         self.curves = self.curves.with_evaluations(step, epoch, found)
         write_curves(self.run_dir, self.curves)
+        self.log(step, logged_names(found))
         numbers = [
             f"{one.network} {one.evaluator} {m.metric} {m.value:.1f} {m.unit}"
             for one in found
@@ -69,3 +72,8 @@ class EpochEvaluations:
         ]
         if numbers:
             self.say(f"epoch {epoch}: {', '.join(numbers)}")
+
+
+def logged_names(evaluations: Sequence[EvaluationRecord]) -> dict[str, float]:
+    """Every measured value under the name that loggers get, e.g. "teacher/knn/top1_k20"."""
+    return {f"{one.network}/{one.evaluator}/{m.metric}": m.value for one in evaluations for m in one.measurements}

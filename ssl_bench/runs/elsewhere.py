@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.dataset import Dataset
-from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluator import Evaluator
@@ -21,15 +21,15 @@ from ssl_bench.records.elsewhere import WeightsRecipe
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record, write_record
 from ssl_bench.registry.capabilities import why_missing
-from ssl_bench.runs.building import seed_initial_weights
 from ssl_bench.runs.machine import choose_device, choose_workers
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.runs.weights_data import OpenedSets, at_size_of_data, changed_preprocessing
-from ssl_bench.runs.weights_record import SEED, Subject, weights_recipe, weights_record
+from ssl_bench.runs.weights_network import SEED, loaded_in_words, require_sections, untrained_network, weights_network
+from ssl_bench.runs.weights_record import Subject, weights_recipe, weights_record
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import parse_settings, section_of
 from ssl_bench.weights.exported import MANIFEST
-from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.named.finding import is_name
 from ssl_bench.weights.reading import CONFIG
 
@@ -89,12 +89,7 @@ def evaluate_weights(
 
 def check_settings(request: WeightsRequest) -> None:
     """Raises `UserError` for settings, evaluators and a device that are wrong whatever the weights and data are."""
-    for name in request.values:
-        if name.partition(".")[0] not in SECTIONS:
-            raise UserError(
-                f"{name!r} is no setting of an evaluation.{did_you_mean(name.partition('.')[0], SECTIONS)} eval takes "
-                f"{', '.join(f'{section}.*' for section in SECTIONS)}"
-            )
+    require_sections(request.values, SECTIONS, "an evaluation")
     changed_preprocessing(Preprocessing(), section_of(request.values, "preprocessing"))
     choose_device(_machine_settings(request).device)
     names = request.evaluators
@@ -109,15 +104,15 @@ def load_subject(request: WeightsRequest, sets: OpenedSets, say: Callable[[str],
 
     Raises `UserError` for whatever does not fit together.
     """
-    loaded = load_network(
-        open_weights(request.path, request.arch, request.method), arch=request.arch, key=request.key,
-        settings=section_of(request.values, "backbone"), accept_mismatch=request.accept_mismatch,
+    loaded, preprocessing = weights_network(
+        request.path, arch=request.arch, key=request.key, method=request.method, values=request.values,
+        accept_mismatch=request.accept_mismatch,
     )  # fmt: skip
-    preprocessing = changed_preprocessing(loaded.preprocessing, section_of(request.values, "preprocessing"))
+    if request.baseline and not loaded.backbone.trainable:
+        raise UserError(f"{loaded.arch} has no random weights to compare with: leave --baseline out")
     found, dataset = sets.open(request.data, section_of(request.values, "data"), preprocessing.crop_px)
     preprocessing = at_size_of_data(preprocessing, dataset)
-    loaded.backbone.mean, loaded.backbone.std = preprocessing.mean, preprocessing.std
-    say(f"{loaded.recognized.words}: {loaded.candidate.name} fills all {loaded.used} tensors of {loaded.arch}")
+    say(loaded_in_words(loaded))
     for note in (*loaded.notes, *dataset.notes):
         say(note)
     evaluators = _evaluators(request, dataset)
@@ -152,7 +147,7 @@ def _evaluated(
     workers = choose_workers(settings.workers, dataset.image_px)
     networks: list[tuple[Literal["trained", "untrained"], Backbone]] = [("trained", loaded.backbone)]
     if request.baseline:
-        networks.append(("untrained", _untrained(loaded)))
+        networks.append(("untrained", untrained_network(loaded)))
     done: list[EvaluationRecord] = []
     for called, backbone in networks:
         try:
@@ -201,11 +196,3 @@ def _offered(
         else:
             kept.append((name, evaluator))
     return kept or evaluators
-
-
-def _untrained(loaded: Loaded) -> Backbone:
-    """The same architecture with random weights, seen through the same preprocessing."""
-    seed_initial_weights(SEED)
-    backbone = type(loaded.backbone)(loaded.config, image_px=loaded.backbone.image_px)
-    backbone.mean, backbone.std = loaded.backbone.mean, loaded.backbone.std
-    return backbone

@@ -22,7 +22,8 @@ from ssl_bench.records.elsewhere import FeatureFile, FeaturesOrigin, WeightsReci
 from ssl_bench.records.recipe import DataPart, Part
 from ssl_bench.records.record import BackboneRecord, DataRecord, RunRecord, read_record, write_record
 from ssl_bench.runs.weights_data import OpenedSets
-from ssl_bench.runs.weights_record import ELSEWHERE, SEED, evaluator_parts, record_without_training
+from ssl_bench.runs.weights_network import SEED
+from ssl_bench.runs.weights_record import ELSEWHERE, evaluator_parts, record_without_training
 from ssl_bench.runs.whole_folder import whole_or_not_at_all
 from ssl_bench.settings import section_of
 

@@ -37,6 +37,7 @@ def run(
     voc: PathLike | None = None,
     davis: PathLike | None = None,
     eval_every: int | None = None,
+    log: str | Sequence[str] | None = None,
     recipe: PathLike | None = None,
     results: PathLike = hints.RESULTS,
     run_id: str | None = None,
@@ -48,7 +49,7 @@ def run(
     """Train a method, evaluate it beside its untrained self, and record the run in `results`/runs/RUN_ID.
 
     Arguments are the options of `sslbench run`; what is left out is decided as there. `settings` are those of `--set`,
-    e.g. `{"method.local_views": 0, "evaluators.knn.neighbors": [20]}`; `with_` names evaluators.
+    e.g. `{"method.local_views": 0, "evaluators.knn.neighbors": [20]}`; `with_` names evaluators, `log` loggers.
 
     resume: a stopped run, by name, beginning of a name, or folder; then `method` and the rest are the run's own.
     reuse: return the record of a finished run of the same recipe instead of raising `UserError`: a notebook or a sweep
@@ -67,6 +68,7 @@ def run(
     if resume is not None and method is not None:
         raise UserError(f"resume={os.fspath(resume)!r} takes the method from the run: leave {method!r} out")
     more_evaluators, paths = mask_folders(_path(voc), _path(davis))
+    loggers = _names(log)
     named = _plain(named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every))
     request = Request(
         method=method if resume is None else os.fspath(resume),
@@ -76,7 +78,7 @@ def run(
         preset=preset,
         evaluators=_names(with_),
         more_evaluators=more_evaluators,
-        values=named | paths | _plain(settings or {}),
+        values=named | paths | ({"machine.log": list(loggers)} if loggers else {}) | _plain(settings or {}),
         recipe_file=_path(recipe),
     )
     results_dir = Path(results).expanduser()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -17,6 +17,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import Assigned, assign, build_evaluators, evaluate_network, refuse_unsupported
 from ssl_bench.evaluation.features import UnusableFeatures
 from ssl_bench.evaluation.speed import measure_speed
+from ssl_bench.logger import Logger
 from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.resolve import Resolved
@@ -28,8 +29,8 @@ from ssl_bench.runs import machine
 from ssl_bench.runs.beginning import precision_on_first_batch, resumed_state
 from ssl_bench.runs.building import build_method, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.data_checks import check_images
-from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_training
-from ssl_bench.runs.during_training import EpochEvaluations
+from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_logged, describe_training
+from ssl_bench.runs.during_training import EpochEvaluations, logged_names
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.plain_names import refuse_unwritable
 from ssl_bench.runs.precision import Precision
@@ -39,6 +40,7 @@ from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.system.hints import resume_command
 from ssl_bench.training.collapse_doctor import RunFailed
+from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
 from ssl_bench.training.metrics_log import logged_steps
 from ssl_bench.weights.initial import arch_as_typed
@@ -97,6 +99,7 @@ class _Session:
     optimizer: torch.optim.Optimizer
     plan: Plan
     backbone_record: BackboneRecord
+    loggers: Mapping[str, type[Logger]]
 
     @property
     def network(self) -> Backbone:
@@ -130,12 +133,19 @@ class _Session:
 
     def finish(self, state: RunState) -> RunRecord:
         """Train from the last checkpoint, save the weights, evaluate, record."""
+        progress = TrainingState()
+        if self.start.resume:
+            progress = resumed_state(self.method, self.optimizer, self.start.run_dir, self.display.line)
+        logged = describe_logged(
+            self.resolved, self.start.run_dir, progress.step, lambda text: self.display.line("log", text)
+        )
+        with Loggers(self.loggers, logged, lambda text: self.display.line("warning", text)) as loggers:
+            return self._train_and_record(state, progress, loggers)
+
+    def _train_and_record(self, state: RunState, progress: TrainingState, loggers: Loggers) -> RunRecord:
         before, folder = state.before_training, self.start.run_dir
         assert before is not None
         precision = Precision(before.precision, before.precision_reason, None)
-        progress = TrainingState()
-        if self.start.resume:
-            progress = resumed_state(self.method, self.optimizer, folder, self.display.line)
         plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
         status: Literal["finished", "collapsed", "failed"] = "finished"
         reason, trained = "", list[EvaluationRecord]()
@@ -144,7 +154,7 @@ class _Session:
         try:
             train(
                 self.method, self.make_views, self.optimizer, plan, progress, self.display.step,
-                self._during_training(progress.step),
+                self._during_training(progress.step, loggers), loggers.log,
             )  # fmt: skip
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
@@ -158,6 +168,7 @@ class _Session:
                 self._save_weights()
                 try:
                     trained = self.evaluate("trained", progress.step)
+                    loggers.log(progress.step, logged_names(trained))
                 except UnusableFeatures as useless:
                     status, reason = useless.status, str(useless)
             outcome = Outcome(status, reason, describe_training(progress, plan, plan.device), tuple(trained))
@@ -171,7 +182,7 @@ class _Session:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return record
 
-    def _during_training(self, first_step: int) -> Callable[[int], None]:
+    def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None]:
         """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""
         every = self.resolved.recipe.training.eval_every
         if every is None:
@@ -179,8 +190,9 @@ class _Session:
         first = self.assigned[0]
         quick = [(name, evaluator) for name, evaluator in first.evaluators if evaluator.during_training]
         evaluations = EpochEvaluations(
-            self.method, quick, first.dataset, self.plan, every, self.start.run_dir, self.display.say
-        )
+            self.method, quick, first.dataset, self.plan, every, self.start.run_dir, self.display.say,
+            loggers.log,
+        )  # fmt: skip
         evaluations.resume_at(first_step)
         return evaluations
 
@@ -214,6 +226,7 @@ class _Session:
 def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     """Build everything; raises `UserError` for all that can be known before a step, and writes nothing."""
     recipe, dataset = resolved.recipe, resolved.dataset
+    loggers = load_loggers(resolved.machine.log)
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])
     device = machine.choose_device(resolved.machine.device)
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
@@ -262,4 +275,5 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         optimizer=optimizer,
         plan=plan,
         backbone_record=backbone_record,
+        loggers=loggers,
     )

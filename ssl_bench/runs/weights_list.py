@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.settings import Settings
 
-ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin")
+ENDINGS = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin", ".onnx")
 LISTS = ("weights.toml", "weights.csv")
 """Names of a list that lies beside the weights."""
 

@@ -19,12 +19,12 @@ from ssl_bench.records.record import BackboneRecord, DataRecord, EvaluationRecor
 from ssl_bench.runs import machine
 from ssl_bench.runs.describe import describe_dataset
 from ssl_bench.runs.precision import Precision
-from ssl_bench.weights.loading import Loaded
+from ssl_bench.runs.weights_network import SEED
+from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.recognize import grouped
 
 ELSEWHERE = "elsewhere"
 """The method of weights of which nothing says how they were trained."""
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,6 @@ def _backbone_record(loaded: Loaded, image_px: int) -> BackboneRecord:
         name=loaded.arch,
         plugin=registry.find("backbone", loaded.plugin).origin,
         kind=backbone.kind,
-        parameters=sum(parameter.numel() for parameter in backbone.parameters()),
+        parameters=backbone.parameter_count,
         tokens=backbone.token_count(image_px, image_px),
     )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_bench.datasets.opening import OpenedOnce
-from ssl_bench.errors import UserError, unknown_name
+from ssl_bench.errors import DoesNotFitData, UserError, unknown_name
 from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text
+from ssl_bench.studies.own_data import own_data
 from ssl_bench.studies.plan import Place, StudyRun, with_seeds
 from ssl_bench.tables.description import TableDescription
 from ssl_bench.tables.variants import VariantRun
+
+MOST_EVALUATIONS = 12
+"""During training on data of the user's own."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,22 @@ class Wish:
     """Settings of every run, as `--set` gives them."""
 
 
-def runs_of(description: TableDescription, wish: Wish, opened: OpenedOnce) -> list[StudyRun]:
+@dataclass(frozen=True)
+class Cells:
+    """The runs of tables."""
+
+    runs: tuple[StudyRun, ...]
+    left_out: dict[Place, str]
+    """Rows that the user's data do not allow, and why."""
+    notes: tuple[str, ...]
+    """What a user must know of how the data are read."""
+
+
+def cells_of(description: TableDescription, wish: Wish, opened: OpenedOnce) -> Cells:
     """Every row of a table with every seed, completely resolved.
 
-    Raises `UserError` for a table without `[runs]`, an unknown size, and whatever is wrong with a row, naming it.
+    Raises `UserError` for a table without `[runs]`, an unknown size, data that cannot be read, and whatever
+    is wrong with a row, naming it.
     """
     if description.runs is None:
         raise UserError(
@@ -42,16 +61,38 @@ def runs_of(description: TableDescription, wish: Wish, opened: OpenedOnce) -> li
         )
     if wish.size not in description.runs.size:
         raise unknown_name("size", wish.size, description.runs.size, f"those of the table {description.id}")
-    found = []
+    size = description.runs.size[wish.size]
+    data = own_data(wish.data, wish.eval_data, wish.values, size, opened)
+    if data is not None:
+        data.require_labels(size.evaluators)
+        wish = dataclasses.replace(wish, values={**data.values, **wish.values})
+    found: list[StudyRun] = []
+    left_out: dict[Place, str] = {}
     for variant in description.runs.all_runs(wish.size):
-        request = request_of(variant, wish)
+        place, request = Place(description.id, variant.variant.name), request_of(variant, wish)
         try:
             recipe = resolve(request, opened).recipe
+            if data is not None and (every := _seldom(recipe)) and "training.eval_every" not in wish.values:
+                request = dataclasses.replace(request, values={**request.values, "training.eval_every": every})
+                recipe = resolve(request, opened).recipe
+        except DoesNotFitData as error:
+            left_out[place] = str(error)
+            continue
         except UserError as error:
-            raise UserError(f"{description.id}, row {variant.variant.name!r}: {error}") from None
-        place = Place(description.id, variant.variant.name)
+            raise UserError(f"{description.id}, row {place.row!r}: {error}") from None
         found += with_seeds(StudyRun(request, recipe, (place,)), wish.seeds or variant.seeds)
-    return found
+    return Cells(tuple(found), left_out, data.notes if data else ())
+
+
+def _seldom(recipe: Recipe) -> int | None:
+    """Epochs between two evaluations that make at most `MOST_EVALUATIONS`; None where there are no more than these.
+
+    On few images a preset trains for many epochs, and evaluating after each would take longer than training.
+    """
+    training = recipe.training
+    if training.eval_every is None or training.epochs // training.eval_every <= MOST_EVALUATIONS:
+        return None
+    return math.ceil(training.epochs / MOST_EVALUATIONS)
 
 
 def request_of(variant: VariantRun, wish: Wish) -> Request:

@@ -60,7 +60,8 @@ class Sample:
     seconds_per_epoch: float
     other_seconds: float
     """Starting, evaluating, writing."""
-    memory_mb: float
+    memory_mb: float | None
+    """None: not measured."""
     ended: str = ""
     """UTC, to find the latest."""
     tried: bool = False
@@ -115,6 +116,10 @@ class Costs:
         """Take in what a trial of a few steps says; it counts until a run of the kind has ended."""
         self._add(recipe, sample)
 
+    def knows(self, recipe: Recipe) -> bool:
+        """Whether a run of this kind, or a trial of it, is known."""
+        return kind(recipe) in self._samples
+
     def compare(self, predicted: Cost, seconds: float) -> None:
         """Take in how long a run of this study took that was predicted before."""
         self._predicted += predicted.seconds
@@ -126,7 +131,8 @@ class Costs:
         runs = sorted((one for one in samples if not one.tried), key=lambda one: one.ended)[-LATEST:]
         epochs = recipe.training.epochs
         if runs:
-            return Cost(median(one.seconds(epochs) for one in runs), max(one.memory_mb for one in runs), "measured")
+            memory = [one.memory_mb for one in runs if one.memory_mb is not None]
+            return Cost(median(one.seconds(epochs) for one in runs), max(memory, default=None), "measured")
         if samples:
             tried = samples[-1]
             return Cost(tried.seconds(epochs) * self._slower, tried.memory_mb, "tried")

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from ssl_bench.datasets.opening import OpenedOnce
-from ssl_bench.errors import unknown_name
+from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.studies.board import Board, Entry
-from ssl_bench.studies.cells import Wish, runs_of
+from ssl_bench.studies.cells import Cells, Wish, cells_of
 from ssl_bench.studies.found import folders_of
 from ssl_bench.studies.plan import StudyRun, in_order
 from ssl_bench.tables.loading import TableSource, built_in_tables, load_table
@@ -34,10 +34,19 @@ def load_study(name_or_path: str) -> list[TableSource]:
     raise unknown_name("study", name_or_path, known, "sslbench bench --list; or give the path of a .toml file")
 
 
-def planned_runs(sources: list[TableSource], wish: Wish) -> tuple[StudyRun, ...]:
+def planned(sources: list[TableSource], wish: Wish) -> Cells:
     """All runs of the tables, each once, in the order in which they are done. Raises `UserError`."""
     opened = OpenedOnce()
-    return in_order([run for source in sources for run in runs_of(source.description, wish, opened)])
+    found = [cells_of(source.description, wish, opened) for source in sources]
+    left_out = {place: reason for cells in found for place, reason in cells.left_out.items()}
+    runs = in_order([run for cells in found for run in cells.runs])
+    if not runs:
+        raise UserError(f"these data allow none of the rows: {next(iter(left_out.values()))}")
+    return Cells(
+        runs=runs,
+        left_out=left_out,
+        notes=tuple(dict.fromkeys(note for cells in found for note in cells.notes)),
+    )
 
 
 def board_of(runs: tuple[StudyRun, ...], results: Path) -> Board:

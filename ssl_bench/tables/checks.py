@@ -11,11 +11,14 @@ from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Column, TableDescription, parse_source
 from ssl_bench.tables.paths import braced_paths
 from ssl_bench.tables.table import DATA
+from ssl_bench.tables.variants import VARIANT
 
 
 def check_description(description: TableDescription, where: str) -> None:
     """Raises `UserError` for the first mistake; `where` names the description in messages."""
-    row_ids = [key.id for key in description.row]
+    row_ids = description.row_ids
+    if not description.column and not any(part.listed for part in description.published):
+        raise UserError(f"{where}: there is no [[column]]: it has to say what the table shows")
     ids = [*row_ids, *(column.id for column in description.column)]
     if description.data != "section":
         ids.append(DATA)
@@ -26,20 +29,21 @@ def check_description(description: TableDescription, where: str) -> None:
         ("order_by", description.order_by),
         *((f"published.join of {p.file}", p.join) for p in description.published),
     ):
+        shown = _shown_by_variants(description) if place != "order_by" else []
         for name in names:
-            if name not in row_ids:
+            if name not in (*row_ids, *shown):
                 raise UserError(
                     f"{where}: {place} names {name!r}, which is no row id.{did_you_mean(name, row_ids)} "
-                    f"Known: {', '.join(row_ids)}"
+                    f"Known: {', '.join((*row_ids, *shown))}"
                 )
     for key in (*description.row, *description.distinguish):
-        if not key.path and (description.runs is None or key in description.distinguish):
+        if not key.path or (key.of_variant and (description.runs is None or key in description.distinguish)):
             raise UserError(
                 f"{where}: {key.id!r} has no `from`: give the path into the record that it shows, e.g. from = "
                 '"method"; only a row whose text each [[runs.variant]] shows needs none'
             )
     for place, path in _paths(description):
-        if path and not path.startswith("measurement:"):
+        if not path.startswith(("measurement:", f"{VARIANT}.")):
             _check_path(path, f"{where}: {place}")
     for column in description.column:
         if column.path.startswith("measurement:") and column.source is None:
@@ -54,6 +58,12 @@ def check_description(description: TableDescription, where: str) -> None:
                 f"{where}: column {column.id!r}: baseline = {column.baseline!r} must be the same evaluator and metric "
                 "as from, of the other network, e.g. measurement:knn.primary:untrained"
             )
+
+
+def _shown_by_variants(description: TableDescription) -> list[str]:
+    """Ids for which some variant shows a text."""
+    variants = description.runs.variant if description.runs else ()
+    return list(dict.fromkeys(name for variant in variants for name in variant.show))
 
 
 def _paths(description: TableDescription) -> list[tuple[str, str]]:

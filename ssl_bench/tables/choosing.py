@@ -10,7 +10,7 @@ from typing import Any
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import TableDescription
-from ssl_bench.tables.grouping import natural
+from ssl_bench.tables.grouping import as_runs, natural
 from ssl_bench.tables.naming import setting_name
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import Row, Table
@@ -25,9 +25,9 @@ def narrowed(description: TableDescription, records: Sequence[RunRecord], where:
     Raises `UserError` for a key that no record has, or a value that none has under it.
     """
     conditions: dict[str, tuple[Any, ...]] = {}
-    recipes = [
-        record.model_dump(mode="json", include={*RunRecord.model_fields} - {"evaluations"}) for record in records
-    ]
+    if not where:
+        return description
+    recipes = [run.plain for run in as_runs(description, records, of_no_variant=True)]
     paths = _paths(description, recipes)
     for text in where:
         key, equals, value = text.partition("=")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AliasChoices, Field
 
 from ssl_bench.tables.paths import plain_text, singular
-from ssl_bench.tables.variants import DescriptionPart, Runs
+from ssl_bench.tables.variants import VARIANT, DescriptionPart, Runs
 
 Scalar = str | int | float | bool
 _MEASUREMENT = re.compile(r"measurement:([^.:]+)\.([^:]+):(trained|untrained)")
@@ -41,11 +41,17 @@ class Key(DescriptionPart):
     title: str = ""
     """Header of its column; the id when empty."""
     path: str = Field("", alias="from")
-    """Dotted path into the record; empty: the text that each variant of `[runs]` shows."""
+    """Dotted path into the record. In a table with `[runs]` also `variant.name`, or empty for the text that each
+    variant shows, which is `variant.ID` once the description is loaded."""
     show: str = "{}"
     """How the value is written, e.g. "{} epochs"."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Words for values, e.g. { "0" = "no", "*" = "yes" }; "*" stands for every other value."""
+
+    @property
+    def of_variant(self) -> bool:
+        """Whether it is the text of a variant, which only runs of a variant have."""
+        return self.path.startswith(f"{VARIANT}.")
 
     def text(self, value: Any) -> str:
         """The value in words: `labels` first, then `show`; empty for None."""
@@ -105,8 +111,10 @@ class Published(DescriptionPart):
     data_names: tuple[str, ...] = ()
     """Names under which runs on that very data are recorded, e.g. ["imagenet"]."""
     source: str
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Column of the CSV file -> the texts that it has in the rows that count; empty: all rows."""
     join: dict[str, str]
-    """Row id -> column of the CSV file."""
+    """Row id -> column of the CSV file. A variant may show texts for ids that are no row: they join alone."""
     columns: tuple[PublishedColumn, ...]
     listed: bool = False
     """Whether the file's rows stand in a list of their own; other files join that list."""
@@ -142,11 +150,28 @@ class TableDescription(DescriptionPart):
     distinguish: tuple[Key, ...] = ()
     """Shown in words where rows differ in it, in the block's heading where they agree. What else differs between
     two recipes whose rows would look alike is shown by itself."""
-    column: tuple[Column, ...] = Field(min_length=1)
+    column: tuple[Column, ...] = ()
+    """None only for a table that lists what is printed, since nothing measures it yet."""
     published: tuple[Published, ...] = ()
     references: tuple[str, ...] = ("random", "supervised")
     """Methods that are floor or ceiling of a comparison: their rows are never marked as the best."""
     order_by: tuple[str, ...] = ()
     """Row ids by which rows are sorted first."""
     runs: Runs | None = None
-    """The runs that fill the table; None: whatever there are records of."""
+    """The runs that fill the table. Where a row is of the variants, only their runs count."""
+
+    @property
+    def row_ids(self) -> list[str]:
+        """Ids of its rows."""
+        return [key.id for key in self.row]
+
+    @property
+    def joining_ids(self) -> list[str]:
+        """Ids by which published rows join that are no row: the variants show a text for them."""
+        ids = dict.fromkeys(name for part in self.published for name in part.join)
+        return [name for name in ids if name not in self.row_ids] if self.runs else []
+
+    @property
+    def of_variants(self) -> bool:
+        """Whether only runs of a variant count, one row or more for each."""
+        return any(key.of_variant for key in self.row)

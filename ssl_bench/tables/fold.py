@@ -15,7 +15,7 @@ from ssl_bench.records.record import DataRecord, RunRecord
 from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
-from ssl_bench.tables.grouping import Group, as_run, canonical, group, natural, wanted
+from ssl_bench.tables.grouping import Group, Run, as_runs, canonical, comparing, group, natural, wanted
 from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
@@ -35,6 +35,7 @@ def fold(
 
     `outcomes` finds what lies beside the records: intervals over test items and seeds, and paired comparisons.
     """
+    records = records if description.column else ()  # what nothing measures is only listed
     if not published:
         published = tuple(() for _ in description.published)
     keys = description.row
@@ -43,12 +44,12 @@ def fold(
         keys = (*keys, Key.model_validate({"id": DATA, "title": title, "from": "data.name"}))
     evaluator = description.evaluated_by
     counted = (r for r in records if not evaluator or any(one.evaluator == evaluator for one in r.evaluations))
-    runs = [run for run in (as_run(record, description) for record in counted) if wanted(run, description.filter)]
+    runs = [run for run in as_runs(description, counted) if wanted(run, description.filter)]
     sections = runs_by_block(description, runs)
     names = [data.name for data in sections if data]
     known = known_data(runs)
     blocks = tuple(
-        _block(description, keys, data, group(keys, sections[data]), published, known, names, outcomes)
+        _block(description, keys, data, sections[data], published, known, names, outcomes)
         for data in sorted(sections, key=lambda data: (data.synthetic, data.name, data.fingerprint) if data else ())
     )
     lists = tuple(
@@ -67,17 +68,21 @@ def _block(
     description: TableDescription,
     keys: tuple[Key, ...],
     data: TableData | None,
-    groups: list[Group],
+    runs: list[Run],
     published: PublishedRows,
     known: Mapping[str, DataRecord],
     names: Sequence[str],
     outcomes: OutcomesSource,
 ) -> Block:
+    comparable = comparing(runs)
+    groups = group(keys, comparable)
     common, unsaid = tell_apart(description, keys, groups)
     order = [key.id for key in keys]
     positions = [order.index(name) for name in description.order_by]
     positions += [position for position in range(len(keys)) if position not in positions]
-    groups.sort(key=lambda g: ([natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity)))
+    groups.sort(
+        key=lambda g: (g.place, [natural(g.keys[p]) for p in positions], g.settings, canonical(g.first.identity))
+    )
     rows = [row for one in groups for row in _rows(description, keys, one, data, published, outcomes)]
     for column in range(len(description.column)):
         rows = with_best(rows, column, outcomes)
@@ -85,6 +90,10 @@ def _block(
     notes += [*_chance(description, rows, known), *_certainty(description, rows)]
     notes += [*unsaid, *_precisions(groups)]
     notes += [note for one in groups for note in _notes(one)]
+    notes += _not_run(description, groups)
+    if left_out := len(runs) - len(comparable):
+        runs_differ = "runs that differ" if left_out > 1 else "run that differs"
+        notes.append(f"left out: {left_out} {runs_differ} from these in further settings")
     notes += published_notes(description, rows)
     if data is None:
         return Block(f"Measured{common}", None, tuple(rows), tuple(notes))
@@ -101,6 +110,7 @@ def _rows(
     outcomes: OutcomesSource,
 ) -> list[Row]:
     texts = {key.id: key.text(value) for key, value in zip(keys, one.keys, strict=True)}
+    joining = (one.first.match.candidate.texts if one.first.match else {}) | texts
     trained_on = TableData.trained_on(one.first.record)
     block = data or trained_on
     return [
@@ -115,7 +125,7 @@ def _rows(
             failed=len(one.with_status("failed")),
             cells=cells,
             published=tuple(
-                beside(part, lines, texts) for part, lines in zip(description.published, published, strict=True)
+                beside(part, lines, joining) for part, lines in zip(description.published, published, strict=True)
             ),
             runs=tuple(sorted(run.record.run_id for run in one.runs)),
             reference=one.first.record.method in description.references,
@@ -124,6 +134,15 @@ def _rows(
             description.column, one, block, outcomes, elsewhere=description.data != "evaluation"
         )
     ]
+
+
+def _not_run(description: TableDescription, groups: list[Group]) -> list[str]:
+    """Which variants of the table have no run among these."""
+    if description.runs is None or not description.of_variants:
+        return []
+    places = {one.place for one in groups}
+    missing = [variant.name for place, variant in enumerate(description.runs.variant) if place not in places]
+    return [f"not run: {', '.join(missing)}"] if missing else []
 
 
 def _mark(description: TableDescription, rows: list[Row]) -> tuple[list[Row], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,10 @@ from ssl_bench.records.recipe import OUTSIDE_DIGEST, InitialWeights
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.records.renamed_settings import ADDED_SETTINGS
 from ssl_bench.tables.description import Key, TableDescription
+from ssl_bench.tables.matching import Base, Match, Matcher, most_covered
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title
+from ssl_bench.tables.variants import VARIANT
 
 NOT_IN_IDENTITY = (
     "recipe.training.seed",
@@ -32,6 +34,8 @@ class Run:
     plain: Mapping[str, Any]
     """The record as plain nested values, but for its evaluations."""
     identity: Mapping[str, Any]
+    match: Match | None
+    """The variant of the table that it is."""
     evaluations: tuple[EvaluationRecord, ...]
     """By the time at which they were made, in an order that does not depend on the record's."""
 
@@ -48,6 +52,11 @@ class Group:
     """What tells the row from others, and what it changes of its preset."""
 
     @property
+    def place(self) -> int:
+        """The place of its variant in the table."""
+        return self.first.match.candidate.position if self.first.match else 0
+
+    @property
     def first(self) -> Run:
         """Any of the runs: they agree in all but the seed."""
         return self.runs[0]
@@ -57,9 +66,10 @@ class Group:
         return [run for run in self.runs if run.record.status == status]
 
 
-def as_run(record: RunRecord, description: TableDescription) -> Run:
+def as_run(record: RunRecord, description: TableDescription, match: Match | None = None) -> Run:
     """A record with its identity, which has no evaluators and no data of theirs: numbers have their own protocols."""
     plain = record.model_dump(mode="json", exclude={"evaluations"})
+    plain[VARIANT] = match.candidate.texts if match else {}
     identity = {
         path: value
         for path, value in flatten(plain["recipe"], "recipe").items()
@@ -78,7 +88,28 @@ def as_run(record: RunRecord, description: TableDescription) -> Run:
     for key in description.distinguish:
         identity[key.path] = look_up(plain, key.path)
     evaluations = sorted(record.evaluations, key=lambda one: (one.made_utc, one.model_dump_json()))
-    return Run(record, plain, identity, tuple(evaluations))
+    return Run(record, plain, identity, match, tuple(evaluations))
+
+
+def as_runs(
+    description: TableDescription, records: Iterable[RunRecord], *, of_no_variant: bool = False
+) -> Iterator[Run]:
+    """The records that can count, each with its variant; with `of_no_variant` all of them."""
+    matcher = Matcher(description.runs) if description.runs and description.of_variants else None
+    for record in records:
+        match = matcher.find(record) if matcher else None
+        if match or of_no_variant or not matcher:
+            yield as_run(record, description, match)
+
+
+def comparing(runs: Sequence[Run]) -> list[Run]:
+    """Of runs that are variants those whose base many variants share; all where they are not."""
+    bases: dict[Base, set[int]] = {}
+    for run in runs:
+        if run.match:
+            bases.setdefault(run.match.base, set()).add(run.match.candidate.position)
+    kept = most_covered(bases)
+    return [run for run in runs if run.match is None or run.match.base in kept]
 
 
 def wanted(run: Run, conditions: Mapping[str, Any]) -> bool:

@@ -17,9 +17,10 @@ from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.tables.checks import check_description
 from ssl_bench.tables.description import IncludedKeys, Key, Published, TableDescription
 from ssl_bench.tables.variant_checks import check_runs
-from ssl_bench.tables.variants import IncludedSizes, Runs, Size
+from ssl_bench.tables.variants import VARIANT, IncludedSizes, Runs, Size
 
 BUILT_IN = "ssl_bench_benchmarks"
+MAIN = "comparison"
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -33,12 +34,12 @@ class TableSource(NamedTuple):
 
 
 def built_in_tables() -> dict[str, str]:
-    """Name -> title of every table that comes with sslbench."""
+    """Name -> title of every table that comes with sslbench, the comparison of methods first."""
     found = {}
     for entry in files(f"{BUILT_IN}.tables").iterdir():
         if entry.name.endswith(".toml"):
             found[entry.name.removesuffix(".toml")] = str(tomllib.loads(entry.read_text("utf-8")).get("title", ""))
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: (item[0] != MAIN, item[0])))
 
 
 def load_table(name_or_path: str) -> TableSource:
@@ -72,7 +73,8 @@ def parse_description(text: str, where: str, folder: Path | None = None) -> Tabl
     added = [key for key in description.distinguish if key.id not in included]
     keys = (*(replacing.get(name, key) for name, key in included.items()), *added)
     runs = _with_included_sizes(description.runs, where, folder) if description.runs else None
-    description = description.model_copy(update={"distinguish": keys, "runs": runs})
+    rows = tuple(key if key.path else key.model_copy(update={"path": f"{VARIANT}.{key.id}"}) for key in description.row)
+    description = description.model_copy(update={"row": rows, "distinguish": keys, "runs": runs})
     check_description(description, where)
     check_runs(description, where)
     return description
@@ -124,11 +126,19 @@ def _published_rows(part: Published, where: str, folder: Path | None) -> tuple[d
     reader = csv.DictReader(io.StringIO(text))
     rows = tuple({key: value or "" for key, value in row.items() if key} for row in reader)
     header = list(reader.fieldnames or ())
-    for name in [*part.join.values(), *(column.column for column in part.columns)]:
+    for name in [*part.where, *part.join.values(), *(column.column for column in part.columns)]:
         if name not in header:
             raise UserError(
                 f"{where}: {part.file} has no column {name!r}.{did_you_mean(name, header)} It has: {', '.join(header)}"
             )
+    for name, texts in part.where.items():
+        found = dict.fromkeys(row[name] for row in rows)
+        if unknown := [text for text in texts if text not in found]:
+            raise UserError(
+                f"{where}: {part.file} has no row with {name} = {unknown[0]!r}.{did_you_mean(unknown[0], found)} "
+                f"It has: {', '.join(found)}"
+            )
+    rows = tuple(row for row in rows if all(row[name] in texts for name, texts in part.where.items()))
     keys = [tuple(row[name] for name in part.join.values()) for row in rows]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:

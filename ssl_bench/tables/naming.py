@@ -5,12 +5,12 @@ No two rows look alike, and a word that one setting brings in never hides anothe
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, canonical
+from ssl_bench.tables.matching import settings_by_hand
 from ssl_bench.tables.paths import look_up, plain_text
 
 PRESET = "preset"
@@ -89,6 +89,7 @@ def _texts(keys: Sequence[Key], group: Group) -> tuple[str, ...]:
 def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:
     """Add to the words of groups with the same keys what they differ in; returns a note on what is standard."""
     named_paths = {key.path for key in shown if _tells(key, groups)}
+    named_paths |= _of_variants(groups)
     named_paths |= set(IMAGE_PX) if named_paths & set(IMAGE_PX) else set()
     if WEIGHTS_FILE in named_paths and _files_tell_weights_apart(groups):
         named_paths.add(WEIGHTS_SHA256)
@@ -98,7 +99,7 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
         # a preset stands for its settings where all that a run changes of it is recorded
         preset = group.first.record.preset if PRESET in named_paths and None not in changes else ""
         by_preset.setdefault(preset, []).append(index)
-    by_hand = [_set_by_hand(group) for group in groups]
+    by_hand = [settings_by_hand(group.first.record) for group in groups]
     standard: list[str] = []
     for same in by_preset.values():
         for path in sorted({path for index in same for path in groups[index].first.identity} - named_paths):
@@ -123,13 +124,12 @@ def _files_tell_weights_apart(groups: Sequence[Group]) -> bool:
     return len(both) == len({file for file, _ in both})
 
 
-def _set_by_hand(group: Group) -> Collection[str]:
-    """Names of the settings that a run changes of its preset; from its command where an old record does not say."""
-    record = group.first.record
-    if record.changed_settings is not None:
-        return record.changed_settings
-    assignments = re.findall(r"--set[ =]'?([\w.-]+)=", record.command)
-    return [*assignments, *(["training.batch_size"] if "--batch-size" in record.command else [])]
+def _of_variants(groups: Sequence[Group]) -> set[str]:
+    """Paths of the settings that make the groups the variants they are, as far as all agree in them."""
+    matches = [group.first.match for group in groups]
+    names = {name for one in matches if one for name in one.candidate.compared}
+    paths = {path for path in groups[0].first.identity if setting_name(path) in names}
+    return {path for path in paths if len({canonical(group.first.identity.get(path)) for group in groups}) == 1}
 
 
 def _tells(key: Key, groups: Sequence[Group]) -> bool:

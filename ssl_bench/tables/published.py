@@ -14,7 +14,7 @@ PublishedRows = Sequence[Sequence[Mapping[str, str]]]
 def beside(part: Published, lines: Sequence[Mapping[str, str]], texts: Mapping[str, str]) -> tuple[str, ...]:
     """The columns of the printed row that joins a row with these key texts; empty texts where none does."""
     for line in lines:
-        if all(line[column] == texts[row_id] for row_id, column in part.join.items()):
+        if all(line[column] == texts.get(row_id) for row_id, column in part.join.items()):
             return tuple(line[column.column] for column in part.columns)
     return ("",) * len(part.columns)
 
@@ -51,7 +51,7 @@ def published_list(description: TableDescription, index: int, published: Publish
         if not other.listed and set(other.join) <= set(part.join)
     ]
     sources.append((part, published[index]))
-    header = [titles[row_id] for row_id in part.join]
+    header = [titles.get(row_id, row_id.replace("_", " ")) for row_id in part.join]
     header += [column.title for source, _ in sources for column in source.columns]
     rows = []
     for line in published[index]:

@@ -32,7 +32,7 @@ def to_markdown(table: Table, *, published_lists: bool = True) -> str:
     """The whole table as Markdown, columns padded so that it reads as a table in plain text too."""
     parts = [f"# {table.description.title}"]
     parts += [about] if (about := about_text(table)) else []
-    if not table.blocks:
+    if not table.blocks and table.description.column:
         parts.append(NOTHING)
     for block in table.blocks:
         parts += [f"## {_escape(block.heading)}", markdown_grid(block_grid(table, block))]
@@ -58,8 +58,9 @@ def to_csv(table: Table) -> str:
     fields += ["finished", "collapsed", "failed", "runs"]
     for column in description.column:
         fields += [f"{column.id}_{name}" for name in _csv_names(column)]
-    printed = list(dict.fromkeys(f"published_{c.column}" for part in description.published for c in part.columns))
-    fields += [*printed, "published_data"] if printed else []
+    printed = [f"published_{name}" for name in description.joining_ids]
+    printed += list(dict.fromkeys(f"published_{c.column}" for part in description.published for c in part.columns))
+    fields += [*dict.fromkeys(printed), "published_data"] if printed else []
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fields, restval="", lineterminator="\n")
     writer.writeheader()

@@ -161,6 +161,15 @@ class Table:
     blocks: tuple[Block, ...]
     published: tuple[PublishedList, ...]
 
+    @property
+    def compares(self) -> bool:
+        """Whether it is worth showing unasked: one of certain runs only, once it has half of its rows, and two."""
+        description = self.description
+        if description.runs is None or not description.of_variants:
+            return True
+        enough = max(2, len(description.runs.variant) / 2)
+        return any(len({row.keys for row in block.rows}) >= enough for block in self.blocks)
+
 
 def data_title(name: str, synthetic: bool) -> str:
     """The dataset's name as tables print it: synthetic says so."""

@@ -25,7 +25,7 @@ def draw(console: Console, table: Table, *, published_lists: bool) -> None:
     console.print(Text(table.description.title, style="bold"))
     if about := about_text(table):
         console.print(Text(about, style="dim"))
-    if not table.blocks:
+    if not table.blocks and table.description.column:
         console.print(NOTHING)
     for block in table.blocks:
         console.print()

@@ -8,7 +8,7 @@ from ssl_bench import registry
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.recipes.recipe_file import SECTIONS
 from ssl_bench.tables.description import TableDescription
-from ssl_bench.tables.variants import Changes, Runs, Size
+from ssl_bench.tables.variants import VARIANT, Changes, Runs, Size
 
 SET_ELSEWHERE = {"training.seed": "the size's `seeds` says how many seeds there are"}
 """Settings that no description sets, and why."""
@@ -34,26 +34,28 @@ def check_runs(description: TableDescription, where: str) -> None:
     _check_shown(description, runs, where)
 
 
-def shown_rows(description: TableDescription) -> list[str]:
-    """Ids of the rows whose text comes from the variants."""
-    return [key.id for key in description.row if not key.path]
+def _shown_rows(description: TableDescription) -> list[str]:
+    """What each variant has to show."""
+    paths = [key.path.removeprefix(f"{VARIANT}.") for key in description.row if key.of_variant]
+    return [path for path in paths if path != "name"]
 
 
 def _check_shown(description: TableDescription, runs: Runs, where: str) -> None:
     """Each variant has a text for each row without `from`, and no two of them are one run."""
-    ids = shown_rows(description)
+    needed = _shown_rows(description)
+    ids = [*needed, *description.joining_ids]
     for variant in runs.variant:
         place = f"{where}: variant {variant.name!r}"
         for name in variant.show:
             if name not in ids:
                 rows = ", ".join(ids) or "none; a row without `from` takes its text from here"
                 raise UserError(
-                    f"{place}: show names {name!r}, which is no row without `from`.{did_you_mean(name, ids)} "
-                    f"Known: {rows}"
+                    f"{place}: show names {name!r}, which is no row without `from` and joins nothing published."
+                    f"{did_you_mean(name, ids)} Known: {rows}"
                 )
-        if missing := [name for name in ids if name not in variant.show]:
+        if missing := [name for name in needed if name not in variant.show]:
             raise UserError(f"{place}: show lacks {', '.join(missing)}: each row without `from` needs a text")
-    if not ids:
+    if not description.of_variants:
         return
     for size in runs.size:
         found: dict[str, str] = {}

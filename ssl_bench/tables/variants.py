@@ -26,6 +26,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ssl_bench.errors import unknown_name
 from ssl_bench.tables.paths import flatten
 
+VARIANT = "variant"
+"""Where a row reads what the variants show: `variant.ID`, and `variant.name`."""
+
 
 class DescriptionPart(BaseModel):
     """Base of what stands in a description: immutable, no unknown keys."""
@@ -86,6 +89,10 @@ class Size(DescriptionPart):
     """The methods' preset; None: the one that `sslbench run` would choose."""
     evaluators: tuple[str, ...] | None = Field(None, alias="with")
     """As `--with` takes them; None: the ones that `sslbench run` would choose."""
+    image_px_at_most: int | None = Field(None, ge=8)
+    """Of data given in place of the size's: larger images are seen at this size; None: as they would be alone."""
+    images_at_most: int | None = Field(None, ge=1)
+    """Of data given in place of the size's: of more training images a share is used; None: all."""
     set: SettingValues = Field(default_factory=dict)
     arch: dict[str, Changes] = Field(default_factory=dict)
     """The table's architecture -> what is changed for it."""

@@ -52,7 +52,7 @@ def drift(tables: Sequence[Table], folder: Path) -> dict[Path, list[str]]:
                 text = path.read_bytes().decode("utf-8", "replace") if path.exists() else None
             except OSError as error:
                 raise UserError(f"cannot read {path}: {error.strerror}") from None
-            if text != wanted:
+            if text != wanted and not (text is None and not table.compares):
                 found[path] = _difference(text, wanted)
     return found
 

@@ -135,10 +135,12 @@ def train(
     state: TrainingState,
     report: Callable[[StepReport], None] = lambda _: None,
     after_step: Callable[[int], None] = lambda _: None,
+    log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
 ) -> TrainingState:
     """Train from `state.step` to the end of the plan; the last step is saved as well.
 
     `after_step` gets the number of steps done, before a checkpoint of that step; its time does not count as training.
+    `log` gets them with the step's values, for loggers.
     Raises `Stopped` after a signal, with everything saved; `RunFailed` when the loss is not finite or the run
     collapses, with the last good checkpoint kept; and, after saving, any error between two steps (an image that cannot
     be read, a worker process that died).
@@ -183,6 +185,7 @@ def train(
                 seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
+                log(state.step, {**logs, **seen})
                 _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
                 logs |= state.probed
                 warning = doctor.look(state.step, logs, state.lasting)

@@ -1,4 +1,4 @@
-"""The training log: one line of JSON a step, and TensorBoard's event file if TensorBoard is installed."""
+"""The training log: one line of JSON a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.system.files import write_atomically
@@ -16,7 +15,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """`metrics.jsonl`, one line a step, and TensorBoard's event file if TensorBoard is installed.
+    """`metrics.jsonl`, one line a step.
 
     Values that are not finite are written as "NaN" or "Infinity". Opened at step n, it drops the lines from step n on,
     which a stopped run may have written after its last checkpoint, and lines that cannot be read; `repaired` is then
@@ -41,14 +40,12 @@ class MetricsLog:
         except OSError as error:
             raise self._cannot_write(error) from error
         self._unwritten = b""
-        self._board = _tensorboard(run_dir, first_step)
 
     def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-        self._on_board(lambda board: board.close())
 
     def write(self, values: Mapping[str, float]) -> None:
         """Append one step's values. What does not fit on a full disk is kept and written with the next step."""
@@ -56,9 +53,6 @@ class MetricsLog:
         self._unwritten += json.dumps(plain).encode() + b"\n"
         with suppress(OSError):
             self._hand_over()
-        for name, value in values.items():
-            if name != "step":
-                self._on_board(lambda board, name=name, value=value: board.add_scalar(name, value, int(values["step"])))
 
     def flush(self) -> None:
         """Write everything to disk, before a checkpoint that relies on it. Raises `UserError` if it is full."""
@@ -70,15 +64,6 @@ class MetricsLog:
     def _hand_over(self) -> None:
         while self._unwritten:
             self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
-
-    def _on_board(self, act: Any) -> None:
-        """TensorBoard is a convenience: a full disk must not end the training."""
-        if self._board is None:
-            return
-        try:
-            act(self._board)
-        except OSError:
-            self._board = None
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(f"cannot write {self._path}: {error.strerror or error}.")
@@ -123,11 +108,3 @@ def _lines_before(written: bytes, first_step: int) -> list[bytes]:
 
 def _word(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _tensorboard(run_dir: Path, first_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(run_dir / "tensorboard", purge_step=first_step or None)

@@ -14,7 +14,7 @@ from ssl_bench.blocks.preprocessing import Preprocessing, Triple, from_timm
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
 from ssl_bench.weights import efficientnet
-from ssl_bench.weights.formats import PLAIN, TIMM_FOLDER, TRANSFORMERS
+from ssl_bench.weights.formats import EVALUATED_AS, PLAIN, TIMM_FOLDER, TRANSFORMERS
 from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized
 
 RESIZE_TO_CROP = 256 / 224
@@ -60,6 +60,7 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
         return from_timm(recognized.stored.config.get("pretrained_cfg") or recognized.stored.config)
     if candidate.layout is EFFICIENTNET:
         return Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), source="EfficientNet-Lite: (x - 0.5) / 0.5")
+    form = EVALUATED_AS.get(recognized.method, form) if form is TRANSFORMERS else form
     crop_px = form.crop_px or own_px(candidate) or _small_stem_px(candidate) or 224
     if form is PLAIN or not (form.method or recognized.located.evaluated):
         source = "assumed: mean and std of ImageNet, 256/224"

@@ -108,8 +108,9 @@ FORMATS = (
         source="https://github.com/facebookresearch/dinov3", interpolation="bicubic", crop_px=224,
     ),
     Format(
-        "DINOv2, backbone", (r"(^|\.)mask_token$", r"(^|\.)blocks\.(\d+\.)+ls1\.gamma$", r"(^|\.)register_tokens$"),
-        method="dinov2", source="https://github.com/facebookresearch/dinov2/blob/b8931f7/dinov2/hub/backbones.py",
+        "DINOv2 with registers, backbone",
+        (r"(^|\.)mask_token$", r"(^|\.)blocks\.(\d+\.)+ls1\.gamma$", r"(^|\.)register_tokens$"), method="dinov2",
+        source="https://github.com/facebookresearch/dinov2/blob/b8931f7/dinov2/hub/backbones.py",
         interpolation="bicubic", crop_px=224,
     ),
     Format(
@@ -122,6 +123,7 @@ FORMATS = (
 TRANSFORMERS = Format("transformers", (), source="https://github.com/huggingface/transformers", positions="mae")
 TIMM_FOLDER = Format("timm", (), source="https://github.com/huggingface/pytorch-image-models")
 OWN_RUN = Format("sslbench", (), source="sslbench run")
+ONNX = Format("ONNX", (), source="https://onnx.ai")
 EXPORTED = Format("sslbench export", (), source="sslbench export")
 """With the method and network that the file's `Exported` names."""
 PLAIN = Format("state dict", (), interpolation="bicubic")
@@ -129,6 +131,11 @@ PLAIN = Format("state dict", (), interpolation="bicubic")
 PREFERRED = ("backbone", "teacher", "encoder_q", "encoder", "model", "network")
 """Which of several networks is meant where a format does not say, by the last word of its prefix."""
 
+METHODS_OF_MODEL_TYPES = {
+    "dinov2": "dinov2", "dinov2_with_registers": "dinov2", "dinov3_vit": "dinov3", "dinov3_convnext": "dinov3",
+    "vit_mae": "mae",
+}  # fmt: skip
+"""What trained the networks of a model type of transformers, where that says it."""
 _WITHOUT_MARKS = (
     Format(
         "DeiT", (), source="https://github.com/facebookresearch/deit/blob/7e160fe/datasets.py", interpolation="bicubic"

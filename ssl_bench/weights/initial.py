@@ -1,28 +1,36 @@
-"""Initial weights of a run (`--init`): from a finished run or a file, identified by the tensors themselves."""
+"""Initial weights of a run (`--init`): from a finished run, a file or a published name; identified by the tensors
+themselves, loaded whole into a backbone or refused."""
 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_bench import registry
+from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import read_record
 from ssl_bench.registry.blueprint import blueprint
-from ssl_bench.settings import parse_settings
+from ssl_bench.settings import parse_assignments, parse_settings, section_of
 from ssl_bench.system.hints import resume_command, shell_quoted
+from ssl_bench.weights.architectures import DEFAULT_PX
 from ssl_bench.weights.facts import facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
+from ssl_bench.weights.known import known_backbone
 from ssl_bench.weights.loading import open_weights
 from ssl_bench.weights.named.finding import is_name
+from ssl_bench.weights.onnx_file import is_onnx
 from ssl_bench.weights.reading import CONFIG, read_weights
-from ssl_bench.weights.whole import heads_of
+from ssl_bench.weights.whole import compared, heads_of, in_own_names
 
 OWN_PREFIX = "network."
 """In front of every name in the files of our own backbones."""
@@ -81,6 +89,56 @@ def initial_state(source: Path, network: str | None = None) -> InitialState:
     return state
 
 
+def start_from(backbone: Backbone, initial: InitialState, arch: str) -> None:
+    """Load initial weights into a new backbone, all of them, and name them in `backbone.pretrained`."""
+    weights = require_fit(backbone, initial, arch)
+    backbone.load_state_dict(weights)
+    given = in_own_names(weights, initial.weights)
+    resampled = [
+        f"{name} resampled from {tuple(tensor.shape)} to {tuple(weights[name].shape)}"
+        for name, tensor in given.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    backbone.pretrained = ", ".join([initial.words, *resampled])
+
+
+def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[str, Tensor]:
+    """The weights as they load into `backbone`, which may be on the meta device.
+
+    Raises `UserError` for those of another architecture.
+    """
+    state = backbone.state_dict()
+    weights = backbone.fit_weights(in_own_names(state, initial.weights))
+    differences = compared(weights, state)
+    if differences:
+        nearest = _nearest(initial.weights, backbone.image_px)
+        advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
+        advice = f" They are those of {initial.arch}" if initial.arch else advice
+        raise UserError(f"the initial weights {initial.source} do not fit {arch}: {differences}.{advice}")
+    heads = heads_of(backbone)
+    if initial.heads is not None and heads is not None and heads != initial.heads:
+        can_be_set = "heads" in type(backbone).Config.model_fields
+        advice = f"Say --set backbone.heads={initial.heads}" if can_be_set else "Choose an architecture with as many"
+        raise UserError(
+            f"the initial weights {initial.source} are of a network with {initial.heads} heads, and {arch} has "
+            f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. {advice}"
+        )
+    return weights
+
+
+def _nearest(weights: Mapping[str, Tensor], image_px: int) -> str:
+    """The registered architecture that shares most tensors, by name and shape, as it is typed; "" where none does."""
+    shared: dict[str, float] = {}
+    for name in registry.names("backbone"):
+        with suppress(Exception):  # a broken plugin of others
+            state = known_backbone(name).shapes({}, image_px) or {}
+            given = in_own_names(state, weights)
+            found = sum(one in given and given[one].shape == tensor.shape for one, tensor in state.items())
+            shared[name] = found / max(1, len(state))
+    best = max(shared, key=lambda name: shared[name], default="")
+    return f"--arch {best}" if best and shared[best] > 0 else ""
+
+
 def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
     """Hex SHA-256 over all tensors by name: name, type, shape and bytes. How a file holds them does not matter."""
     digest = hashlib.sha256()
@@ -118,18 +176,35 @@ def _of_run(folder: Path) -> InitialState:
     weights = kept_weights(folder)
     network = next((one.network for one in record.evaluations if one.network), None) or ""
     recipe = Recipe.model_validate(record.recipe)
-    fingerprint, heads = fingerprint_of(weights), _heads_of_run(recipe)
+    fingerprint, heads = (
+        fingerprint_of(weights),
+        _heads(recipe.backbone.name, recipe.backbone.settings, recipe.data.image_px),
+    )
     return InitialState(folder, weights, fingerprint, network, arch_as_typed(recipe), heads, "the run's recipe")
 
 
-def _heads_of_run(recipe: Recipe) -> int | None:
+def _heads(plugin: str, settings: Mapping[str, Any], image_px: int) -> int | None:
+    """Attention heads of an architecture; None where it has none, or its plugin is not installed here."""
     try:
-        kind = registry.backbone(recipe.backbone.name)
-        config = parse_settings(kind.Config, recipe.backbone.settings, "backbone", recipe.backbone.name)
-    except UserError:  # a plugin that is not installed here
+        kind = registry.backbone(plugin)
+        config = parse_settings(kind.Config, dict(settings), "backbone", plugin)
+    except UserError:
         return None
-    network = blueprint(kind, config, recipe.data.image_px)
+    network = blueprint(kind, config, image_px)
     return None if network is None else heads_of(network)
+
+
+def _heads_of_typed(arch: str) -> int | None:
+    """Attention heads of an architecture as `arch_as_typed` writes it; None for any other text."""
+    options = shlex.split(arch)
+    given = dict(zip(options[::2], options[1::2], strict=False)) if len(options) % 2 == 0 else {}
+    plugin, colon, name = given.get("--arch", "").partition(":")
+    try:
+        values = parse_assignments(options[3::2])
+    except UserError:
+        return None
+    settings = section_of(values, "backbone") | ({"name": name} if colon else {})
+    return _heads(plugin, settings, DEFAULT_PX) if plugin else None
 
 
 def _of_file(path: Path, network: str | None) -> InitialState:
@@ -139,15 +214,16 @@ def _of_file(path: Path, network: str | None) -> InitialState:
         return _of_run(path.parent)  # checked against its digest there
     if not path.exists():
         raise UserError(f"{path} is not there. Give --init a finished run or a file of weights")
+    if is_onnx(path):
+        raise UserError(f"{path} is an ONNX graph: nothing can be trained from it. Give weights of PyTorch")
     stored = read_weights(path)
     if stored.container == "safetensors" and all(name.startswith(OWN_PREFIX) for name in stored.content):
         weights = dict(stored.content)
         if not weights:
             raise UserError(f"{path} holds no tensors")
-        described = stored.metadata
-        return InitialState(
-            path, weights, fingerprint_of(weights), described.get("network", ""), described.get("arch", "")
-        )
+        network, arch = (stored.metadata.get(name, "") for name in ("network", "arch"))
+        evidence = f"the file's header: {arch}"
+        return InitialState(path, weights, fingerprint_of(weights), network, arch, _heads_of_typed(arch), evidence)
     return _of_others(path, network)
 
 

@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone, Positions
-from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.errors import UserError
-from ssl_bench.records.recipe import arch_text
 from ssl_bench.registry.blueprint import blueprint
-from ssl_bench.settings import Settings, parse_settings
+from ssl_bench.settings import parse_assignments, parse_settings, section_of
 from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
 from ssl_bench.weights.facts import Facts, facts_of, own_px, positions_of, preprocessing_of
-from ssl_bench.weights.formats import EVALUATED_AS, PLAIN
+from ssl_bench.weights.formats import EVALUATED_AS, ONNX, OWN_RUN, PLAIN
+from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
+from ssl_bench.weights.onnx_file import is_onnx, load_onnx, recognize_onnx
 from ssl_bench.weights.reading import read_weights
 from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized, recognize
 from ssl_bench.weights.whole import apply_facts, differences, heads_of, load_whole, norm_eps, set_norm_eps, wanted_names
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network with the weights of a file, in eval mode on the CPU."""
-
-    backbone: Backbone
-    plugin: str
-    """Registered name of the backbone."""
-    config: Settings
-    """Its complete settings."""
-    recognized: Recognized
-    candidate: Candidate
-    used: int
-    """Tensors of the file that fill it: all that it has."""
-    notes: tuple[str, ...]
-    """What was changed or accepted on the way, in words."""
-    preprocessing: Preprocessing
-
-    @property
-    def arch(self) -> str:
-        """As `--arch` takes it."""
-        return arch_text(self.plugin, self.config.model_dump())
 
 
 def open_weights(given: Path | str, arch: str | None = None, method: str | None = None) -> Recognized:
@@ -55,6 +32,8 @@ def open_weights(given: Path | str, arch: str | None = None, method: str | None 
     and its positions are resampled as the method's authors evaluate. Raises `UserError`.
     """
     located = find(str(given))
+    if is_onnx(located.path):
+        return dataclasses.replace(recognize_onnx(located.path), located=located)
     stored = read_weights(located.path)
     arch = arch or located.arch
     try:
@@ -82,6 +61,8 @@ def load_network(
     `settings` are of the backbone, `key` names the network. `accept_mismatch` loads where the shapes agree and the file
     says that the number of heads is another. Raises `UserError` for whatever is not exactly that network.
     """
+    if recognized.stored.container == ONNX.name:
+        return load_onnx(recognized, arch, key, settings or {})
     candidate = recognized.choose(key)
     facts = facts_of(recognized, candidate)
     preprocessing = preprocessing_of(recognized, candidate)
@@ -90,6 +71,9 @@ def load_network(
         arch, given = exported.arch, {**exported.settings, **given}
     else:
         exported = None
+    kept = _kept_as(recognized)
+    if kept is not None and arch in (None, kept[0]):
+        arch, given = kept[0], {**kept[1], **given}
     if arch is None and recognized.located.arch is not None:
         arch, given = recognized.located.arch, {**recognized.located.settings, **given}
     if arch is None:
@@ -129,6 +113,17 @@ def load_network(
     if exported is not None and len(exported.norm_eps) == len(norm_eps(backbone)):
         set_norm_eps(backbone, exported.norm_eps)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
+
+
+def _kept_as(recognized: Recognized) -> tuple[str, dict[str, Any]] | None:
+    """Architecture and settings that the header of a run's own file names; None for other files.
+
+    Tensors do not say all of it: a width of 64 is one head of 64 or four of 16.
+    """
+    words = shlex.split(recognized.stored.metadata.get("arch", "")) if recognized.format is OWN_RUN else []
+    if words[:1] != ["--arch"] or len(words) < 2:
+        return None
+    return words[1], section_of(parse_assignments(words[3::2]), "backbone")
 
 
 def _found_arch(

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.weights import efficientnet, naming
-from ssl_bench.weights.formats import EXPORTED, FORMATS, OWN_RUN, PLAIN, PREFERRED, TIMM_FOLDER, TRANSFORMERS, Format
+from ssl_bench.weights.formats import (
+    EXPORTED,
+    FORMATS,
+    METHODS_OF_MODEL_TYPES,
+    OWN_RUN,
+    PLAIN,
+    PREFERRED,
+    TIMM_FOLDER,
+    TRANSFORMERS,
+    Format,
+)
 from ssl_bench.weights.named.located import Located
 from ssl_bench.weights.naming import COMPUTED, HEADS, LAYOUTS, Layout
 from ssl_bench.weights.reading import Stored
@@ -62,7 +72,8 @@ class Recognized:
     @property
     def method(self) -> str:
         """What trained it, as its name or its format says; "" where neither does."""
-        return self.located.method or self.format.method
+        of_model_type = METHODS_OF_MODEL_TYPES.get(str(self.stored.config.get("model_type")), "")
+        return self.located.method or self.format.method or of_model_type
 
     @property
     def shown(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from ssl_bench.weights.facts import Facts
 from ssl_bench.weights.naming import COMPUTED
 from ssl_bench.weights.recognize import Candidate
 
+MLP_WEIGHT = re.compile(r".*\.mlp\.fc[12]\.weight")
 SHOWN = 4
 """Names of tensors that a message lists of each kind."""
 
@@ -63,7 +65,7 @@ def in_own_names(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
     if any(name in state for name in tensors):
         return dict(tensors)
     wanted = wanted_names(state)
-    given = {wanted.get(name, name): tensor for name, tensor in _for_target(wanted, tensors).items()}
+    given = {wanted.get(name, name): tensor for name, tensor in _for_target(wanted, state, tensors).items()}
     counters = {name: torch.zeros_like(one) for name, one in state.items() if name.endswith("num_batches_tracked")}
     return {**counters, **given}
 
@@ -71,7 +73,7 @@ def in_own_names(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
 def differences(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Differences:
     """Between a backbone's state dict (also on the meta device) and tensors by timm's names."""
     wanted = wanted_names(state)
-    return compared(_for_target(wanted, tensors), {name: state[full] for name, full in wanted.items()})
+    return compared(_for_target(wanted, state, tensors), {name: state[full] for name, full in wanted.items()})
 
 
 def compared(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Differences:
@@ -96,7 +98,7 @@ def load_whole(backbone: Backbone, candidate: Candidate) -> tuple[int, tuple[str
     """
     state = backbone.state_dict()
     wanted = wanted_names(state)
-    given = _for_target(wanted, candidate.tensors)
+    given = _for_target(wanted, state, candidate.tensors)
     filled, types = {}, dict[torch.dtype, int]()
     for name, full in wanted.items():
         tensor, target = given[name], state[full]
@@ -176,9 +178,17 @@ def _pad_as_tensorflow(module: nn.Module) -> bool:
     return True
 
 
-def _for_target(wanted: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What depends on the network that is filled: DINOv2's class token where positions leave it out, zero biases."""
+def _for_target(
+    wanted: Mapping[str, str], state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What depends on the network that is filled: DINOv2's class token where positions leave it out, zero biases, and
+    linear layers of an MLP that timm writes as convolutions of 1 x 1 (small ConvNeXts)."""
     given = dict(tensors)
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2 and MLP_WEIGHT.fullmatch(name) and name in wanted:
+            shape = state[wanted[name]].shape
+            if shape == (*tensor.shape, 1, 1):
+                given[name] = tensor.reshape(shape)
     if "register_tokens" in given and "reg_token" in wanted:
         given["reg_token"] = given.pop("register_tokens")
         table = given.get("pos_embed")

@@ -14,6 +14,7 @@ from ssl_bench.cli.main import main
 from ssl_bench.runs.networks import trained_backbone, untrained_backbone
 from tests.conftest import Command
 from tests.toy import write_image_folder
+from tests.weights.networks import VIT, tensors, vit
 
 NETWORK = ["--set", "backbone.depth=1", "--set", "backbone.dim=32", "--set", "backbone.patch_px=8"]
 METHOD = ["method.out_dim=16", "method.hidden_dim=16", "method.bottleneck_dim=8", "method.local_views=1"]
@@ -186,3 +187,51 @@ def test_the_untrained_network_is_the_one_that_was_judged(results: Path) -> None
     (untrained,) = [one for one in record.evaluations if one.subject == "untrained"]
     (value,) = [one.value for one in untrained.measurements if one.metric == "top1_k10"]
     assert value == pytest.approx(100 * hits / len(test.labels), abs=1e-9)
+
+
+def test_weights_from_a_file_in_place_of_a_run(sslbench: Command, tmp_path: Path) -> None:
+    image, file = str(noise(tmp_path / "cat.png")), tmp_path / "vit.pth"
+    torch.save(tensors(vit()), file)
+    sizes = [word for name, value in VIT.items() for word in ("--set", f"backbone.{name}={value}")]
+    given = ("attention", image, "--weights", file, "--arch", "deit_s16", "--size", "32", *sizes)
+    pictures = {}
+    changes: dict[str, tuple[str, ...]] = {
+        "as it is": (),
+        "again": (),
+        "untrained": ("--untrained",),
+        "levels": ("--set", "preprocessing.mean=[0.1,0.5,0.9]"),
+    }
+    for name, words in changes.items():
+        out = tmp_path / f"{name}.png"
+        status, printed, err = sslbench(*given, *words, "--out", out)
+        assert (status, err) == (0, ""), err
+        assert f"written: {out}" in printed
+        with Image.open(out) as sheet:
+            pictures[name] = np.asarray(sheet)[60:]  # below the title
+    assert np.array_equal(pictures["as it is"], pictures["again"])
+    assert not np.array_equal(pictures["as it is"], pictures["untrained"])
+    assert not np.array_equal(pictures["as it is"], pictures["levels"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give the network: --run RUN, or --weights WEIGHTS"),
+        (("--run", "a", "--weights", "cat.png"), "--run a and --weights cat.png are two networks"),
+        (("--run", "a", "--arch", "deit_s16"), "--arch are for --weights"),
+        (("--weights", "gone.pth"), "gone.pth"),
+        (("--weights", "cat.png"), "cat.png"),
+        (
+            ("--weights", "vit.pth", "--set", "data.image_px=3"),
+            "'data.image_px' is no setting of a network from a file",
+        ),
+        (("--weights", "vit.pth", "--arch", "deit_s16"), "does not fit deit_s16"),
+    ],
+)
+def test_one_network_is_meant_and_fits(words: tuple[str, ...], message: str, sslbench: Command, tmp_path: Path) -> None:
+    noise(tmp_path / "cat.png")
+    torch.save(tensors(vit()), tmp_path / "vit.pth")
+    status, _, err = sslbench("attention", "cat.png", *words)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ssl_bench.datasets.shapes.layouts import embedded_davis
 from tests.conftest import Command
 from tests.toy import write_image_folder
+from tests.weights.networks import VIT, tensors, vit
 
 SMALL = ("backbone.depth=1", "backbone.dim=64", "backbone.patch_px=8", "method.out_dim=16", "method.local_views=1")
 SIDE = ("--set", "evaluators.davis.short_side_px=64")
@@ -85,3 +87,40 @@ def test_help_shows_a_command_that_runs(sslbench: Command) -> None:
     status, out, _ = sslbench("davis-video", "--help")
     assert status == 0
     assert "sslbench davis-video dino shapes-00" in " ".join(out.split())
+
+
+def test_weights_from_a_file_in_place_of_a_run(sslbench: Command, place: Path, tmp_path: Path) -> None:
+    torch.save(tensors(vit()), tmp_path / "vit.pth")
+    sizes = [word for name, value in VIT.items() for word in ("--set", f"backbone.{name}={value}")]
+    shared = (*sizes, *SIDE, "--davis", "DAVIS", "--arch", "deit_s16", "--results", tmp_path / "results")
+    status, out, err = sslbench("davis-video", "shapes-00", "--weights", tmp_path / "vit.pth", *shared)
+    assert status == 0, err
+    assert "masks of 5 frames" in out
+    assert (place / "vit-davis" / "shapes-00.gif").exists()
+    status, out, err = sslbench(
+        "eval",
+        tmp_path / "vit.pth",
+        "--data",
+        "tints",
+        "--with",
+        "davis",
+        "--set",
+        "evaluators.davis.sequences=1",
+        *shared,
+    )
+    assert status == 0, err
+    drawn = ("--out", tmp_path / "drawn")
+    status, out, err = sslbench("davis-video", "shapes-00", "--weights", tmp_path / "vit.pth", *shared, *drawn)
+    assert status == 0, err
+    assert f"masks of {tmp_path / 'results'}" in out, "masks of the evaluation are taken"
+    assert (tmp_path / "drawn" / "shapes-00.png").exists()
+
+
+def test_a_run_or_weights_and_one_sequence_are_given(sslbench: Command) -> None:
+    for words, message in (
+        (("shapes-00",), "give a run and a sequence"),
+        (("some-run", "shapes-00", "--weights", "w.pth"), "with --weights give one sequence"),
+        (("shapes-00", "--weights", "gone.pth", "--davis", "DAVIS"), "gone.pth"),
+    ):
+        status, _, err = sslbench("davis-video", *words)
+        assert (status, message in err) == (2, True), err

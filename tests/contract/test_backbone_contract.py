@@ -7,7 +7,7 @@ from ssl_bench.testing import run_checks
 
 TIMM = ("test_vit", "test_vit4", "deit_tiny_distilled_patch16_224", "xcit_nano_12_p16_224", "test_resnet")
 OWN = [(plugin.name, {}) for plugin in registry.plugins("backbone") if plugin.distribution == registry.HOME]
-CASES = [case for case in OWN if case[0] != "timm"] + [("timm", {"name": name}) for name in TIMM]
+CASES = [case for case in OWN if case[0] not in ("timm", "onnx")] + [("timm", {"name": name}) for name in TIMM]
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=[settings.get("name", name) for name, settings in CASES])

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation.features import FeatureStore, _Transformed, device_with_room
+from ssl_bench.evaluation.features import FeatureStore, _Cropped, device_with_room
 from tests.toy import ToyBackbone, ToyDataset
 
 
@@ -133,7 +133,7 @@ def test_worker_processes_change_nothing() -> None:
 
 def test_images_reach_spawned_workers_by_pickling() -> None:
     features = store(Pixels())
-    images = _Transformed(features.dataset.train, features.transform)
+    images = _Cropped(features.dataset.train, features.crop)
     again = pickle.loads(pickle.dumps(images))
     assert len(again) == 48
     assert torch.equal(again[7], images[7])
@@ -164,7 +164,8 @@ def test_words_and_pixels_of_the_transform() -> None:
     )  # fmt: skip
     for index in range(3):
         image = dataset.train.image(index)
-        assert torch.allclose(features.transform(image), published(image), atol=1e-5)
+        levels = torch.from_numpy(features.crop(image).copy())
+        assert torch.allclose(features.preprocessing.normalized(levels[None])[0], published(image), atol=1e-5)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

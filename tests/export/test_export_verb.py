@@ -64,6 +64,16 @@ def test_a_run_for_timm_and_back(sslbench: Command, results: Path, tmp_path: Pat
     assert "trained-timm exists; nothing is overwritten" in err
 
 
+def test_the_file_of_a_run_is_read_with_the_runs_number_of_heads(results: Path) -> None:
+    from ssl_bench.weights.loading import load_network, open_weights
+
+    expected, _ = trained_backbone(results / "runs" / "trained")
+    images = torch.randn(2, 3, 16, 16)
+    loaded = load_network(open_weights(results / "runs" / "trained" / "weights.safetensors"))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.backbone(images), expected(images), rtol=0, atol=1e-6)
+
+
 def test_a_checkpoint_is_converted(sslbench: Command, tmp_path: Path) -> None:
     torch.save(tensors(resnet()), tmp_path / "w.pth")
     width = f"backbone.width={RESNET['width']}"
@@ -124,7 +134,7 @@ def test_the_preprocessing_of_each_library_gives_the_same_pixels(
     network = Source(network.backbone, network.plugin, network.settings, seen, "run-1", "dino", "teacher")
     pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     photo = Image.fromarray(pixels).resize((120, 90), Image.Resampling.BICUBIC)
-    expected = seen.transform(native=False)(photo)
+    [expected] = seen.normalized(torch.from_numpy(np.array(seen.crop(native=False)(photo)))[None])
 
     write_export(network, "timm", tmp_path / "timm")
     model: Any = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
@@ -135,7 +145,7 @@ def test_the_preprocessing_of_each_library_gives_the_same_pixels(
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
     write_export(network, "torchvision", tmp_path / "torchvision")
     code = re.findall(r"```python\n(.*?)```", (tmp_path / "torchvision" / "README.md").read_text(), re.DOTALL)[1]
-    names: dict[str, Any] = {"torch": torch}
+    names: dict[str, Any] = {}
     exec(code, names)
     given = {
         "timm": of_timm(photo),

@@ -67,11 +67,11 @@ def advice(message: str) -> list[dict[str, Any]]:
     return changes
 
 
-@pytest.mark.parametrize("method", WITH_SETTINGS)
+@pytest.mark.parametrize("method", [name for name in WITH_SETTINGS if name != "random"])  # it trains nothing
 def test_a_batch_larger_than_the_data(folder: Path, method: str) -> None:
     request = Request(method, "deit_ti16", str(folder), values={"training.batch_size": 64})
     message = refusal(request)
-    assert "--batch-size 20 or smaller" in message
+    assert "--set training.batch_size=20 or smaller" in message
     for change in suggested(message):
         works(request, change)
 

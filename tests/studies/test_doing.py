@@ -19,7 +19,7 @@ from ssl_bench.studies.board import Board
 from ssl_bench.studies.cells import Wish
 from ssl_bench.studies.costs import Costs, Machine
 from ssl_bench.studies.plan import StudyRun
-from ssl_bench.studies.study import board_of, load_study, planned_runs
+from ssl_bench.studies.study import board_of, load_study, planned
 from tests.studies.tiny import write_table
 
 FORK = multiprocessing.get_context("fork")
@@ -35,7 +35,7 @@ def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRun, ...]:
     sources = load_study(str(write_table(tmp_path_factory.mktemp("tables"))))
-    return planned_runs(sources, Wish())
+    return planned(sources, Wish()).runs
 
 
 def do(runs: tuple[StudyRun, ...], results: Path, *, jobs: int = 1, end: float | None = None) -> Board:

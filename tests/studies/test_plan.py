@@ -15,14 +15,14 @@ from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.settings import assignment_text, parse_assignments
 from ssl_bench.studies.cells import Wish, command_of
 from ssl_bench.studies.plan import Place, StudyRun, in_order, kind
-from ssl_bench.studies.study import load_study, planned_runs
+from ssl_bench.studies.study import load_study, planned
 from tests.studies.tiny import TABLE, write_table
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRun, ...]:
     table = write_table(tmp_path_factory.mktemp("tables"))
-    return planned_runs(load_study(str(table)), Wish())
+    return planned(load_study(str(table)), Wish()).runs
 
 
 def test_one_seed_of_every_row_comes_before_the_next_seed(runs: tuple[StudyRun, ...]) -> None:
@@ -48,7 +48,7 @@ def test_the_set_of_runs_does_not_depend_on_the_order_they_are_given_in(runs: tu
 
 def test_seeds_data_and_settings_of_the_user_replace_the_sizes(tmp_path: Path) -> None:
     sources = load_study(str(write_table(tmp_path)))
-    asked = planned_runs(sources, Wish(seeds=1, values={"training.batch_size": 8}))
+    asked = planned(sources, Wish(seeds=1, values={"training.batch_size": 8})).runs
     assert [run.recipe.training.seed for run in asked] == [0, 0]
     assert {run.recipe.training.batch_size for run in asked} == {8}
 
@@ -107,13 +107,13 @@ def test_a_mistake_in_a_description_names_the_row(tmp_path: Path, change: tuple[
     assert change[0] in TABLE
     table = write_table(tmp_path, TABLE.replace(*change))
     with pytest.raises(UserError, match=f"(?s){words}"):
-        planned_runs(load_study(str(table)), Wish())
+        planned(load_study(str(table)), Wish())
 
 
 def test_an_unknown_study_or_size_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="thesis"):
         load_study("thesi")
     with pytest.raises(UserError, match=r"'labtop'.*laptop"):
-        planned_runs(load_study(str(write_table(tmp_path))), Wish(size="labtop"))
+        planned(load_study(str(write_table(tmp_path))), Wish(size="labtop"))
     with pytest.raises(UserError, match="nothing says which runs"):
-        planned_runs(load_study("davis"), Wish())
+        planned(load_study("davis"), Wish())

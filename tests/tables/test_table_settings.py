@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +15,7 @@ from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.records.recipe import TrainingSettings
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.fold import fold
-from ssl_bench.tables.loading import built_in_tables, load_table
+from ssl_bench.tables.loading import TableSource, built_in_tables, load_table
 from ssl_bench.tables.table import Row, Table
 from tests.example_records import evaluation, evaluations, make_record, measured
 from tests.methods import WITH_SETTINGS
@@ -92,8 +93,13 @@ def rows(table: Table) -> list[Row]:
 
 
 def all_tables(*records: RunRecord) -> list[Table]:
+    return [fold(one.description, records, one.published) for one in showing_any_run()] + [fold(describe(), records)]
+
+
+@cache
+def showing_any_run() -> list[TableSource]:
     sources = [load_table(name) for name in built_in_tables()]
-    return [fold(source.description, records, source.published) for source in sources] + [fold(describe(), records)]
+    return [one for one in sources if one.description.column and not one.description.of_variants]
 
 
 @pytest.mark.parametrize("method", WITH_SETTINGS)

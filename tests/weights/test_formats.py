@@ -191,7 +191,8 @@ def test_every_format_has_a_case() -> None:
     shown = {words.partition(" (epoch")[0] for _, words, _ in CASES}
     without = {form.name for form in FORMATS} - shown
     assert without == {  # theirs are in test_libraries.py, or need networks of timm's own sizes
-        "DINOv2, backbone", "DINOv3, backbone", "official DINO, full checkpoint of a network without heads",
+        "DINOv2, backbone", "DINOv2 with registers, backbone", "DINOv3, backbone",
+        "official DINO, full checkpoint of a network without heads",
     }  # fmt: skip
 
 
@@ -227,6 +228,14 @@ def test_moco_v3_has_twice_the_heads_and_the_shapes_do_not_say_so(tmp_path: Path
     torch.testing.assert_close(loaded.backbone(images), network(images), rtol=0, atol=1e-6)
     accepted = load_network(recognized, arch="deit_s16", settings=small, accept_mismatch=True)
     assert "evaluated with 6 heads although" in accepted.notes[-1]
+
+
+def test_the_documentation_has_a_row_for_every_format() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "weights.md").read_text()
+    for form in FORMATS:
+        row = next(line for line in page.splitlines() if line.startswith(f"| {form.name} | "))
+        assert all(f"`{name}`" in row for name, _ in form.networks)
+        assert not form.method or f"{form.interpolation}, {form.positions}" in row
 
 
 @pytest.mark.parametrize("method", ["dino", "mae", None])

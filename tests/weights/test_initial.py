@@ -148,3 +148,23 @@ def test_an_architecture_with_weights_of_its_own_takes_no_others(tmp_path: Path)
     initial = saved(tmp_path / "w.safetensors", weights_of())
     with pytest.raises(UserError, match="starts from pretrained weights of its own"):
         require_start_fits(initial, TimmAny, TimmSettings(name="resnet18.a1_in1k"), 32, "timm:resnet18.a1_in1k")
+
+
+@pytest.mark.parametrize("metadata", ["--arch deit_ti16 --set backbone.heads=4", "--arch deit_ti16"])
+def test_a_copied_file_of_a_run_is_refused_for_another_number_of_heads(metadata: str, tmp_path: Path) -> None:
+    """The shapes agree; only the header, which every run writes, says how many heads there are."""
+    config = SMALL.model_copy(update={"heads": 4} if "heads" in metadata else {})
+    sizes = " --set backbone.dim=32 --set backbone.depth=1 --set backbone.patch_px=8"
+    save_file(weights_of(config), tmp_path / "copy.safetensors", metadata={"arch": metadata + sizes})
+    initial = initial_state(tmp_path / "copy.safetensors")
+    require_start_fits(initial, DeitTi16, config, 32, "deit_ti16")
+    own = DeitTi16(config, image_px=32).network.blocks[0].attn.num_heads
+    other = SMALL.model_copy(update={"heads": own * 2})
+    with pytest.raises(UserError, match=rf"are of a network with {own} heads, and deit_ti16 has {own * 2}"):
+        require_start_fits(initial, DeitTi16, other, 32, "deit_ti16")
+
+
+@pytest.mark.parametrize("arch", ["", "--arch", "--arch no_such_plugin", "deit_s16", "--arch deit_ti16 --set nothing"])
+def test_a_header_that_says_nothing_of_heads_refuses_nothing(arch: str, tmp_path: Path) -> None:
+    save_file(weights_of(), tmp_path / "copy.safetensors", metadata={"arch": arch})
+    require_start_fits(initial_state(tmp_path / "copy.safetensors"), DeitTi16, SMALL, 32, "deit_ti16")

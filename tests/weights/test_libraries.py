@@ -12,7 +12,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ssl_bench.weights.loading import Loaded, load_network, open_weights
+from ssl_bench.weights.loaded import Loaded
+from ssl_bench.weights.loading import load_network, open_weights
 from tests.weights.networks import RESNET, VIT, resnet, varied, vit
 
 transformers = pytest.importorskip("transformers")
@@ -50,11 +51,21 @@ def of_convnext(folder: Path) -> tuple[Forward, Loaded]:
     return lambda x: network(x).pooler_output, load_network(open_weights(folder), arch="timm:convnext_tiny")
 
 
+def of_small_convnext(folder: Path) -> tuple[Forward, Loaded]:
+    """timm writes the MLPs of its small ConvNeXts as convolutions of 1 x 1, transformers as linear layers."""
+    config = transformers.ConvNextConfig(hidden_sizes=[40, 80, 160, 320], depths=[2, 2, 6, 2])
+    network = saved(transformers.ConvNextModel(config), folder)
+    return lambda x: network(x).pooler_output, load_network(open_weights(folder), arch="timm:convnext_atto")
+
+
 def of_dinov2_with_registers(folder: Path) -> tuple[Forward, Loaded]:
     sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "mlp_ratio": 4}
     config = transformers.Dinov2WithRegistersConfig(**sizes, image_size=56, patch_size=14)
     network = saved(transformers.Dinov2WithRegistersModel(config), folder)
-    loaded = load_network(open_weights(folder), arch="timm:vit_small_patch14_reg4_dinov2")
+    recognized = open_weights(folder)
+    loaded = load_network(recognized, arch="timm:vit_small_patch14_reg4_dinov2")
+    assert recognized.method == "dinov2"  # no preprocessor_config.json: as the authors evaluate, at 224 px
+    assert (loaded.preprocessing.crop_px, loaded.preprocessing.interpolation) == (224, "bicubic")
     return lambda x: network(x).last_hidden_state[:, 0], loaded
 
 
@@ -128,8 +139,8 @@ def saved(network: Any, folder: Path) -> Any:
 
 
 LIBRARIES = [
-    of_vit, of_vit_mae, of_dinov2_with_registers, of_dinov3, of_resnet, of_convnext, of_torchvision_resnet, of_timm,
-    of_lightning,
+    of_vit, of_vit_mae, of_dinov2_with_registers, of_dinov3, of_resnet, of_convnext, of_small_convnext,
+    of_torchvision_resnet, of_timm, of_lightning,
 ]  # fmt: skip
 
 

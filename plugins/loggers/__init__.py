@@ -1,0 +1,1 @@
+"""Loggers: where values go while a run trains, one package a file."""

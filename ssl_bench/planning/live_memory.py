@@ -1,0 +1,75 @@
+"""Counting the memory of tensors that are alive, and what it was made of at its peak.
+
+Every operator's results pass through a `TorchDispatchMode`; a storage counts from then on until it is released, which a
+weak reference tells. It works on real and on fake tensors alike, so a prediction can be checked against the real step.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+BLOCK = 512
+"""CUDA's allocator hands out multiples of so many bytes."""
+
+
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of all live storages by part, now and at the peak; while it is entered, results count as of `part`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.part = "activations"
+        self.now: Counter[str] = Counter()
+        self.at_peak: Counter[str] = Counter()
+        self.peak = 0
+        self._total = 0
+        self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], str, int]] = {}
+
+    def add(self, tensors: Iterable[Tensor | None], part: str) -> None:
+        """Count what exists already."""
+        for tensor in tensors:
+            if tensor is not None:
+                self._see(tensor, part)
+
+    def move(self, tensors: Iterable[Tensor | None], part: str) -> None:
+        """Count what is counted under another part from now on, e.g. gradients once they are a parameter's."""
+        for tensor in tensors:
+            key = None if tensor is None else tensor.untyped_storage()._cdata
+            if key in self._alive:
+                reference, before, size = self._alive[key]
+                self.now[before] -= size
+                self.now[part] += size
+                self._alive[key] = (reference, part, size)
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in tree_iter(result):
+            if isinstance(one, Tensor):
+                self._see(one, self.part)
+        return result
+
+    def _see(self, tensor: Tensor, part: str) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        size = -(-storage.nbytes() // BLOCK) * BLOCK
+        self._alive[key] = (weakref.ref(storage, lambda _: self._release(key)), part, size)
+        self.now[part] += size
+        self._total += size
+        if self._total > self.peak:
+            self.peak, self.at_peak = self._total, self.now.copy()
+
+    def _release(self, key: int) -> None:
+        _, part, size = self._alive.pop(key)
+        self.now[part] -= size
+        self._total -= size

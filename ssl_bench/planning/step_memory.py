@@ -1,0 +1,158 @@
+"""The memory of a method's training step, predicted by a step on fake tensors: shapes without numbers.
+
+What a device needs besides tensors (context, workspaces of kernels, fragmentation) is an allowance, see `devices`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
+from ssl_bench.errors import UserError
+from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.planning.live_memory import LiveMemory
+from ssl_bench.registry.failures import in_words
+
+PARTS = ("weights", "frozen weights and buffers", "gradients", "optimizer", "views", "activations")
+"""In the order in which they are shown. Frozen weights are a teacher's, say; buffers a queue's."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes at the peak of a training step."""
+
+    parts: Mapping[str, int]
+    """By `PARTS`; temporary tensors of the backward pass count as activations, of the optimizer as the optimizer's."""
+
+    @property
+    def peak(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    @classmethod
+    def on_line(cls, one: tuple[int, StepMemory], other: tuple[int, StepMemory], batch_size: int) -> StepMemory:
+        """At another batch, along the straight line through two (batch, memory); at least 0 in every part."""
+        (first, low), (second, high) = one, other
+        share = (batch_size - first) / (second - first)
+        parts = {part: round(size + share * (high.parts[part] - size)) for part, size in low.parts.items()}
+        return cls({part: max(0, size) for part, size in parts.items()})
+
+
+def view_shapes(
+    method: Method, make_views: MakeViews, batch_size: int, image_px: int
+) -> list[tuple[torch.Size, torch.dtype]]:
+    """Shape and type of every tensor of a batch's views, from one gray image."""
+    views = make_views(Image.new("RGB", (image_px, image_px), (127, 127, 127)), Random(0))
+    batch = tuple(view[None].expand(batch_size, *view.shape) for view in views)
+    drawn = method.draw_over_batch()(batch, Random(0))
+    return [(view.shape, view.dtype) for view in drawn]
+
+
+def predict_step(
+    method: Method,
+    optimizer: OptimizerSettings,
+    views: Sequence[tuple[torch.Size, torch.dtype]],
+    autocast_dtype: torch.dtype | None = None,
+) -> StepMemory:
+    """The peak of a training step on tensors without numbers; `method` is left as it was.
+
+    Raises `UserError` for a method whose step looks at numbers, e.g. by `.item()`: `measure_step` takes its place.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    was_training = method.training
+    try:
+        with _fake_tensors(method, mode), torch.random.fork_rng(devices=[]), mode:
+            return _step_memory(method, optimizer, views, autocast_dtype)
+    except Exception as error:
+        raise UserError(
+            f"the memory of {type(method).__name__} cannot be predicted: its step looks at numbers or fails on tensors "
+            f"that have none ({in_words(error)})"
+        ) from error
+    finally:
+        method.train(was_training)
+
+
+def measure_step(
+    method: Method,
+    optimizer: OptimizerSettings,
+    views: Sequence[tuple[torch.Size, torch.dtype]],
+    autocast_dtype: torch.dtype | None = None,
+) -> StepMemory:
+    """As `predict_step`, by doing the step on a copy of the method and images of zeros."""
+    with torch.random.fork_rng(devices=[]):
+        return _step_memory(copy.deepcopy(method), optimizer, views, autocast_dtype)
+
+
+def _step_memory(
+    method: Method,
+    settings: OptimizerSettings,
+    views: Sequence[tuple[torch.Size, torch.dtype]],
+    autocast_dtype: torch.dtype | None,
+) -> StepMemory:
+    """One step in the order of `training.loop.training_step`, with the optimizer's state of earlier ones."""
+    memory = LiveMemory()
+    trained = [parameter for parameter in method.train().parameters() if parameter.requires_grad]
+    memory.add(trained, "weights")
+    memory.add([*method.parameters(), *method.buffers()], "frozen weights and buffers")
+    tensors = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in views)
+    numbers = torch.zeros(len(tensors[0]), dtype=torch.long)
+    memory.add(tensors, "views")
+    progress = Progress(1, 2, 0, 1)
+    with memory:
+        optimizer = build_optimizer(settings, method.parameter_groups())
+        set_schedule(optimizer, settings, progress, len(numbers))
+        memory.part = "gradients"
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        memory.part = "optimizer"
+        optimizer.step()  # makes its state
+        optimizer.zero_grad(set_to_none=True)
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda one: memory.move([one.grad], "gradients")
+            )
+        memory.part = "activations"
+        with nullcontext() if autocast_dtype is None else torch.autocast("cpu", dtype=autocast_dtype):
+            output = method(Batch(tensors, numbers, numbers), progress)
+        output.loss.backward()
+        method.before_optimizer(progress)
+        memory.part = "optimizer"
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        memory.part = "activations"
+        with torch.no_grad():
+            method.update(output.carry, progress)
+    return StepMemory({part: memory.at_peak[part] for part in PARTS})
+
+
+@contextmanager
+def _fake_tensors(module: nn.Module, mode: FakeTensorMode) -> Iterator[None]:
+    """Parameters and buffers of all submodules replaced by fake ones, shared ones by shared ones; then put back."""
+    fakes: dict[int, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in fakes:
+            made = mode.from_tensor(tensor.detach())
+            is_parameter = isinstance(tensor, nn.Parameter)
+            fakes[id(tensor)] = nn.Parameter(made, requires_grad=tensor.requires_grad) if is_parameter else made
+        return fakes[id(tensor)]
+
+    kept = [(part, dict(part._parameters), dict(part._buffers)) for part in module.modules()]
+    try:
+        for part, parameters, buffers in kept:
+            part._parameters.update({name: None if one is None else fake(one) for name, one in parameters.items()})  # type: ignore[misc]
+            part._buffers.update({name: None if one is None else fake(one) for name, one in buffers.items()})
+        yield
+    finally:
+        for part, parameters, buffers in kept:
+            part._parameters.update(parameters)
+            part._buffers.update(buffers)

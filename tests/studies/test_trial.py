@@ -1,0 +1,80 @@
+"""Trials of a few steps: what they say, and that they are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from ssl_bench.recipes.resolve import resolve
+from ssl_bench.studies import trial
+from ssl_bench.studies.cells import Wish
+from ssl_bench.studies.costs import START_SECONDS, Costs, Machine
+from ssl_bench.studies.plan import StudyRun
+from ssl_bench.studies.study import load_study, planned
+from tests.studies.tiny import write_table
+
+HERE = Machine("a processor", "here", cores=1, threads=1)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[StudyRun, ...]:
+    return planned(load_study(str(write_table(tmp_path))), Wish()).runs
+
+
+def test_a_trial_tells_time_and_memory(runs: tuple[StudyRun, ...]) -> None:
+    untrained, contrast = (trial.trial(resolve(run.request)) for run in runs[:2])
+    assert untrained.seconds_per_epoch == 0
+    assert contrast.seconds_per_epoch > 0
+    assert contrast.other_seconds > untrained.other_seconds > START_SECONDS  # it is evaluated twice
+    assert contrast.memory_mb is not None
+    assert contrast.memory_mb > 100
+    assert contrast.seconds(10) > contrast.seconds(2)
+
+
+def test_of_large_images_a_part_of_the_batch_is_tried_and_scaled(
+    runs: tuple[StudyRun, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trial.trial(resolve(runs[1].request))
+    monkeypatch.setattr(trial, "TRIED_PIXELS", 4 * 32 * 32)
+    part = trial.trial(resolve(runs[1].request))
+    assert (whole.memory_mb is None, part.memory_mb) == (False, None)
+    assert 0.1 < part.seconds_per_epoch / whole.seconds_per_epoch < 20
+
+
+def test_only_unknown_kinds_are_tried_and_what_was_tried_is_kept(
+    runs: tuple[StudyRun, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trial, "context", lambda: multiprocessing.get_context("fork"))
+    costs, said = Costs(HERE), list[str]()
+    trial.try_unknown(runs, costs, HERE, said.append)
+    assert said == ["trying a few steps of 2 kinds of runs that never ended here, for at most 60 s"]
+    first = costs.of(runs[1].recipe)
+    assert first is not None
+    assert first.basis == "tried"
+
+    again = Costs(HERE)
+    trial.try_unknown(runs, again, HERE, said.append)
+    assert len(said) == 1
+    assert again.of(runs[1].recipe) == first
+    other = dataclasses.replace(HERE, threads=2)
+    monkeypatch.setattr(trial, "_in_a_process", lambda *_: None)
+    unknown = Costs(other)
+    trial.try_unknown(runs, unknown, other, said.append)  # what cannot be tried stays unknown
+    assert len(said) == 2
+    assert unknown.of(runs[1].recipe) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"a processor, 1 threads": {"x": 1}}', '{"a processor, 1 threads": []}']
+)
+def test_a_damaged_file_of_trials_is_as_none(
+    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runs: tuple[StudyRun, ...]
+) -> None:
+    monkeypatch.setenv("SSLBENCH_CACHE", str(tmp_path))
+    (tmp_path / "trials.json").write_text(content)
+    monkeypatch.setattr(trial, "_in_a_process", lambda *_: None)
+    trial.try_unknown(runs, Costs(HERE), HERE, lambda text: None)
