@@ -28,6 +28,7 @@ VERBS = [
     "eval",
     "inspect",
     "export",
+    "throughput",
     "data",
     "list",
     "show",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -25,6 +25,8 @@ ROUNDS, MOST_ROUNDS = 5, 25
 ROUND_SECONDS, MOST_SECONDS, LONG_PASS_SECONDS = 0.2, 30.0, 20.0
 STEADY, DISTURBED = 0.05, 0.10
 """Spread of the rounds at which measuring ends, and above which the rate does not count."""
+PAUSE_SECONDS = 5.0
+"""Before a busy machine is looked at again."""
 BUSY = 0.7
 """Share of CPU time below which the machine was busy; threads that wait for each other take some of it, too."""
 
@@ -48,13 +50,15 @@ class Speed:
     """CPU time / (wall clock time x threads): near 1 where the process had its cores for itself."""
     note: str
     """Why the rate is left out; empty where it is not."""
+    batch: int = THROUGHPUT_BATCH
+    """Images per forward pass."""
 
     def as_record(self) -> SpeedRecord:
         """As a record holds it."""
         rate, spread = self.images_per_second, self.spread
         return SpeedRecord(
             inference_images_per_second=None if rate is None else round(rate, 2),
-            inference_batch=THROUGHPUT_BATCH,
+            inference_batch=self.batch,
             inference_spread=None if spread is None else round(spread, 4),
             inference_cpu_share=round(self.cpu_share, 4),
             inference_note=self.note,
@@ -80,11 +84,31 @@ class Stopwatch:
         self.timing = Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def measure_speed(backbone: Backbone, image_px: int, device: torch.device) -> Speed:
-    """Forward passes of 128 images of `image_px` in fp32 and eval mode, by the rule above."""
+def patient_speed(
+    backbone: Backbone,
+    image_px: int,
+    device: torch.device,
+    *,
+    batch: int = THROUGHPUT_BATCH,
+    wait_seconds: float = 0.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Speed:
+    """`measure_speed`, again and again for `wait_seconds` while the machine is busy; the last measurement."""
+    begun = time.monotonic()
+    while True:
+        found = measure_speed(backbone, image_px, device, batch)
+        left = wait_seconds - (time.monotonic() - begun)
+        if not found.note or left <= 0:
+            return found
+        say(f"{found.note}; trying again for {left:.0f} s")
+        time.sleep(min(PAUSE_SECONDS, left))
+
+
+def measure_speed(backbone: Backbone, image_px: int, device: torch.device, batch: int = THROUGHPUT_BATCH) -> Speed:
+    """Forward passes of `batch` images of `image_px` in fp32 and eval mode, by the rule above."""
     training = backbone.training
     backbone.eval()
-    images = torch.zeros(THROUGHPUT_BATCH, 3, image_px, image_px, device=device)
+    images = torch.zeros(batch, 3, image_px, image_px, device=device)
     rounds: list[Timing] = []
     with torch.inference_mode():
         with Stopwatch(device) as warm_up:
@@ -98,7 +122,8 @@ def measure_speed(backbone: Backbone, image_px: int, device: torch.device) -> Sp
                     backbone(images)
             rounds.append(watch.timing)
     backbone.train(training)
-    return speed_of(rounds[-ROUNDS:], passes * THROUGHPUT_BATCH, torch.get_num_threads(), device.type)
+    found = speed_of(rounds[-ROUNDS:], passes * batch, torch.get_num_threads(), device.type)
+    return replace(found, batch=batch)
 
 
 def speed_of(rounds: Sequence[Timing], images: int, threads: int, device_type: str) -> Speed:

@@ -161,6 +161,15 @@ class TrainingRecord(RecordPart):
     epochs: Amount
     seconds: Amount
     """Of training steps and data loading, over all sessions of a resumed run; evaluation not included."""
+    cpu_seconds: Amount | None = None
+    """CPU time of the main process during `seconds`; None in records of earlier versions."""
+    waited_share: Amount | None = None
+    """Part of `seconds` in which the main thread could have run and another process had its core; None where the system
+    does not tell, and in records of earlier versions."""
+    undisturbed_seconds: Amount | None = None
+    """`seconds` where the machine was quiet: what tables compare; None where it was busy or nothing tells."""
+    timing_note: str = ""
+    """Why the time does not count, e.g. because the machine was busy."""
     images_per_second: Amount
     peak_memory_mb: Amount
     """Highest resident memory of the main process on a CPU, of the allocator on a GPU; in 2^20 bytes."""

@@ -125,12 +125,26 @@ def describe_dataset(data: Dataset, plugin: str, trained_on: int) -> DataRecord:
     )
 
 
+BUSY_WAIT = 0.1
+"""Part of the training time spent waiting for a core above which the time says nothing of a method or a network."""
+
+
 def describe_training(state: TrainingState, plan: Plan, device: torch.device) -> TrainingRecord:
-    """What training cost, as a record holds it."""
+    """What training cost, as a record holds it, with the evidence that nothing else slowed it down."""
+    waited = None if state.waited_seconds is None else state.waited_seconds / max(1e-9, state.seconds)
+    note = ""
+    if waited is None:
+        note = "left out: the system does not tell whether the machine was busy"
+    elif waited > BUSY_WAIT:
+        note = f"left out, the machine was busy: {waited:.0%} of the time another process had the core"
     return TrainingRecord(
         steps=state.step,
         epochs=state.step / max(1, plan.steps_per_epoch),
         seconds=round(state.seconds, 1),
+        cpu_seconds=round(state.cpu_seconds, 1),
+        waited_share=None if waited is None else round(max(0.0, waited), 4),
+        undisturbed_seconds=None if note else round(state.seconds, 1),
+        timing_note=note,
         images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
         peak_memory_mb=round(machine.peak_memory_mb(device), 1),
         resumed=state.resumed,

@@ -38,7 +38,7 @@ from ssl_bench.runs.recording import Outcome, run_record
 from ssl_bench.runs.restart import replacing
 from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import require_images_fit
-from ssl_bench.system.hints import resume_command
+from ssl_bench.system.hints import command, resume_command
 from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
@@ -242,6 +242,11 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     network = evaluated_network(method)
     refuse_unsupported(network, recipe.arch, evaluators)
     require_offered(method, "method", recipe.method.name, recipe.arch, network)
+    if recipe.training.epochs and not any(True for _ in network.parameters()):
+        raise UserError(
+            f"{recipe.arch} has no weights, so {recipe.method.name!r} cannot train it. Evaluate it with: "
+            f"{command('run', 'random', '--arch', recipe.arch)}"
+        )
     require_images_fit(network, dataset.image_px, recipe.arch, resolved)
     for one in resolved.eval_data:
         if one.image_px != dataset.image_px:

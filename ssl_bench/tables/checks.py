@@ -76,7 +76,8 @@ def _paths(description: TableDescription) -> list[tuple[str, str]]:
 
 
 def _column_paths(column: Column) -> list[str]:
-    return [column.path, *([column.evidence] if column.evidence else []), *braced_paths(column.protocol)]
+    optional = [path for path in (column.evidence, column.why_empty) if path]
+    return [column.path, *optional, *braced_paths(column.protocol)]
 
 
 def _check_path(path: str, where: str) -> None:

@@ -81,6 +81,8 @@ class Column(DescriptionPart):
     "{backbone.inference_batch} images per forward on {machine.device}". A measurement brings its own."""
     evidence: str = ""
     """For a dotted path: a second path; the value counts only in records that have one there, too."""
+    why_empty: str = ""
+    """For a dotted path: the path of a text that says why a record has no value; a note below the table repeats it."""
     any_status: bool = False
     """True for what holds for a collapsed run too, e.g. the number of parameters."""
     evaluated_on: Literal["training-data", "any"] = "training-data"

@@ -18,6 +18,7 @@ from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, Run, as_runs, canonical, comparing, group, natural, wanted
 from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
+from ssl_bench.tables.paths import look_up
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
 from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Conditions, Row, Table, TableData
 
@@ -43,7 +44,9 @@ def fold(
         title = "data" if description.data == "column" else "trained on"
         keys = (*keys, Key.model_validate({"id": DATA, "title": title, "from": "data.name"}))
     evaluator = description.evaluated_by
+    measuring = any(column.source for column in description.column)
     counted = (r for r in records if not evaluator or any(one.evaluator == evaluator for one in r.evaluations))
+    counted = (r for r in counted if not (measuring and is_speed_alone(r)))
     runs = [run for run in as_runs(description, counted) if wanted(run, description.filter)]
     sections = runs_by_block(description, runs)
     names = [data.name for data in sections if data]
@@ -56,6 +59,11 @@ def fold(
         published_list(description, index, published) for index, p in enumerate(description.published) if p.listed
     )
     return Table(description, keys, blocks, lists)
+
+
+def is_speed_alone(record: RunRecord) -> bool:
+    """Whether a record holds the speed of a network and nothing else, as `sslbench throughput` writes it."""
+    return record.status == "finished" and record.method == "random" and not record.evaluations
 
 
 def letter(number: int) -> str:
@@ -88,7 +96,7 @@ def _block(
         rows = with_best(rows, column, outcomes)
     rows, notes = _mark(description, rows)
     notes += [*_chance(description, rows, known), *_certainty(description, rows)]
-    notes += [*unsaid, *_precisions(groups)]
+    notes += [*unsaid, *_left_out(description, groups), *_precisions(groups)]
     notes += [note for one in groups for note in _notes(one)]
     notes += _not_run(description, groups)
     if left_out := len(runs) - len(comparable):
@@ -204,6 +212,21 @@ def _certainty(description: TableDescription, rows: Sequence[Row]) -> list[str]:
             "marked: the best of a column and all that the 95 % interval of their difference does not tell from it, "
             f"paired by test items where both have outcomes{without}"
         )
+    return notes
+
+
+def _left_out(description: TableDescription, groups: Sequence[Group]) -> list[str]:
+    """Why cells are empty that a record explains, in one note per column."""
+    notes = []
+    for column in description.column:
+        reasons: dict[str, list[str]] = {}
+        for run in (run for one in groups for run in one.runs) if column.why_empty else ():
+            reason = look_up(run.plain, column.why_empty)
+            if look_up(run.plain, column.path) is None and isinstance(reason, str) and reason:
+                reasons.setdefault(reason, []).append(run.record.run_id)
+        if reasons:
+            explained = "; ".join(f"{', '.join(runs)}: {reason}" for reason, runs in reasons.items())
+            notes.append(f"{column.title} of {explained}")
     return notes
 
 

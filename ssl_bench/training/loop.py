@@ -23,6 +23,7 @@ from ssl_bench.dataset import Split
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, Progress, StepOutput
 from ssl_bench.registry.failures import in_one_message
+from ssl_bench.system.cpu_time import Spent, clocks
 from ssl_bench.system.hints import resume_command
 from ssl_bench.system.signals import stop_requests
 from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches, steps_per_epoch
@@ -45,6 +46,10 @@ class TrainingState:
 
     step: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """CPU time of the main process during `seconds`."""
+    waited_seconds: float | None = 0.0
+    """In which its main thread waited for a core; None where the system does not tell."""
     resumed: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the logged values over the current epoch."""
@@ -155,8 +160,8 @@ def train(
             ) from error
     warmup_steps = plan.optimizer.warmup_steps(plan.steps_per_epoch)
     doctor = Doctor.of(method, plan.batch_size, plan.total_steps, warmup_steps)
-    last_saved = begun = time.monotonic()
-    seconds_before, first_step = state.seconds, state.step
+    last_saved, begun = time.monotonic(), clocks()
+    before, first_step = Spent(state.seconds, state.cpu_seconds, state.waited_seconds), state.step
     saved_step, step_is_whole = state.step, True
     notes: list[str] = []
     method.train()
@@ -181,7 +186,8 @@ def train(
                 step_is_whole = False
                 logs = training_step(method, optimizer, batch, progress, plan)
                 state.step += 1
-                state.seconds = seconds_before + time.monotonic() - begun
+                spent = before + (clocks() - begun)
+                state.seconds, state.cpu_seconds, state.waited_seconds = spent.wall, spent.cpu, spent.waited
                 seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
@@ -190,7 +196,7 @@ def train(
                 logs |= state.probed
                 warning = doctor.look(state.step, logs, state.lasting)
                 step_is_whole = True
-                rate = (state.step - first_step) / max(1e-9, time.monotonic() - begun)
+                rate = (state.step - first_step) / max(1e-9, state.seconds - before.wall)
                 report(
                     StepReport(
                         state.step, plan.total_steps, progress.epoch, plan.epochs, logs, rate * plan.batch_size,
@@ -198,9 +204,9 @@ def train(
                     )
                 )  # fmt: skip
                 notes.clear()
-                paused = time.monotonic()
+                paused = clocks()
                 after_step(state.step)
-                begun += time.monotonic() - paused
+                begun += clocks() - paused
                 if stop_requested():
                     raise Stopped(state.step, plan.total_steps, save())
                 if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:

@@ -72,7 +72,7 @@ class KnownBackbone:
         return self._known.kind
 
     def shapes(self, settings: Mapping[str, Any], image_px: int) -> Mapping[str, Tensor] | None:
-        """Its state dict on the meta device; None for what cannot be built."""
+        """Its state dict on the meta device; None for what cannot be built, and for a network without weights."""
         question = json.dumps([settings, image_px], sort_keys=True)
         if question not in self._known.shapes:
             found = self._built(settings, image_px)
@@ -93,7 +93,7 @@ class KnownBackbone:
         except UserError:
             return None
         network = blueprint(self.loaded, config, image_px)
-        return None if network is None else network.state_dict()
+        return None if network is None else network.state_dict() or None
 
     def _keep(self) -> None:
         if "name" in self.settings and self._file.exists():

@@ -13,4 +13,4 @@ CASES = [case for case in OWN if case[0] not in ("timm", "onnx")] + [("timm", {"
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=[settings.get("name", name) for name, settings in CASES])
 def test_a_registered_backbone_keeps_the_contract(name, settings):
     results = run_checks("backbone", registry.backbone(name), settings=settings)
-    assert [(one.name, one.message) for one in results if one.outcome != "ok"] == []
+    assert [(one.name, one.message) for one in results if one.outcome not in ("ok", "expected failure")] == []
