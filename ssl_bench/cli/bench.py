@@ -11,6 +11,7 @@ import typer
 
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.errors import UserError
+from ssl_bench.system.hints import command
 from ssl_bench.system.signals import interrupting_signals
 
 if TYPE_CHECKING:
@@ -126,19 +127,23 @@ def _bench(asked: Asked) -> None:
     from ssl_bench.studies.costs import Costs
     from ssl_bench.studies.doing import Interrupted
     from ssl_bench.studies.forecast import forecast, require_time_for_one
-    from ssl_bench.studies.study import board_of, load_study, planned
+    from ssl_bench.studies.study import board_of, figures_of, load_study, planned
     from ssl_bench.studies.trial import try_unknown
 
     sources = load_study(asked.study)
+    print(f"planning {asked.study}: reading its data", flush=True)
     cells = planned(sources, asked.wish)
-    board = board_of(cells.runs, asked.results)
+    records = read_all(asked.results)[0]
+    board = board_of(cells.runs, asked.results, records)
     machine = _machine(asked)
-    costs = Costs(machine, [record for _, record in read_all(asked.results)[0]])
+    costs = Costs(machine, [record for _, record in records])
     with surviving_output():
         waiting = [entry.run for entry in board.with_status("waiting")]
         try_unknown(waiting, costs, machine, lambda text: print(text, flush=True))
         left = forecast(board, costs, asked.jobs)
-        print("\n".join([*plan_lines(asked.study, asked.wish.size, board, left), *data_lines(cells)]))
+        print(
+            "\n".join([*plan_lines(asked.study, asked.wish.size, board, left, machine.memory_mb), *data_lines(cells)])
+        )
         if asked.budget is not None:
             require_time_for_one(board.with_status("waiting"), costs, asked.budget)
         if asked.dry_run:
@@ -153,6 +158,8 @@ def _bench(asked: Asked) -> None:
                 raise typer.Exit(130) from None
         print("\n".join(problem_lines(board)))
         show_tables(sources, asked.results)
+        for figure in figures_of(sources):
+            print(f"drawn by: {command('figure', figure, results=asked.results)}")
         if board.with_status("failed", "refused", "broken", "stopped"):
             raise typer.Exit(1)
 
@@ -181,6 +188,7 @@ def _work(asked: Asked, board: Board, costs: Costs, threads: int) -> None:
 
 def _machine(asked: Asked) -> Machine:
     """What the runs are done on."""
+    import os
     import platform
 
     import torch
@@ -191,4 +199,9 @@ def _machine(asked: Asked) -> Machine:
 
     device = choose_device(str(asked.wish.values.get("machine.device", "auto")))
     threads = max(1, torch.get_num_threads() // asked.jobs)
-    return Machine(device_name(device), platform.platform(), cores(), threads, is_cpu=device.type == "cpu")
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**20
+    elif hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    return Machine(device_name(device), platform.platform(), cores(), threads, device.type == "cpu", memory)

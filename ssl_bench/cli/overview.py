@@ -116,8 +116,8 @@ def picture(board: Board, title: str, forecast: Forecast) -> Group:
     return Group(Text(f"{title}: {counts(board)}; {left}", style="bold"), lines)
 
 
-def plan_lines(study: str, size: str, board: Board, left: Forecast) -> list[str]:
-    """What is about to be done: how many runs, how long, how much memory."""
+def plan_lines(study: str, size: str, board: Board, left: Forecast, memory_mb: float | None = None) -> list[str]:
+    """What is about to be done: how many runs, how long, how much memory of the `memory_mb` that there are."""
     rows = {place for entry in board.entries for place in entry.run.places}
     tables = sorted({place.table for place in rows})
     seeds = len({entry.run.recipe.training.seed for entry in board.entries})
@@ -131,10 +131,21 @@ def plan_lines(study: str, size: str, board: Board, left: Forecast) -> list[str]
     if board.with_status("waiting", "running"):
         lines.append(f"  time      {left_words(left)}")
         if left.memory_mb:
-            lines.append(f"  memory    up to {left.memory_mb / 1024:.1f} GiB at a time")
+            lines.append(
+                f"  memory    up to {left.memory_mb / 1024:.1f} GiB at a time{_beyond(left.memory_mb, memory_mb)}"
+            )
+    if lacking := [entry for entry in board.with_status("waiting") if entry.place.missing]:
+        lines.append(f"  evaluated {len(lacking)} finished runs lack an evaluator: they are not trained again")
     if stopped := [entry for entry in board.with_status("waiting") if entry.place.begun]:
         lines.append(f"  resumed   {len(stopped)} that were stopped before")
     return lines
+
+
+def _beyond(memory_mb: float, there: float | None) -> str:
+    """A warning where the machine has less memory than that."""
+    if there is None or memory_mb < there:
+        return ""
+    return f"; there are {there / 1024:.1f} GiB: give fewer --jobs, or a smaller --set training.batch_size=N"
 
 
 def data_lines(cells: Cells) -> list[str]:
@@ -160,6 +171,9 @@ def problem_lines(board: Board) -> list[str]:
     lines = [""] if troubled else []
     for entry in board.with_status(*TROUBLE, "stopped"):
         lines.append(f"{WORDS[entry.status]}: {entry.name}{': ' * bool(entry.reason)}{entry.reason}")
+    for entry in board.ended:
+        if not entry.place.recorded:
+            lines.append(f"gone: {entry.name}: its record {entry.place.folder / 'record.json'} was removed meanwhile")
     if over := board.with_status("over budget"):
         lines.append(f"the budget left no time for {len(over)} runs, from {over[0].name} on")
     return lines

@@ -61,11 +61,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_workers(asked: int | None, image_px: int) -> int:
-    """Processes that make views. On few cores training itself needs them, and views of small images cost little."""
+def choose_workers(asked: int | None, image_px: int, runs: int = 1) -> int:
+    """Processes that make views. On few cores training itself needs them, and views of small images cost little.
+
+    `runs` go on side by side and share the cores.
+    """
     if asked is not None:
         return asked
-    spare = cores() - 1
+    spare = cores() // runs - 1
     return 0 if spare < 2 and image_px <= 96 else max(1, min(8, spare))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,12 +70,16 @@ def source_of_weights(text: str, results: Path) -> Path:
         raise UserError(f"--init takes a finished run, a file of weights or a published name: {error}") from None
 
 
-def free_run_id(recipe: Recipe, results: Path) -> str:
-    """The recipe's run id, with more characters of the digest where another recipe has that folder already."""
+def free_run_id(recipe: Recipe, results: Path, taken: Collection[str] = ()) -> str:
+    """The recipe's run id, with more characters of the digest where another recipe has that folder already.
+
+    `taken` are names of runs that have not begun yet.
+    """
     from ssl_bench.runs.folder import digest_of
 
     names = [recipe.name_with(characters) for characters in (4, 8, 16, 64)]
-    return next(name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest))
+    free = [name for name in names if digest_of(results / "runs" / name) in (None, recipe.digest)]
+    return next(name for name in free if name not in taken)
 
 
 def named_as_before(run_dir: Path, resolved: Resolved) -> Resolved:

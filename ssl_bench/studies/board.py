@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import RunRecord, read_record
-from ssl_bench.studies.found import FolderOfRun
-from ssl_bench.studies.plan import StudyRun
+from ssl_bench.records.record import RunRecord, read_record, with_later_evaluations
+from ssl_bench.studies.found import FolderOfRun, training_digest_of
+from ssl_bench.studies.plan import StudyRun, training_digest
 from ssl_bench.studies.worker import Working
 
 Status = Literal[
@@ -54,13 +55,20 @@ class Entry:
     def update_from_disk(self) -> None:
         """Recorded, done by another process at this moment, or still to be done; a stopped run is to be done."""
         self.status, self.reason = "elsewhere" if self.place.in_use else "waiting", ""
-        if self.place.recorded:
+        if self.place.done:
             try:
-                self.record = read_record(self.place.folder / "record.json")
+                self.record = read_whole_record(self.place.folder)
             except UserError as error:
                 self.status, self.reason = "broken", str(error)
             else:
                 self.status, self.reason = self.record.status, self.record.status_reason
+                if training_digest_of(self.record) != training_digest(self.run.recipe):
+                    self.status, self.reason = "broken", f"{self.place.folder} holds another run"
+
+
+def read_whole_record(folder: Path) -> RunRecord:
+    """A run's record with the evaluations that were added later. Raises `UserError`."""
+    return with_later_evaluations(read_record(folder / "record.json"), folder, [])
 
 
 @dataclass

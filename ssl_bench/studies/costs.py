@@ -35,6 +35,8 @@ class Machine:
     threads: int
     is_cpu: bool = True
     """Whether the processor computes, and not a graphics card."""
+    memory_mb: float | None = None
+    """All that the machine has, or the card where one computes; None: unknown."""
 
     def same_as(self, record: RunRecord) -> bool:
         """Whether a record was made on such a machine; its number of threads may differ."""
@@ -47,6 +49,8 @@ class Cost:
     """What a run will take."""
 
     seconds: float
+    other_seconds: float
+    """Part of these: everything but training."""
     memory_mb: float | None
     """Peak of the process; None: nothing tells."""
     basis: Literal["measured", "tried", "guessed"]
@@ -132,12 +136,17 @@ class Costs:
         epochs = recipe.training.epochs
         if runs:
             memory = [one.memory_mb for one in runs if one.memory_mb is not None]
-            return Cost(median(one.seconds(epochs) for one in runs), max(memory, default=None), "measured")
+            other = median(one.other_seconds for one in runs)
+            return Cost(median(one.seconds(epochs) for one in runs), other, max(memory, default=None), "measured")
         if samples:
             tried = samples[-1]
-            return Cost(tried.seconds(epochs) * self._slower, tried.memory_mb, "tried")
+            return self._corrected(tried, epochs, "tried")
         guess = self._nearest(recipe)
-        return None if guess is None else Cost(guess.seconds(epochs) * self._slower, guess.memory_mb, "guessed")
+        return None if guess is None else self._corrected(guess, epochs, "guessed")
+
+    def _corrected(self, sample: Sample, epochs: int, basis: Literal["tried", "guessed"]) -> Cost:
+        slower = self._slower
+        return Cost(sample.seconds(epochs) * slower, sample.other_seconds * slower, sample.memory_mb, basis)
 
     @property
     def _slower(self) -> float:
@@ -149,10 +158,15 @@ class Costs:
         self._recipes.setdefault(kind(recipe), recipe)
 
     def _nearest(self, recipe: Recipe) -> Sample | None:
-        """The latest sample of the kind that is most alike, scaled to the images of this one."""
-        if not self._recipes:
+        """The latest sample of the kind that is most alike, scaled to the images of this one.
+
+        A run that trains nothing says nothing of one that does.
+        """
+        trains = bool(recipe.training.epochs)
+        known = [name for name, other in self._recipes.items() if other.training.epochs or not trains]
+        if not known:
             return None
-        nearest = min(self._recipes, key=lambda name: _unlike(self._recipes[name], recipe))
+        nearest = min(known, key=lambda name: _unlike(self._recipes[name], recipe))
         other, sample = self._recipes[nearest], self._samples[nearest][-1]
         pixels = (recipe.data.image_px / other.data.image_px) ** 2
         trained = _ratio(recipe.data.train_images, other.data.train_images)

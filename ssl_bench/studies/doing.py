@@ -11,11 +11,13 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from ssl_bench.recipes.resolve import Request
+from ssl_bench.runs.machine import choose_workers
 from ssl_bench.studies.board import Board, Entry
 from ssl_bench.studies.cells import command_of
 from ssl_bench.studies.costs import Costs
@@ -135,13 +137,20 @@ class _Study:
         processes = context()
         events, reports = processes.Pipe(duplex=False)
         resume = entry.place.begun
-        entry.whole = not resume
+        entry.whole = not resume and not entry.place.missing
+        request = entry.run.request
+        if entry.place.missing:
+            request = _evaluating(entry, request)
+        if self.conditions.jobs > 1:  # these change the speed and not the run
+            workers = choose_workers(None, entry.run.recipe.data.image_px, self.conditions.jobs)
+            request = replace(request, values={"machine.workers": workers, **request.values})
         command = command_of(entry.run.request)
         task = Task(
-            request=entry.run.request,
+            request=request,
             results=self.conditions.results,
             run_id=entry.place.folder.name,
             resume=resume,
+            evaluate=entry.place.missing,
             command=command,
             log=self.conditions.log(entry),
             threads=self.conditions.threads,
@@ -150,7 +159,7 @@ class _Study:
         process.start()
         reports.close()  # only the worker holds it now, so that its end is heard
         entry.status, entry.began = "running", time.monotonic()
-        entry.working = Working("resuming" if resume else "starting")
+        entry.working = Working("evaluating" if entry.place.missing else "resuming" if resume else "starting")
         self.workers[events] = _Worker(entry, process)
 
     def _listen(self) -> None:
@@ -180,7 +189,9 @@ class _Study:
         worker.process.join()
         entry, end = worker.entry, worker.end
         entry.working, entry.seconds = None, time.monotonic() - entry.began
-        if entry.place.recorded:
+        if entry.place.missing and end is not None and end.how == "finished":
+            entry.place = replace(entry.place, missing=())
+        if entry.place.done:
             entry.update_from_disk()
             self._learn(entry)
         elif end is None and self.board.stopping and worker.process.exitcode == -signal.SIGTERM:
@@ -213,6 +224,15 @@ class _Study:
                 worker.signals += 1
                 with suppress(OSError):
                     os.kill(worker.process.pid or 0, signal.SIGTERM)
+
+
+def _evaluating(entry: Entry, request: Request) -> Request:
+    """The request with the settings that `sslbench eval` takes, every one of the missing evaluators'."""
+    values = {key: value for key, value in request.values.items() if key.startswith("machine.")}
+    for part in entry.run.recipe.evaluators:
+        if part.name in entry.place.missing:
+            values |= {f"evaluators.{part.name}.{key}": value for key, value in part.settings.items()}
+    return replace(request, values=values)
 
 
 def _alive(process: BaseProcess) -> bool:

@@ -47,6 +47,8 @@ def forecast(board: Board, costs: Costs, jobs: int) -> Forecast:
 
 def seconds_left(entry: Entry, cost: Cost) -> float:
     """What a run still takes that is waiting or goes on."""
+    if entry.status != "running" and entry.place.missing:
+        return cost.other_seconds
     if entry.status != "running":
         return cost.seconds * (1 - trained_share(entry))
     training = entry.working.seconds_left if entry.working else None

@@ -38,16 +38,39 @@ class StudyRun:
 def in_order(runs: Iterable[StudyRun]) -> tuple[StudyRun, ...]:
     """Every run once, in the order in which they teach most soonest: seed 0 of all rows, then seed 1, and so on.
 
-    Within a seed runs stand as they are given. Runs of one digest, e.g. a row that two tables share, become one.
+    Within a seed runs stand as they are given. Rows of several tables that train the same networks are one run, which
+    all their evaluators evaluate.
     """
-    places: dict[str, list[Place]] = {}
-    first: dict[str, StudyRun] = {}
+    merged: dict[str, StudyRun] = {}
     for run in sorted(runs, key=lambda run: run.recipe.training.seed):
-        digest = run.recipe.digest
-        first.setdefault(digest, run)
-        known = places.setdefault(digest, [])
-        known += [place for place in run.places if place not in known]
-    return tuple(dataclasses.replace(run, places=tuple(places[digest])) for digest, run in first.items())
+        same = training_digest(run.recipe)
+        both = _as_one(merged[same], run) if same in merged else run
+        if both is None:  # the evaluators differ in their settings
+            same = run.recipe.digest
+            both = _as_one(merged[same], run) if same in merged else run
+        assert both is not None, "runs of one digest have the same evaluators"
+        merged[same] = both
+    return tuple(merged.values())
+
+
+def training_digest(recipe: Recipe) -> str:
+    """Recipes with this in common give the same networks and evaluate them on the same data, by whatever evaluators."""
+    return recipe.model_copy(update={"evaluators": ()}).digest
+
+
+def _as_one(run: StudyRun, other: StudyRun) -> StudyRun | None:
+    """`run` with the evaluators of `other` as well; None where the same evaluator has other settings in it."""
+    parts = {part.name: part for part in run.recipe.evaluators}
+    if any(parts.get(part.name, part) != part for part in other.recipe.evaluators):
+        return None
+    parts |= {part.name: part for part in other.recipe.evaluators}
+    settings = {key: value for key, value in other.request.values.items() if key.startswith("evaluators.")}
+    places = (*run.places, *(place for place in other.places if place not in run.places))
+    if len(parts) == len(run.recipe.evaluators):
+        return dataclasses.replace(run, places=places)
+    request = dataclasses.replace(run.request, evaluators=tuple(parts), values={**settings, **run.request.values})
+    recipe = run.recipe.model_copy(update={"evaluators": tuple(parts.values())})
+    return dataclasses.replace(run, request=request, recipe=recipe, places=places)
 
 
 def with_seeds(run: StudyRun, seeds: int) -> list[StudyRun]:

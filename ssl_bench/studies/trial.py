@@ -59,11 +59,12 @@ def try_unknown(runs: Iterable[StudyRun], costs: Costs, machine: Machine, say: C
     if untried:
         kinds = f"{len(untried)} kind{'s' * (len(untried) > 1)} of runs"
         say(f"trying a few steps of {kinds} that never ended here, for at most {MOST_SECONDS:.0f} s")
-    end = time.monotonic() + MOST_SECONDS
-    for name, run in untried.items():
+    end = time.monotonic() + 2 * MOST_SECONDS  # the first one starts the server process that all are forked from
+    for name, run in sorted(untried.items(), key=lambda pair: not pair[1].recipe.training.epochs):
         if time.monotonic() > end:
             break
         sample = _in_a_process(run.request, machine.threads, end - time.monotonic())
+        end = min(end, time.monotonic() + MOST_SECONDS)
         if sample is not None:
             costs.learn_trial(run.recipe, sample)
             kept.add(name, sample)
@@ -73,7 +74,7 @@ def _in_a_process(request: Request, threads: int, seconds: float) -> Sample | No
     """The trial of a run; None where it fails, which the run itself will report, or takes longer than `seconds`."""
     processes = context()
     results, reports = processes.Pipe(duplex=False)
-    process = processes.Process(target=_report, args=(request, threads, reports))  # type: ignore[attr-defined]
+    process = processes.Process(target=_report, args=(request, threads, reports), daemon=True)  # type: ignore[attr-defined]
     process.start()
     reports.close()
     sample = None
@@ -92,7 +93,7 @@ def _report(request: Request, threads: int, reports: Connection) -> None:
     from ssl_bench.recipes.resolve import resolve
 
     torch.set_num_threads(threads)
-    with suppress(Exception):  # the run itself says what is wrong
+    with suppress(Exception, KeyboardInterrupt):  # the run itself says what is wrong
         reports.send(trial(resolve(request)))
 
 

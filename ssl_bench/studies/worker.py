@@ -52,6 +52,8 @@ class Task:
     """The command that does the same run alone, for the record."""
     log: Path
     """Where everything that the run prints is kept."""
+    evaluate: tuple[str, ...] = ()
+    """Evaluators of a finished run that are caught up on; empty: the run itself."""
     threads: int | None = None
     """Of torch; None: as many as there are cores."""
 
@@ -119,6 +121,8 @@ def _run(task: Task, events: Connection) -> Ended:
 
     if task.threads is not None:
         torch.set_num_threads(task.threads)
+    if task.evaluate:
+        return _evaluate(task, events)
     resolved, start = plan_run(
         task.request, results=task.results, run_id=task.run_id, resume=task.resume, command=task.command
     )
@@ -128,6 +132,17 @@ def _run(task: Task, events: Connection) -> Ended:
         except Stopped as stop:
             return Ended("stopped", f"saved at step {stop.step:,} of {stop.total_steps:,}")
     return Ended(record.status, record.status_reason)
+
+
+def _evaluate(task: Task, events: Connection) -> Ended:
+    """Catch up on evaluators of a finished run, as `sslbench eval` does."""
+    from ssl_bench.runs.folder import hold
+    from ssl_bench.runs.reevaluate import reevaluate
+
+    folder = task.results / "runs" / task.run_id
+    with hold(folder), Reporting(events) as display:
+        reevaluate(folder, list(task.evaluate), (), task.request.values, display.say)
+    return Ended("finished")
 
 
 class Reporting:

@@ -49,7 +49,7 @@ def test_a_study_runs_to_its_table_and_the_second_time_only_prints_it(sslbench: 
         ((), "name of a study"),
         (("comparisn",), "Did you mean 'comparison'"),
         (("missing.toml",), "missing.toml"),
-        (("davis",), "nothing says which runs"),
+        (("label_free",), "nothing says which runs"),
         (("tiny.toml", "--jobs", "0"), "--jobs 0: give 1 or more"),
         (("tiny.toml", "--seeds", "-1"), "--seeds -1: give 1 or more"),
         (("tiny.toml", "--budget", "soon"), "--budget 'soon' is not a time"),

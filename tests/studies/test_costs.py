@@ -82,6 +82,17 @@ def test_a_guess_comes_from_the_nearest_kind_and_is_corrected_by_the_first_runs(
     assert measured.seconds == 600 + START_SECONDS
 
 
+def test_a_run_that_trains_nothing_is_no_guess_for_one_that_trains() -> None:
+    untrained = record(epochs=0, seconds=0.0, whole=60)
+    trained = record(method="byol")
+    costs = Costs(HERE, [untrained])
+    assert costs.of(recipe_of(trained)) is None
+    both = Costs(HERE, [untrained, record(method="simclr")])
+    guess = both.of(recipe_of(trained))
+    assert guess is not None
+    assert guess.seconds == 600 + START_SECONDS
+
+
 def test_a_resumed_run_counts_without_the_time_in_between() -> None:
     made = record(whole=3000)
     training = made.training

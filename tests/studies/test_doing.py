@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.recipes.resolve import resolve
+from ssl_bench.records.record import read_all
 from ssl_bench.runs.folder import hold, in_use
 from ssl_bench.studies import doing
 from ssl_bench.studies.board import Board
@@ -20,7 +21,7 @@ from ssl_bench.studies.cells import Wish
 from ssl_bench.studies.costs import Costs, Machine
 from ssl_bench.studies.plan import StudyRun
 from ssl_bench.studies.study import board_of, load_study, planned
-from tests.studies.tiny import write_table
+from tests.studies.tiny import TABLE, write_table
 
 FORK = multiprocessing.get_context("fork")
 
@@ -39,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRun, ...]:
 
 
 def do(runs: tuple[StudyRun, ...], results: Path, *, jobs: int = 1, end: float | None = None) -> Board:
-    board = board_of(runs, results)
+    board = board_of(runs, results, read_all(results)[0])
     costs = Costs(Machine("cpu", "here", 1, 1))
     doing.do(
         board, doing.Conditions(results=results, jobs=jobs, threads=None, costs=costs, end=end), lambda board: None
@@ -70,6 +71,29 @@ def test_every_run_is_done_once_and_a_second_call_does_nothing(runs: tuple[Study
     again = do(runs, tmp_path)
     assert [entry.done_before for entry in again.entries] == [True] * 4
     assert records(tmp_path) == done
+
+
+def test_a_finished_run_that_lacks_an_evaluator_is_evaluated_and_not_trained_again(
+    runs: tuple[StudyRun, ...], tmp_path: Path
+) -> None:
+    table = TABLE.replace('with = ["knn"]', 'with = ["knn", "kmeans"]')
+    more = planned(load_study(str(write_table(tmp_path, table))), Wish(seeds=1)).runs
+    do(runs[1:2], tmp_path)
+    done = records(tmp_path)
+    (entry,) = board_of(more[1:], tmp_path, read_all(tmp_path)[0]).entries
+    assert (entry.status, entry.place.missing) == ("waiting", ("kmeans",))
+    board = do(more[1:], tmp_path)
+    assert statuses(board) == ["finished"]
+    assert records(tmp_path) == done
+    (record,) = [record for _, record in read_all(tmp_path)[0]]
+    assert sorted({one.evaluator for one in record.evaluations if one.subject == "trained"}) == ["kmeans", "knn"]
+    again = do(more[1:], tmp_path)
+    assert again.entries[0].done_before
+    (folder,) = tmp_path.glob("runs/[!.]*")
+    (folder / "weights.safetensors").unlink()
+    for path in folder.glob("evaluations/*"):
+        path.unlink()
+    assert not board_of(more[1:], tmp_path, read_all(tmp_path)[0]).entries[0].place.recorded  # must be trained
 
 
 def test_killed_at_any_moment_no_finished_run_is_lost_or_repeated(runs: tuple[StudyRun, ...], tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 from ssl_bench.datasets.opening import OpenedOnce
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text, parse_assignments
 from ssl_bench.studies.cells import Wish, command_of
+from ssl_bench.studies.found import folders_of
 from ssl_bench.studies.plan import Place, StudyRun, in_order, kind
-from ssl_bench.studies.study import load_study, planned
+from ssl_bench.studies.study import figures_of, load_study, planned
 from tests.studies.tiny import TABLE, write_table
 
 
@@ -37,6 +39,33 @@ def test_equal_recipes_of_several_tables_are_one_run_that_fills_rows_of_all(runs
     assert [run.recipe.digest for run in merged] == [run.recipe.digest for run in runs]
     assert merged[0].places == (Place("tiny", "untrained"), Place("other", "row"))
     assert merged[2].places == (Place("tiny", "untrained"),)
+
+
+def test_rows_that_train_the_same_networks_are_one_run_with_all_their_evaluators(
+    runs: tuple[StudyRun, ...], tmp_path: Path
+) -> None:
+    table = TABLE.replace('with = ["knn"]', 'with = ["knn", "kmeans"]')
+    clusters = planned(load_study(str(write_table(tmp_path, table, "clusters"))), Wish(seeds=1)).runs
+    merged = in_order([*runs, *clusters])
+    assert len(merged) == 4
+    assert [part.name for part in merged[1].recipe.evaluators] == ["knn", "kmeans"]
+    assert [place.table for place in merged[1].places] == ["tiny", "clusters"]
+    assert resolve(merged[1].request).recipe == merged[1].recipe
+    assert merged[3] == runs[3]  # seed 1 is in one table only
+    table = TABLE.replace('"evaluators.knn.neighbors" = [1]', '"evaluators.knn.neighbors" = [1, 2]')
+    others = planned(load_study(str(write_table(tmp_path, table, "others"))), Wish(seeds=1)).runs
+    assert len(in_order([*runs, *others, *others])) == 6  # other settings of one evaluator: runs of their own
+
+
+def test_runs_that_begin_with_the_same_characters_have_folders_of_their_own(
+    runs: tuple[StudyRun, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Recipe, "name_with", lambda recipe, count: f"run-{recipe.digest[:count] if count > 4 else 'same'}"
+    )
+    folders = {place.folder.name for place in folders_of(runs, tmp_path).values()}
+    assert len(folders) == 4
+    assert "run-same" in folders
 
 
 def test_the_set_of_runs_does_not_depend_on_the_order_they_are_given_in(runs: tuple[StudyRun, ...]) -> None:
@@ -110,10 +139,22 @@ def test_a_mistake_in_a_description_names_the_row(tmp_path: Path, change: tuple[
         planned(load_study(str(table)), Wish())
 
 
+def test_a_figure_stands_for_the_table_that_it_draws(tmp_path: Path) -> None:
+    write_table(tmp_path)
+    figure = tmp_path / "figure.toml"
+    figure.write_text(
+        'id = "figure"\ntitle = "T"\ntable = "tiny.toml"\nkind = "bars"\nseries = ["method"]\n[[panel]]\ny = "knn"\n'
+    )
+    (source,) = load_study(str(figure))
+    assert source.description.id == "tiny"
+    assert figures_of(load_study("voc_jaccard")) == ["voc_jaccard"]
+    assert figures_of([source]) == []
+
+
 def test_an_unknown_study_or_size_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="thesis"):
         load_study("thesi")
     with pytest.raises(UserError, match=r"'labtop'.*laptop"):
         planned(load_study(str(write_table(tmp_path))), Wish(size="labtop"))
     with pytest.raises(UserError, match="nothing says which runs"):
-        planned(load_study("davis"), Wish())
+        planned(load_study("label_free"), Wish())
