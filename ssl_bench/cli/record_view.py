@@ -93,6 +93,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         checked = "" if network.inference_cpu_share is not None else " (measured without a look at other load)"
         inference = f", {speed:,.0f} images/s at {network.inference_batch} per forward pass{checked}"
     reason = f": {record.preset_reason}" if record.preset_reason else ""
+    parameters = f"{network.parameters / 1e6:.1f} M parameters" if record.features is None else "known by its features"
     return [
         (
             "method",
@@ -101,7 +102,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         *_origin(record),
         (
             "network",
-            f"{network.name} ({network.plugin}), {network.parameters / 1e6:.1f} M parameters{tokens}{inference}"
+            f"{network.name} ({network.plugin}), {parameters}{tokens}{inference}"
             + (f", started from {network.pretrained}" if network.pretrained else ""),
         ),
         ("data", _data_text(data)),
@@ -144,11 +145,11 @@ def _training(record: RunRecord) -> list[tuple[str, str]]:
 def _origin(record: RunRecord) -> list[tuple[str, str]]:
     """Where weights from elsewhere are from; nothing for a run."""
     if record.features is not None:
-        parts = [(word, getattr(record.features, word)) for word in ("train", "test")]
-        return [
-            (f"{word} from", f"{one.name}, {one.shape[0]:,} x {one.shape[1]:,} {one.dtype}, sha256 {one.sha256[:12]}")
-            for word, one in parts
+        files = (record.features.train, record.features.test)
+        shown = [
+            f"{one.name} ({one.shape[0]:,} x {one.shape[1]:,} {one.dtype}, sha256 {one.sha256[:12]})" for one in files
         ]
+        return [("features", f"from elsewhere: {', '.join(shown)}")]
     origin = record.weights
     if origin is None:
         return []
@@ -169,12 +170,10 @@ def _origin(record: RunRecord) -> list[tuple[str, str]]:
 def _data_text(data: DataRecord) -> str:
     test = f" and {data.test_images:,} test" if data.test_images else ""
     classes = f"{data.classes:,} class{'es' * (data.classes != 1)}" if data.classes else "without labels"
+    side = f"{data.image_px} px, " if data.image_px else ""  # 0: features alone are known
     return (
         f"{data_title(data.name, data.synthetic)}: {data.train_images:,} training{test} images, {classes}, "
-        f"{data.image_px} px, "
-        * bool(data.image_px)
-        + f"fingerprint {data.fingerprint[:8]}"
-        + "".join(f"; {note}" for note in data.notes)
+        f"{side}fingerprint {data.fingerprint[:8]}" + "".join(f"; {note}" for note in data.notes)
     )
 
 

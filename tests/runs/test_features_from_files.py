@@ -105,7 +105,9 @@ def test_the_record_names_the_files_and_tables_show_the_row(extracted: Path, tmp
     assert (record.weights, record.training, record.steps) == (None, None, 0)
     assert (record.method, record.backbone.name, record.data.name) == ("simclr", "resnet50", "tints")
     _, shown, _ = sslbench("show", folder)
-    assert "tints_train.npz" in shown
+    assert "from elsewhere: tints_train.npz (16 x 64 float32, sha256" in " ".join(shown.split())
+    assert "tints: 16 training and 8 test images, 2 classes, fingerprint" in shown
+    assert "M parameters" not in shown
     _, table, err = sslbench("table", "comparison", "--results", results)
     assert "features from elsewhere: tints_train.npz, tints_test.npz" in " ".join(table.split()), (table, err)
     status, out, _ = sslbench("eval", "--features", *files, *words, *settings)
