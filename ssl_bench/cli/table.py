@@ -16,10 +16,11 @@ from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
+    from ssl_bench.records.record import RunRecord
     from ssl_bench.tables.loading import TableSource
     from ssl_bench.tables.table import Table
 
-FORMATS = ("md", "csv")
+FORMATS = ("md", "csv", "latex", "html")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,11 +50,20 @@ def register(app: typer.Typer) -> None:
         ] = None,
         style: Annotated[
             str | None,
-            typer.Option("--format", metavar="md|csv", help="what is printed [default: md; drawn on a terminal]"),
+            typer.Option(
+                "--format", metavar="md|csv|latex|html", help="what is printed [default: md; drawn on a terminal]"
+            ),
         ] = None,
         results: Annotated[
             Path, typer.Option(metavar="DIR", help="where runs/ is read and tables/ is written")
         ] = RESULTS,
+        explain: Annotated[
+            str | None,
+            typer.Option(
+                metavar="ROW",
+                help="show the records behind each cell of a row instead: its number from 1, or words that stand in it",
+            ),
+        ] = None,
         list_tables: Annotated[bool, typer.Option("--list", help="show which tables there are and stop")] = False,
         check: Annotated[
             bool,
@@ -75,6 +85,7 @@ def register(app: typer.Typer) -> None:
         from ssl_bench.records.beside import changed_files
         from ssl_bench.records.odd_values import read_usable
         from ssl_bench.records.outcomes import OutcomesOfRuns
+        from ssl_bench.tables.checks import require_measured
         from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
         from ssl_bench.tables.loading import built_in_tables, load_table
@@ -82,6 +93,8 @@ def register(app: typer.Typer) -> None:
 
         if style is not None and style not in FORMATS:
             raise unknown_name("format", style, FORMATS, "sslbench table --help")
+        if explain is not None and name is None:
+            raise UserError(f"--explain {explain!r}: say of which table, e.g. sslbench table comparison --explain 1")
         if list_tables:
             known = built_in_tables()
             if as_json:
@@ -93,6 +106,8 @@ def register(app: typer.Typer) -> None:
         found, problems = read_usable(results)
         records = [record for _, record in found]
         changed = [line for path, record in found for line in changed_files(record, path.parent)]
+        if name and name.endswith(".toml"):
+            require_measured(sources[0].description, records, name)
         if check and (where or sort):
             raise UserError("--check compares whole tables: leave --where and --sort out")
         outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
@@ -110,6 +125,10 @@ def register(app: typer.Typer) -> None:
         if sort:
             sortable = [table for table in filled if sort.removeprefix("-") in sorting_names(table)] or filled[-1:]
             filled = [sorted_by(table, sort) if table in sortable else table for table in filled]
+        if explain is not None:
+            _explain((filled or tables)[0], records, explain, as_json)
+            _warn(problems, changed)
+            raise typer.Exit(1 if problems or changed else 0)
         whole = [] if where or sort else filled  # the files hold all runs, in the description's order
         written = write_tables(whole, results / "tables")  # before a pipe can close
         if as_json:
@@ -121,6 +140,8 @@ def register(app: typer.Typer) -> None:
             )
         elif style == "csv":
             _print_csv(filled or tables[:1])
+        elif style in ("latex", "html"):
+            _print_for_documents(filled or tables[:1], style)
         else:
             _print(filled or tables[:1], drawn=style is None)
             _print_written(whole, written)
@@ -161,6 +182,24 @@ def _print(tables: list[Table], *, drawn: bool) -> None:
             from ssl_bench.tables.terminal import draw
 
             draw(console, table, published_lists=not table.blocks)
+
+
+def _print_for_documents(tables: list[Table], style: str) -> None:
+    from ssl_bench.tables.html import to_html
+    from ssl_bench.tables.latex import to_latex
+
+    written = to_latex if style == "latex" else to_html
+    print("\n".join(written(table, published_lists=not table.blocks) for table in tables), end="")
+
+
+def _explain(table: Table, records: list[RunRecord], row: str, as_json: bool) -> None:
+    from ssl_bench.tables.explain import as_text, explain, to_plain
+
+    evidence = explain(table, records, row)
+    if as_json:
+        print_json({"table": table.description.id, "rows": to_plain(evidence)})
+    else:
+        print(as_text(evidence))
 
 
 def _print_csv(tables: list[Table]) -> None:

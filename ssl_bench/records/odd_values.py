@@ -19,6 +19,8 @@ MAY_BE_NAN = ("evaluations", "training.final_logs")
 
 def odd_value(record: BaseModel) -> str:
     """The first value of a record that cannot be used, and why; "" where all can be."""
+    if _is_plain(record):
+        return ""
     waiting: list[tuple[str, int, Any]] = [("", 0, record)]
     while waiting:  # not by recursion: what is nested too deeply is one of the faults
         path, depth, value = waiting.pop()
@@ -34,6 +36,34 @@ def odd_value(record: BaseModel) -> str:
         if why := _why_odd(value, path):
             return f"{path or 'a name'} {why}".encode("utf-8", "backslashreplace").decode()
     return ""
+
+
+def _is_plain(record: BaseModel) -> bool:
+    """Whether a look at the types shows that nothing can be odd, which holds for almost every record."""
+    level: list[Any] = [record]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                if not value.isascii():
+                    return False
+            elif isinstance(value, float):
+                if not math.isfinite(value):
+                    return False
+            elif isinstance(value, int):
+                if abs(value) >= LARGEST:
+                    return False
+            elif isinstance(value, BaseModel):
+                below += vars(value).values()
+            elif isinstance(value, dict):
+                below += value
+                below += value.values()
+            elif isinstance(value, list | tuple):
+                below += value
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def _why_odd(value: Any, path: str) -> str:

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from ssl_bench.errors import UserError
 
 FINGERPRINT = "fingerprint"
+LONGEST_WHOLE = 20
+"""Characters of a whole number of 64 bits, with its sign."""
 MAX_DEPTH = 32
 """Levels of nesting; the deepest file of sslbench has nine."""
 
@@ -55,12 +57,20 @@ def sealed(model: BaseModel, indent: int | None = 1) -> bytes:
 def parse_strictly(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`. Raises `ValueError` saying what is wrong with it."""
     try:
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        content = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
-    if problem := _problem(content):
+    if _nested_too_deeply(content):
+        raise ValueError("nested too deeply")
+    if b"\\u" in data and (problem := _problem(content)):  # half a character is only written so
         raise ValueError(problem)
     return content
 
@@ -110,6 +120,29 @@ def _advice(path: Path) -> str:
     if path.name == "run.json":
         return "Restore it, or repeat the run with --restart."
     return "Restore it or remove its folder." if path.name == "record.json" else "Restore it or remove it."
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > LONGEST_WHOLE or abs(int(text)) >= 2**63:
+        raise ValueError("a whole number is larger than 64 bits")
+    return int(text)
+
+
+def _nested_too_deeply(content: Any) -> bool:
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ssl_bench.errors import UserError, did_you_mean
+from ssl_bench import registry
+from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import Column, TableDescription, parse_source
 from ssl_bench.tables.paths import braced_paths
 from ssl_bench.tables.table import DATA
 from ssl_bench.tables.variants import VARIANT
+
+PRIMARY = "primary"
+"""The word for an evaluator's main metric."""
 
 
 def check_description(description: TableDescription, where: str) -> None:
@@ -57,6 +62,29 @@ def check_description(description: TableDescription, where: str) -> None:
             raise UserError(
                 f"{where}: column {column.id!r}: baseline = {column.baseline!r} must be the same evaluator and metric "
                 "as from, of the other network, e.g. measurement:knn.primary:untrained"
+            )
+
+
+def require_measured(description: TableDescription, records: Iterable[RunRecord], where: str) -> None:
+    """Raises `UserError` for a column that no record can fill: an evaluator that neither is installed nor made a
+    measurement, or a metric that the measurements of its evaluator do not have."""
+    metrics: dict[str, set[str]] = {}
+    for evaluation in (one for record in records for one in record.evaluations):
+        metrics.setdefault(evaluation.evaluator, set()).update(one.metric for one in evaluation.measurements)
+    known = sorted({*registry.names("evaluator"), *metrics})
+    for column in description.column:
+        source = column.source
+        if source is None:
+            continue
+        place = f"{where}: column {column.id!r}"
+        if source.evaluator not in known:
+            raise UserError(f"{place}: {unknown_name('evaluator', source.evaluator, known, 'sslbench list')}")
+        found = {*metrics.get(source.evaluator, ())}
+        if found and source.metric not in (PRIMARY, *found):
+            raise UserError(
+                f"{place}: {source.evaluator} measured no {source.metric!r}."
+                f"{did_you_mean(source.metric, found)} The records have: {', '.join(sorted(found))}, and "
+                f"{PRIMARY!r} stands for the main one"
             )
 
 

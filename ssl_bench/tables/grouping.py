@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from ssl_bench.records.recipe import OUTSIDE_DIGEST, InitialWeights
 from ssl_bench.records.record import EvaluationRecord, RunRecord
@@ -24,6 +27,8 @@ NOT_IN_IDENTITY = (
 """Values of a recipe in which the runs of one row may differ."""
 PRECISION = "machine.precision"
 """Decided by a measurement where the recipe says "auto", so two runs of one recipe can differ in it."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,18 @@ def as_run(record: RunRecord, description: TableDescription, match: Match | None
     identity[PRECISION] = record.machine.precision
     for key in description.distinguish:
         identity[key.path] = look_up(plain, key.path)
-    evaluations = sorted(record.evaluations, key=lambda one: (one.made_utc, one.model_dump_json()))
+    made = [(one.made_utc, one.evaluator, one.subject, one.data) for one in record.evaluations]
+    evaluations = _in_order(record.evaluations, made, record.evaluations)
     return Run(record, plain, identity, match, tuple(evaluations))
+
+
+def _in_order(items: Sequence[Item], keys: Sequence[Any], contents: Sequence[BaseModel]) -> list[Item]:
+    """Items sorted by their keys, those of one key by all that they hold: in whatever order they come."""
+    counts = Counter(keys)
+    order = [
+        (key, content.model_dump_json() if counts[key] > 1 else "") for key, content in zip(keys, contents, strict=True)
+    ]
+    return [items[place] for place in sorted(range(len(items)), key=order.__getitem__)]
 
 
 def as_runs(
@@ -121,10 +136,11 @@ def wanted(run: Run, conditions: Mapping[str, Any]) -> bool:
     return True
 
 
-def group(keys: tuple[Key, ...], runs: Iterable[Run]) -> list[Group]:
+def group(keys: tuple[Key, ...], runs: Sequence[Run]) -> list[Group]:
     """Runs by row keys and identity. Of two runs of one seed the one that ended later counts."""
     found: dict[str, Group] = {}
-    for run in sorted(runs, key=lambda run: (run.record.finished_utc, run.record.run_id, run.record.model_dump_json())):
+    ended = [(run.record.finished_utc, run.record.run_id) for run in runs]
+    for run in _in_order(runs, ended, [run.record for run in runs]):
         values = tuple(_key_value(key, run) for key in keys)
         members = found.setdefault(canonical([values, run.identity]), Group(values, []))
         for earlier in [other for other in members.runs if other.record.seed == run.record.seed]:

@@ -7,6 +7,7 @@ import io
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -35,11 +36,19 @@ class TableSource(NamedTuple):
 
 def built_in_tables() -> dict[str, str]:
     """Name -> title of every table that comes with sslbench, the comparison of methods first."""
-    found = {}
-    for entry in files(f"{BUILT_IN}.tables").iterdir():
-        if entry.name.endswith(".toml"):
-            found[entry.name.removesuffix(".toml")] = str(tomllib.loads(entry.read_text("utf-8")).get("title", ""))
-    return dict(sorted(found.items(), key=lambda item: (item[0] != MAIN, item[0])))
+    folder = files(f"{BUILT_IN}.tables")
+    return {name: str(_toml((folder / f"{name}.toml").read_text("utf-8")).get("title", "")) for name in _names()}
+
+
+def _names() -> list[str]:
+    found = [entry.name for entry in files(f"{BUILT_IN}.tables").iterdir() if entry.name.endswith(".toml")]
+    return sorted((name.removesuffix(".toml") for name in found), key=lambda name: (name != MAIN, name))
+
+
+@cache
+def _toml(text: str) -> dict[str, Any]:
+    """Parsed once: many tables include the same files, and their titles are read as well."""
+    return tomllib.loads(text)
 
 
 def load_table(name_or_path: str) -> TableSource:
@@ -52,7 +61,7 @@ def load_table(name_or_path: str) -> TableSource:
             raise UserError(f"cannot read the table description {path}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"the table description {path} is not UTF-8 text: {error}") from None
-    known = built_in_tables()
+    known = _names()
     if name_or_path not in known:
         raise unknown_name("table", name_or_path, known, "sslbench table --list; or give the path of a .toml file")
     resource = files(f"{BUILT_IN}.tables") / f"{name_or_path}.toml"
@@ -92,7 +101,7 @@ def _with_included_sizes(runs: Runs, where: str, folder: Path | None) -> Runs:
 
 def _parsed(model: type[Content], text: str, where: str) -> Content:
     try:
-        return model.model_validate(tomllib.loads(text))
+        return model.model_validate(_toml(text))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"the table description {where} is not TOML: {error}") from None
     except ValidationError as error:

@@ -530,7 +530,7 @@ distinguish = [
 """
     )
     keys = parse_description(text, "mine.toml").distinguish
-    assert [key.id for key in keys][:3] == ["weights", "preset", "epochs"]
+    assert [key.id for key in keys][:3] == ["weights", "features", "preset"]
     assert [key.id for key in keys][-2:] == ["precision", "seed"]
     assert [key.show for key in keys if key.id == "image_px"] == ["trained at {} px"]
 
