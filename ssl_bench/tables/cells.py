@@ -11,7 +11,8 @@ from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.description import Column, Source, parse_source
 from ssl_bench.tables.grouping import Group, Run
-from ssl_bench.tables.intervals import Number, interval_of, items_of
+from ssl_bench.tables.intervals import interval_of, items_of
+from ssl_bench.tables.numbers import Number
 from ssl_bench.tables.paths import fill_in, look_up
 from ssl_bench.tables.table import ANY_CONDITIONS, Cell, Conditions, Statistic, TableData
 

@@ -8,12 +8,12 @@ or where a record has no outcomes beside it the measurements' own intervals with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ssl_bench.measurement import Measurement, Outcomes, newcombe_interval
+from ssl_bench.measurement import Outcomes, newcombe_interval
 from ssl_bench.records.outcomes import OutcomesSource
-from ssl_bench.records.record import EvaluationRecord, RunRecord
-from ssl_bench.tables.table import Cell, Ends, Interval, Row
+from ssl_bench.tables.numbers import Ends, Interval, Number, scaled
+from ssl_bench.tables.table import Cell, Row
 
 HOW = {
     "one seed": "of one seed over its test items alone",
@@ -22,31 +22,6 @@ HOW = {
     "Student's t over seeds, which is cautious",
 }
 """How the intervals of a block were made, in words."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """One run's value of a column, in the column's unit, with where it was measured."""
-
-    value: float
-    scale: float = 1.0
-    """Factor that it was multiplied with."""
-    record: RunRecord | None = None
-    evaluation: EvaluationRecord | None = None
-    measurement: Measurement | None = None
-    """None, as the two above, for a number that no evaluator measured."""
-
-    @property
-    def interval(self) -> Ends | None:
-        """Its own interval over test items."""
-        ends = self.measurement.interval if self.measurement else None
-        return None if ends is None else _scaled(ends, self.scale)
-
-    def outcomes(self, source: OutcomesSource) -> Outcomes | None:
-        """What each test item scored, in the evaluator's unit."""
-        if self.record is None or self.evaluation is None or self.measurement is None:
-            return None
-        return source(self.record, self.evaluation, self.measurement.metric)
 
 
 def interval_of(numbers: Sequence[Number], source: OutcomesSource) -> Interval | None:
@@ -58,7 +33,7 @@ def interval_of(numbers: Sequence[Number], source: OutcomesSource) -> Interval |
 
     if found := _all_outcomes(numbers, source):
         try:
-            return Interval(*_scaled(mean_interval(found), numbers[0].scale), "bootstrap")
+            return Interval(*scaled(mean_interval(found), numbers[0].scale), "bootstrap")
         except ValueError:  # of different items, although data and protocol agree
             pass
     ends = [one for one in own if one is not None]
@@ -104,7 +79,7 @@ def difference_interval(one: Cell, other: Cell, source: OutcomesSource) -> Ends 
     before, after = _all_outcomes(one.numbers, source), _all_outcomes(other.numbers, source)
     if before and after:
         try:
-            return _scaled(paired_interval(before, after), one.numbers[0].scale)
+            return scaled(paired_interval(before, after), one.numbers[0].scale)
         except ValueError:
             pass
     if one.interval is None or other.interval is None or one.value is None or other.value is None:
@@ -131,8 +106,3 @@ def _all_outcomes(numbers: Sequence[Number], source: OutcomesSource) -> list[Out
     found = [one.outcomes(source) for one in numbers]
     known = [one for one in found if one is not None]
     return known if len(known) == len(found) else []
-
-
-def _scaled(ends: Ends, scale: float) -> Ends:
-    low, high = ends[0] * scale, ends[1] * scale
-    return (low, high) if low <= high else (high, low)

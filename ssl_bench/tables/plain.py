@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_bench.tables.description import Column, parse_source
-from ssl_bench.tables.table import Cell, Interval, Row, Statistic, Table
+from ssl_bench.tables.numbers import Interval
+from ssl_bench.tables.table import Cell, Row, Statistic, Table
 
 
 def to_plain(table: Table) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal
 
 from ssl_bench.measurement import NO_PROTOCOL, Protocol
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.tables.description import Key, TableDescription
-
-if TYPE_CHECKING:
-    from ssl_bench.tables.intervals import Number
+from ssl_bench.tables.numbers import Interval, Number
 
 DATA = "data"
 """Id of the column that names the training data."""
@@ -24,17 +22,6 @@ class Statistic:
     mean: float
     std: float | None
     n: int
-
-
-Ends = tuple[float, float]
-
-
-class Interval(NamedTuple):
-    """Ends of a 95 % interval in the column's unit, and how it was made (`intervals.HOW`)."""
-
-    low: float
-    high: float
-    how: Literal["one seed", "bootstrap", "without outcomes"]
 
 
 @dataclass(frozen=True)

@@ -277,12 +277,12 @@ def training_step(
         raise RunFailed(
             f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
         )
-    optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
     method.before_optimizer(progress)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
     with torch.no_grad():
         method.update(output.carry, progress)
     logs = {"loss": output.loss.detach(), **output.logs, "gradient_norm": gradient_norm}
