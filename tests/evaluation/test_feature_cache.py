@@ -177,7 +177,7 @@ def test_networks_of_a_vit_have_a_fingerprint_that_heads_change() -> None:
         {"dataset": CountedDataset(content="other")},
         {"dataset": CountedDataset(count=19)},
     ],
-    ids=str,
+    ids=["batch size", "precision", "normalization", "interpolation", "other images", "fewer images"],
 )
 def test_what_else_decides_a_number_is_extracted_anew(changes: dict[str, Any]) -> None:
     store(network(), CountedDataset())("train")
