@@ -133,6 +133,18 @@ class Outcomes:
             raise ValueError(f"outcomes are one value for each test item, and a cluster for each, not {found.shape}")
         return cls(found, numbers)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Outcomes):
+            return NotImplemented
+        return self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @property
+    def _content(self) -> tuple[str, bytes, bytes | None]:
+        return self.values.dtype.str, self.values.tobytes(), None if self.clusters is None else self.clusters.tobytes()
+
     @property
     def in_unit(self) -> NDArray[np.float64]:
         """(n,) in the measurement's unit: a right answer counts 100 %, a wrong one 0 %."""

@@ -68,6 +68,8 @@ def export(
 def write_export(source: Source, name: str, out: Path) -> tuple[Exported, Written]:
     """One network for the target called `name`; errors as `export`."""
     target = target_called(name)
+    if not source.tensors:
+        raise NotExpressible(f"{source.arch} cannot be exported: it has no weights")
     with new_folder(out) as part:
         exported = _described(source, name, target)
         try:

@@ -70,7 +70,7 @@ def test_nothing_to_draw_is_said(sslbench: Command, tmp_path: Path) -> None:
     assert status == 0
     assert "nothing drawn. Make the first" in out
     write_run(tmp_path, "dino-a")
-    status, out, _ = sslbench("figure", "--results", str(tmp_path))
+    status, out, _ = sslbench("figure", "voc_jaccard", "--results", str(tmp_path))
     assert status == 0
     assert "none of the 1 records" in out
 

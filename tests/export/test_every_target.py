@@ -60,6 +60,11 @@ def test_equal_features_or_a_reason(name: str, target: str, tmp_path: Path, monk
             write_export(network, target, folder)
         assert not list(tmp_path.iterdir())
         return
+    if not any(True for _ in network.backbone.parameters()):
+        with pytest.raises(NotExpressible, match=f"{name} cannot be exported: it has no weights"):
+            write_export(network, target, folder)
+        assert not list(tmp_path.iterdir())
+        return
     exported, _ = write_export(network, target, folder)
     assert next(iter(exported.checked)) == network.image_px
     side = max(exported.checked)
