@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.starting import chosen_start, require_start_fits
 from ssl_bench.records.recipe import InitialWeights, Recipe
 from ssl_bench.runs.building import backbone_maker
+from ssl_bench.settings import parse_settings
 from ssl_bench.weights.initial import InitialState, fingerprint_of, initial_state
 from ssl_bench_plugins.backbones.deit import DeitTi16, ViTSettings
 from ssl_bench_plugins.backbones.resnet import ResNet18, ResNetSettings
 from tests.example_records import make_recipe
+from tests.export.networks import source
 
 SMALL = ViTSettings(patch_px=8, dim=32, depth=1, positions="timm")
 
@@ -168,6 +171,31 @@ def test_a_copied_file_of_a_run_is_refused_for_another_number_of_heads(metadata:
 def test_a_header_that_says_nothing_of_heads_refuses_nothing(arch: str, tmp_path: Path) -> None:
     save_file(weights_of(), tmp_path / "copy.safetensors", metadata={"arch": arch})
     require_start_fits(initial_state(tmp_path / "copy.safetensors"), DeitTi16, SMALL, 32, "deit_ti16")
+
+
+WITH_WEIGHTS = [
+    plugin.name
+    for plugin in registry.plugins("backbone")
+    if plugin.distribution == registry.HOME and registry.backbone(plugin.name).trainable
+]
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_every_backbone_starts_from_a_file_in_its_librarys_names(name: str, tmp_path: Path) -> None:
+    """Before anything is built and when it is built, with a checkpoint's prefix and without batch norm's counters."""
+    network = source(name)
+    stored = {f"module.{key}": one for key, one in network.tensors.items() if not key.endswith("num_batches_tracked")}
+    if not stored:
+        pytest.skip(f"{name} has no weights")
+    torch.save({"state_dict": stored, "epoch": 3}, tmp_path / "w.pth")
+    kind, side = type(network.backbone), network.image_px
+    config = parse_settings(kind.Config, network.settings, "backbone", name)
+    initial = initial_state(tmp_path / "w.pth")
+    require_start_fits(initial, kind, config, side, name)
+    built = backbone_maker(kind, config, side, name, initial)().state_dict()
+    for key, tensor in network.backbone.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(built[key], tensor), key
 
 
 @pytest.mark.parametrize("stored", ["integers", "quantized"])
