@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+import ssl_bench
 from ssl_bench.errors import UserError
 from ssl_bench.records.record import MachineRecord
 from ssl_bench.runs.device_name import device_name
@@ -115,7 +116,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Commit of the checkout this package runs from, "+changes" when its tracked files differ; None outside of one."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(ssl_bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
