@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from ssl_bench.figures.bars import draw_bars
 from ssl_bench.figures.labels import spread_out
@@ -150,6 +150,8 @@ def _draw_lines(axes: Any, panel: Panel) -> None:
                 x, y, yerr=deviations if any(deviations) else None, color=style.color, marker=style.marker,
                 markerfacecolor=face, markersize=6, linewidth=1.0, dashes=style.dashes, capsize=2,
             )  # fmt: skip
+    if panel.kind == "lines":  # over steps or epochs, of which there are no halves
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.log_x and all(point.x > 0 for line in panel.lines for point in line.points):
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
