@@ -118,8 +118,9 @@ def _draw_tables(name: str | None, where: Sequence[str], results: Path, folder: 
     sources = [load_figure(name)] if name else [load_figure(known) for known in built_in_figures()]
     found, problems = read_usable(results)
     runs = {record.run_id: RunCurves(path.parent, record) for path, record in found}
-    figures = [_folded(source, [record for _, record in found], runs, where) for source in sources]
-    drawn = [figure for figure in figures if figure.strips]
+    records = [record for _, record in found]
+    figures = [_folded(source, records, runs, where, asked=name is not None) for source in sources]
+    drawn = [figure for figure in figures if figure and figure.strips]
     suffix = "".join(f"-{re.sub(r'[^A-Za-z0-9_.=-]+', '_', text)}" for text in where)
     for figure in drawn:
         _write(figure, folder, f"{figure.id}{suffix}", style)
@@ -132,14 +133,17 @@ def _draw_tables(name: str | None, where: Sequence[str], results: Path, folder: 
 
 
 def _folded(
-    source: FigureSource, records: Sequence[RunRecord], runs: dict[str, RunCurves], where: Sequence[str]
-) -> Figure:
+    source: FigureSource, records: Sequence[RunRecord], runs: dict[str, RunCurves], where: Sequence[str], *, asked: bool
+) -> Figure | None:
+    """None for a figure of a table that is not worth showing unasked."""
     from ssl_bench.figures.fold import fold as figure_of
     from ssl_bench.tables.choosing import narrowed
     from ssl_bench.tables.fold import fold
 
     description, published = source.table
     table = fold(narrowed(description, records, where), records, published)
+    if not asked and not table.compares:
+        return None
     return figure_of(source.description, table, runs)
 
 
