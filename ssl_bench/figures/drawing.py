@@ -151,7 +151,7 @@ def _draw_lines(axes: Any, panel: Panel) -> None:
                 markerfacecolor=face, markersize=6, linewidth=1.0, dashes=style.dashes, capsize=2,
             )  # fmt: skip
     if panel.kind == "lines":  # over steps or epochs, of which there are no halves
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
     if panel.log_x and all(point.x > 0 for line in panel.lines for point in line.points):
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
