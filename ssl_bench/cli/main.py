@@ -36,6 +36,7 @@ VERBS = [
     "plan",
     "table",
     "figure",
+    "report",
     "attention",
     "davis_video",
     "score_davis",
