@@ -39,6 +39,7 @@ CALLS: Mapping[str, Mapping[str, str]] = {
         "token_count": "self, height, width",
         "forward": "self, images",
         "probe_features": "self, images",
+        "both_features": "self, images",
         "tokens": "self, images",
         "patch_tokens": "self, images",
         "attention": "self, images",

@@ -229,6 +229,8 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     loggers = load_loggers(resolved.machine.log)
     evaluators = build_evaluators([(part.name, part.settings) for part in recipe.evaluators])
     device = machine.choose_device(resolved.machine.device)
+    if reason := machine.why_not_on_a_card(device, resolved.machine.device):
+        display.line("device", f"{device}: {reason}")
     workers = machine.choose_workers(resolved.machine.workers, dataset.image_px)
     notes = check_images(resolved, display.line)
     sets = {folder_name(one.name): one for one in resolved.eval_data}

@@ -854,6 +854,8 @@ def test_a_backbone_broken_in_one_way_fails_that_check(plugin: type, name: str, 
 class SoundEvaluator(Evaluator):
     """The nearest training image's label."""
 
+    feature_kinds = frozenset({"features"})
+
     class Config(Settings):
         """None."""
 
@@ -912,6 +914,12 @@ class Claiming(SoundEvaluator):
     needs_labels = False
 
 
+class ForAProbe(SoundEvaluator):
+    """Declares features that it does not read."""
+
+    feature_kinds = frozenset({"probe_features"})
+
+
 def test_a_sound_evaluator_passes_every_check() -> None:
     assert set(assert_sound("evaluator", SoundEvaluator).values()) == {"ok"}
 
@@ -928,6 +936,7 @@ def test_a_sound_evaluator_passes_every_check() -> None:
         (Tuning, "the network is left as it is", "copy.deepcopy"),
         (Peeking, "test labels are not learned", "fit on the training split"),
         (Claiming, "needs labels is declared", "fails on images without labels"),
+        (ForAProbe, "feature kinds are those read", "reads ['features']"),
     ],
 )
 def test_an_evaluator_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
