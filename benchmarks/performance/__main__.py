@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "shards", "memory")
+PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "shards", "memory", "tables")
 
 
 def main() -> int:
