@@ -22,9 +22,9 @@ check: $(VENV)/dev.stamp
 	$(BIN)/mypy ssl_bench plugins
 	$(BIN)/sslbench table --check
 
-# What speed claims rest on: ratios against peers, measured in one run.
+# What speed claims rest on: ratios against peers, measured in one run. Writes results/performance.md and .json.
 bench: $(VENV)/test.stamp
-	$(BIN)/python -m benchmarks.performance
+	$(BIN)/python -m benchmarks.performance $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

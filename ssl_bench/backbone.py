@@ -43,6 +43,15 @@ class Tokens(NamedTuple):
     """Rows and columns of the whole image's patches, kept or not."""
 
 
+class BothFeatures(NamedTuple):
+    """What a k-NN and what a linear probe read of the same images."""
+
+    features: Tensor
+    """(batch, feature_dim): what `forward` gives."""
+    probe_features: Tensor
+    """(batch, dim): what `probe_features` gives; the same tensor where that is `forward`."""
+
+
 class TimmModel(NamedTuple):
     """How timm builds a network: `timm.create_model(name, num_classes=0, **arguments)`."""
 
@@ -93,6 +102,12 @@ class Backbone(nn.Module):
 
     def __init__(self, config: Any, *, image_px: int, drop_path: float = 0.0) -> None:
         super().__init__()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """A subclass with another `forward` or `probe_features` does not inherit a `both_features` made for the old."""
+        super().__init_subclass__(**arguments)
+        if not {"forward", "probe_features"}.isdisjoint(vars(cls)) and "both_features" not in vars(cls):
+            cls.both_features = Backbone.both_features  # type: ignore[method-assign]
 
     @classmethod
     def patch_px_for(cls, config: Any, image_px: int) -> int | None:
@@ -166,6 +181,16 @@ class Backbone(nn.Module):
         """(batch, 3, height, width) -> (batch, dim): what DINO's linear probe reads (paper, appendix F.2)."""
         features: Tensor = self(images)
         return features
+
+    def both_features(self, images: Tensor) -> BothFeatures:
+        """(batch, 3, height, width) -> `forward` and `probe_features` of the same images, bitwise.
+
+        A network that can compute both in one pass overrides this; here it is two, or one where both are `forward`.
+        """
+        features: Tensor = self(images)
+        if type(self).probe_features is Backbone.probe_features:
+            return BothFeatures(features, features)
+        return BothFeatures(features, self.probe_features(images))
 
     def tokens(
         self,

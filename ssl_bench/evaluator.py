@@ -17,11 +17,13 @@ from ssl_bench.measurement import Measurement, Outcomes, Protocol
 from ssl_bench.settings import Settings
 
 __all__ = [
-    "DataRead", "Evaluation", "Evaluator", "FeatureSource", "Features", "Measurement", "Outcomes", "Protocol",
-    "SplitName",
+    "DataRead", "Evaluation", "Evaluator", "FeatureKind", "FeatureSource", "Features", "Measurement", "Outcomes",
+    "Protocol", "SplitName",
 ]  # fmt: skip
 
 SplitName = Literal["train", "test"]
+FeatureKind = Literal["features", "probe_features"]
+"""What a k-NN reads (`Backbone.forward`), and what a linear probe reads (`Backbone.probe_features`)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Features:
 class FeatureSource(typing.Protocol):
     """Extracts once and shares: asking twice for the same split and kind returns the same tensors."""
 
-    def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features:
+    def __call__(self, split: SplitName, kind: FeatureKind = "features") -> Features:
         """The features of every image of `split`, of the kind a k-NN (`features`) or a linear probe reads.
 
         Raises `UserError` where the data have no such split (a set without labels has no "test").
@@ -87,6 +89,9 @@ class Evaluator(ABC):
     reads_images: ClassVar[bool] = True
     """Whether it needs more than `Evaluation.features` and labels: the network, or the images. One that does not also
     evaluates features that were made elsewhere (`sslbench eval --features`)."""
+    feature_kinds: ClassVar[frozenset[FeatureKind]] = frozenset()
+    """The kinds of features that it reads. The kinds of all evaluators of a run are extracted in one pass over the
+    images; one that is asked for without standing here costs a pass of its own."""
     during_training: ClassVar[bool] = False
     """Whether it is quick enough for `training.eval_every`: then it also measures every network during training."""
 

@@ -1,20 +1,91 @@
-"""All performance benchmarks, one after another: `make bench`. Each prints ratios measured in one run."""
+"""All performance benchmarks as one table of ratios: `make bench`.
+
+    python -m benchmarks.performance [NAME ...] [--quick] [--results DIR]
+
+Each benchmark is a module of this folder with `ratios(quick)` and runs in a process of its own; one that fails stops no
+other. The whole set is written to results/performance.json and results/performance.md; with names or --quick it is only
+printed. Options of a single one: `python -m benchmarks.performance.knn --help`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 
-PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "shards", "memory", "tables")
+from benchmarks.performance.ratios import Goal, Ratio
+from benchmarks.performance.report import Failure, markdown, ratio_from, this_machine, write
+
+PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "shards", "tables")
+ROOT = Path(__file__).parents[2]
+MOST_SECONDS = 600.0
 
 
-def main() -> int:
-    failed = 0
-    for part in PARTS:
-        print(f"== {part}", flush=True)
-        failed |= subprocess.run([sys.executable, str(Path(__file__).with_name(f"{part}.py"))]).returncode
-    return failed
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks: {', '.join(PARTS)} [default: all]")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few turns: whether it runs, no figures")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "results", metavar="DIR", help="where the set is written"
+    )
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in PARTS]
+    if unknown:
+        parser.error(f"no benchmark is called {unknown[0]!r}: {', '.join(PARTS)}")
+    if given.into is not None:  # the process of one benchmark
+        rows = import_module(f"benchmarks.performance.{given.names[0]}").ratios(quick=given.quick)
+        if given.quick:
+            rows = [replace(row, goal=Goal()) for row in rows]
+        given.into.write_text(json.dumps([asdict(row) for row in rows]))
+        return 0
+    ratios, failures = run_all(given.names or PARTS, quick=given.quick)
+    machine = this_machine()
+    print("\n" + markdown(ratios, failures, machine))
+    if given.names or given.quick:
+        return 1 if failures else 0
+    write(given.results, ratios, failures, machine)
+    print(f"written to {given.results / 'performance.md'} and .json")
+    return 1 if failures else 0
+
+
+def run_all(names: Sequence[str], *, quick: bool) -> tuple[list[Ratio], list[Failure]]:
+    """Rows of all benchmarks in their order, and those that failed."""
+    ratios: list[Ratio] = []
+    failures: list[Failure] = []
+    for name in names:
+        print(f"== {name}", flush=True)
+        found = run_one(name, quick=quick)
+        if isinstance(found, Failure):
+            print(f"{name} failed: {found.reason}", flush=True)
+            failures.append(found)
+        else:
+            ratios += found
+    return ratios, failures
+
+
+def run_one(name: str, *, quick: bool) -> list[Ratio] | Failure:
+    """One benchmark in a process of its own, whose output passes through."""
+    with tempfile.TemporaryDirectory() as folder:
+        into = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "benchmarks.performance", name, "--into", str(into)]
+        try:
+            done = subprocess.run(
+                [*command, *(["--quick"] if quick else [])], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                timeout=MOST_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return Failure(name, f"not done after {MOST_SECONDS:.0f} s")
+        if done.returncode or not into.exists():
+            lines = done.stderr.strip().splitlines()
+            return Failure(name, lines[-1] if lines else f"exit status {done.returncode}")
+        return [ratio_from(row) for row in json.loads(into.read_text())]
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ within the radius by SciPy's exact distance transform, which is the quickest tha
 indexed PNGs with the same reader, and their scores are checked against each other in every repetition. Seconds are of
 one core's time (process time, one thread), so that what else runs on the machine counts little.
 
-    python benchmarks/performance/davis_scoring.py --objects 1 3 --frames 40 --repeats 5
-    python benchmarks/performance/davis_scoring.py --davis DAVIS --masks RESULTS
+    python -m benchmarks.performance.davis_scoring --objects 1 3 --frames 40 --repeats 5
+    python -m benchmarks.performance.davis_scoring --davis DAVIS --masks RESULTS
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks.performance.ratios import Goal, Ratio, by_turns, faster
 from ssl_bench.datasets.davis import DavisSequence, open_davis
 from ssl_bench.datasets.indexed_png import Mask, write_mask
 from ssl_bench.evaluators.davis.results import read_result, score_results
@@ -118,6 +119,27 @@ def ellipses(frame: int, objects: int, off_px: int) -> Mask:
         angle = np.arctan2(y, x)
         mask[np.hypot(y / 70, x / 110) < 1 + 0.08 * np.sin(9 * angle + frame / 5)] = k + 1
     return mask
+
+
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """One and three objects a frame, on one thread; both PNGs are read by both sides."""
+    found = []
+    dilate, library = (opencv_dilate, "OpenCV") if find_spec("cv2") is not None else (scipy_dilate, "SciPy")
+    for objects in (1, 3):
+        with tempfile.TemporaryDirectory() as folder:
+            davis, masks = write_clip(Path(folder), 4 if quick else 20, objects)
+            sequences = open_davis(davis).sequences
+            frames = sum(len(sequence) - 2 for sequence in sequences)
+            wanted, scores = plain(masks, sequences, dilate), ours(masks, sequences)
+            assert all(np.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(wanted, scores, strict=True))
+            pairs = by_turns(
+                lambda masks=masks, sequences=sequences: ours(masks, sequences),  # type: ignore[misc]
+                lambda masks=masks, sequences=sequences: plain(masks, sequences, dilate),  # type: ignore[misc]
+                2 if quick else 5, warm_up=False,
+            )  # fmt: skip
+        name = f"J and F of a 480p frame, {objects} object{'s' * (objects > 1)}"
+        found.append(faster(name, f"the whole frame, by {library}", pairs, 1, Goal(), work=frames))
+    return found
 
 
 def compare(davis: Path, masks: Path, repeats: int) -> float:

@@ -1,6 +1,6 @@
 """DINO training steps per second: ours in fp32 and bf16 autocast, and lightly's building blocks doing the same step.
 
-    python benchmarks/performance/dino_step.py --batch-size 8 --steps 6
+    python -m benchmarks.performance.dino_step --batch-size 8 --steps 6
 
 The step: deit_s16, 2 x 224 px + 8 x 96 px views of random numbers, head to K = 65536, drop path 0.1 on the student,
 cross-entropy, backward, gradients clipped per tensor, AdamW, teacher and center moved. lightly's is its own
@@ -19,16 +19,22 @@ import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.performance.ratios import Goal, Ratio, faster, share
+from ssl_bench.evaluation.speed import Stopwatch, Timing
+from ssl_bench.runs.precision import cpu_has_bf16
+
 CROPS_PX = (224,) * 2 + (96,) * 8
 OUT_DIM = 65536
+GEMM_SIDE = 2048
+GEMM_FLOPS = 2 * GEMM_SIDE**3
 
 
 def main() -> None:
@@ -41,53 +47,107 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    clock = time.process_time if arguments.cpu_time else time.perf_counter
-    result = measure(arguments.batch_size, arguments.steps, clock)
+    result = summary(measure(arguments.batch_size, arguments.steps), cpu_time=arguments.cpu_time)
     print(json.dumps(result, indent=1) if arguments.json else table(result))
 
 
-def measure(batch_size: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
-    """Run the turns; seconds by `clock`, rates and ratios of each contestant."""
+@dataclass(frozen=True)
+class Turn:
+    """One step of every contestant and the peaks around it."""
+
+    steps: dict[str, Timing]
+    peaks: dict[torch.dtype, Timing]
+    """The fastest of four matrix products."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All turns."""
+
+    batch_size: int
+    turns: tuple[Turn, ...]
+    flops: dict[str, int]
+    """Of a step of each contestant."""
+
+
+LIGHTLY, FP32, BF16 = "lightly fp32", "ours fp32", "ours bf16"
+DTYPES = {LIGHTLY: torch.float32, FP32: torch.float32, BF16: torch.bfloat16}
+
+
+def measure(batch_size: int, steps: int, *, bf16: bool = True) -> Measured:
+    """Run the turns."""
     torch.manual_seed(0)
     views = tuple(torch.randn(batch_size, 3, px, px) for px in CROPS_PX)
-    contestants = {
-        "lightly fp32": (lightly_step(views), torch.float32),
-        "ours fp32": (our_step(views, torch.float32), torch.float32),
-        "ours bf16": (our_step(views, torch.bfloat16), torch.bfloat16),
-    }
+    contestants = {LIGHTLY: lightly_step(views), FP32: our_step(views, torch.float32)}
+    if bf16:
+        contestants[BF16] = our_step(views, torch.bfloat16)
     flops = {}
-    for name, (step, _) in contestants.items():
+    for name, step in contestants.items():
         with FlopCounterMode(display=False) as counter:
             step()
         flops[name] = counter.get_total_flops()
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    peaks: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(steps):
-        for dtype, rates in peaks.items():
-            rates.append(gemm_flops_per_second(dtype, clock))
-        for name, (step, _) in contestants.items():
-            start = clock()
-            step()
-            seconds[name].append(clock() - start)
+    turns = []
+    for number in range(steps):
+        peaks = {dtype: gemm(dtype) for dtype in {DTYPES[name] for name in contestants}}
+        timings = {}
+        for name, step in list(contestants.items())[:: 1 if number % 2 == 0 else -1]:
+            with Stopwatch(torch.device("cpu")) as watch:
+                step()
+            timings[name] = watch.timing
+        turns.append(Turn(timings, peaks))
+    return Measured(batch_size, tuple(turns), flops)
+
+
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """fp32, and bf16 where this CPU has instructions for it; and the share of the peak of matrix products."""
+    bf16 = cpu_has_bf16()
+    measured = measure(1 if quick else 8, 1 if quick else 5, bf16=bf16)
+    found, threads = [], torch.get_num_threads()
+    for name, goal, peak_goal in [(FP32, 1.25, 0.85), (BF16, 2.2, 0.75)][: 2 if bf16 else 1]:
+        pairs = [(turn.steps[name], turn.steps[LIGHTLY]) for turn in measured.turns]
+        words = f"DINO step, deit_s16, 2 x 224 + 8 x 96 px, batch {measured.batch_size}, {name.removeprefix('ours ')}"
+        found.append(faster(words, "lightly's blocks in fp32", pairs, threads, Goal(at_least=goal)))
+        rates = [
+            (measured.flops[name] / turn.steps[name].wall / 1e9, GEMM_FLOPS / turn.peaks[DTYPES[name]].wall / 1e9)
+            for turn in measured.turns
+        ]
+        busy = found[-1].cpu_share
+        peak = Goal(at_least=peak_goal)
+        found.append(share(words, "the peak of matrix products", rates, "GFLOP/s", peak, cpu_share=busy))
+    return found
+
+
+def summary(measured: Measured, *, cpu_time: bool) -> dict[str, Any]:
+    """Rates and ratios of each contestant, by the clock or by CPU seconds of all threads."""
+
+    def seconds(timing: Timing) -> float:
+        return timing.cpu if cpu_time else timing.wall
+
     rows = {}
-    for name, (_, dtype) in contestants.items():
-        turns = list(zip(seconds[name], seconds["lightly fp32"], peaks[dtype], strict=True))
+    for name, flops in measured.flops.items():
+        own = [seconds(turn.steps[name]) for turn in measured.turns]
+        against = [seconds(turn.steps[LIGHTLY]) / one for turn, one in zip(measured.turns, own, strict=True)]
+        peaks = [GEMM_FLOPS / seconds(turn.peaks[DTYPES[name]]) for turn in measured.turns]
         rows[name] = {
-            "images_per_second": batch_size / statistics.median(seconds[name]),
-            "seconds_per_step": seconds[name],
-            "ratio_to_lightly_fp32": statistics.median(lightly / own for own, lightly, _ in turns),
-            "ratio_range": [min(t[1] / t[0] for t in turns), max(t[1] / t[0] for t in turns)],
-            "gigaflop_per_step": flops[name] / 1e9,
-            "share_of_gemm_peak": statistics.median(flops[name] / own / peak for own, _, peak in turns),
+            "images_per_second": measured.batch_size / statistics.median(own),
+            "seconds_per_step": own,
+            "ratio_to_lightly_fp32": statistics.median(against),
+            "ratio_range": [min(against), max(against)],
+            "gigaflop_per_step": flops / 1e9,
+            "share_of_gemm_peak": statistics.median(flops / one / peak for one, peak in zip(own, peaks, strict=True)),
         }
+    found = {dtype for turn in measured.turns for dtype in turn.peaks}
     return {
-        "batch_size": batch_size,
-        "n": steps,
+        "batch_size": measured.batch_size,
+        "n": len(measured.turns),
         "threads": torch.get_num_threads(),
-        "clock": "CPU" if clock is time.process_time else "wall",
+        "clock": "CPU" if cpu_time else "wall",
         "load_before": os.getloadavg()[0],
         "torch": torch.__version__,
-        "gemm_gigaflops": {str(dtype): statistics.median(rates) / 1e9 for dtype, rates in peaks.items()},
+        "gemm_gigaflops": {
+            str(dtype): statistics.median(GEMM_FLOPS / seconds(turn.peaks[dtype]) for turn in measured.turns) / 1e9
+            for dtype in sorted(found, key=str)
+        },
         "contestants": rows,
     }
 
@@ -165,15 +225,15 @@ def lightly_step(views: tuple[Tensor, ...]) -> Callable[[], None]:
     return step
 
 
-def gemm_flops_per_second(dtype: torch.dtype, clock: Callable[[], float], side: int = 2048) -> float:
-    """The fastest of four square matrix products."""
-    left, right = torch.randn(2, side, side, dtype=dtype)
-    best = float("inf")
+def gemm(dtype: torch.dtype) -> Timing:
+    """The fastest of four square matrix products of `GEMM_FLOPS` each."""
+    left, right = torch.randn(2, GEMM_SIDE, GEMM_SIDE, dtype=dtype)
+    timings = []
     for _ in range(4):
-        start = clock()
-        left @ right
-        best = min(best, clock() - start)
-    return 2 * side**3 / best
+        with Stopwatch(torch.device("cpu")) as watch:
+            left @ right
+        timings.append(watch.timing)
+    return min(timings, key=lambda timing: timing.wall)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ The plain formula is the released DINO script's (eval_knn.py): `(block @ bank.T)
 queries at once. Ours gives more than it does (order by float64 scores, ties by index); the results are checked against
 each other in every repetition. Features are random unit vectors, or clusters as a trained network makes them.
 
-    python benchmarks/performance/knn.py --queries 5000 --bank 200000 --dim 384 --k 20 --repeats 5
+    python -m benchmarks.performance.knn --queries 5000 --bank 200000 --dim 384 --k 20 --repeats 5
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.performance.ratios import Goal, Ratio, by_turns, faster
 from ssl_bench.evaluators.knn.nearest import Backend, faiss_is_installed, nearest
 
 
@@ -76,6 +78,28 @@ def compare(queries: Tensor, bank: Tensor, k: int, repeats: int, block: int) -> 
             f"(median of {repeats}, {min(ratios):.2f} to {max(ratios):.2f}); {words[name]}"
         )
     return median(plain / own for plain, own in zip(seconds["plain"], seconds["auto"], strict=True))
+
+
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """20 neighbors of DeiT-S's features, with and without clusters."""
+    found = []
+    for clusters in (0, 100):
+        queries, bank = make_features(*(200, 2000) if quick else (1000, 100_000), 384, clusters, seed=0)
+        results: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def ours(queries: Tensor = queries, bank: Tensor = bank, results: dict[str, Any] = results) -> None:
+            neighbors = nearest(queries, bank, 20)
+            results["auto"] = neighbors.similarities, neighbors.indices
+
+        def plain(queries: Tensor = queries, bank: Tensor = bank, results: dict[str, Any] = results) -> None:
+            results["plain"] = plain_formula(queries, bank, 20, max(1, len(queries) // 100))
+
+        pairs = by_turns(ours, plain, 2 if quick else 5)
+        check(results, queries, bank)
+        words = f"{clusters} clusters" if clusters else "random features"
+        name = f"exact k-NN, {len(queries):,} queries in {len(bank):,} x 384, {words}"
+        found.append(faster(name, "DINO's eval_knn.py", pairs, torch.get_num_threads(), Goal(at_least=2.5)))
+    return found
 
 
 def check(results: dict[str, tuple[Tensor, Tensor]], queries: Tensor, bank: Tensor) -> None:

@@ -6,7 +6,7 @@ in turn; the soft labels are compared. Extra memory is how far the peak resident
 Linux only) rises in one step above what is resident before it: the inputs, and the libraries after a small step. The
 mask of neighbors counts as the dense formula's.
 
-    python benchmarks/performance/propagation.py --rows 60 --columns 104 --sources 8 --repeats 3
+    python -m benchmarks.performance.propagation --rows 60 --columns 104 --sources 8 --repeats 3
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.performance.ratios import Goal, Ratio, by_turns, faster, share
 from ssl_bench.evaluators.davis.propagation import propagate
 
 RADIUS, TOP_K, TEMPERATURE = 12, 5, 0.1
+ROOT = Path(__file__).parents[2]
 Case = tuple[Tensor, list[Tensor], list[Tensor]]
 
 
@@ -69,8 +71,8 @@ def ours(case: Case) -> Tensor:
 def extra_memory(given: argparse.Namespace, which: str) -> float:
     """MiB by which the peak resident set of a fresh process grows in one step."""
     options = [f"--{name}={getattr(given, name)}" for name in ("rows", "columns", "sources", "dim", "seed", "threads")]
-    command = [sys.executable, __file__, *options, "--measure-memory-of", which]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.performance.propagation", *options, "--measure-memory-of", which]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 
 
 def measure_memory(case: Case, which: str) -> float:
@@ -91,6 +93,25 @@ def measure_memory(case: Case, which: str) -> float:
 def resident_mib(which: str) -> float:
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which)]
     return int(line.split()[1]) / 1024
+
+
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """A step at 480p with patches of 8 and of 16 px: time, and extra memory of a fresh process."""
+    found = []
+    sizes = [(60, 104, Goal(at_least=10), Goal(at_most=0.03)), (30, 52, Goal(at_least=3), Goal(at_most=0.3))]
+    for rows, columns, time_goal, memory_goal in [(12, 16, Goal(), Goal())] if quick else sizes:
+        case = make_case(rows, columns, 8, 384, 3, 0)
+        near = neighborhood(rows, columns, 8)
+        pairs = by_turns(lambda case=case: ours(case), lambda case=case, near=near: dense(case, near), 3)  # type: ignore[misc]
+        difference = float((ours(case) - dense(case, near)).abs().max())
+        assert difference < 1e-5, f"the soft labels differ by {difference}"
+        name, threads = f"DAVIS propagation, {rows} x {columns} patches", torch.get_num_threads()
+        found.append(faster(name, "the dense formula", pairs, threads, time_goal))
+        if Path("/proc/self/clear_refs").exists():
+            given = argparse.Namespace(rows=rows, columns=columns, sources=8, dim=384, seed=0, threads=threads)
+            memory = extra_memory(given, "ours"), extra_memory(given, "dense")
+            found.append(share(f"{name}: extra memory", "the dense formula", [memory], "MiB", memory_goal))
+    return found
 
 
 def compare(case: Case, repeats: int) -> float:

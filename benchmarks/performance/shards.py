@@ -1,6 +1,6 @@
 """Images in WebDataset shards against the same images as files: views per second, opening time, memory.
 
-    python benchmarks/performance/shards.py [--images 5000] [--repeats 9] [--sample 1000]
+    python -m benchmarks.performance.shards [--images 5000] [--repeats 9] [--sample 1000]
 
 Photos (scikit-learn's two, cropped at random to 256 px) are written as JPEG files and as shards of 10,000. Both are
 read in one random order, one view of 224 px each, image by image in alternating order on one thread; the printed
@@ -28,24 +28,30 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from benchmarks.performance.ratios import Goal, Ratio, faster
 from ssl_bench.blocks.views import Crop, MultiCrop
 from ssl_bench.dataset import Split
 from ssl_bench.datasets.images import UnlabeledImages
 from ssl_bench.datasets.webdataset import WebDataset
+from ssl_bench.evaluation.speed import Timing
 
 PER_SHARD = 10_000
 
 
 @dataclass(frozen=True)
 class Result:
-    ratio: float
-    """Median over repetitions of shards' / files' views per second."""
-    ratios: tuple[float, ...]
+    pairs: tuple[tuple[Timing, Timing], ...]
+    """Shards and files, of all sampled images in each repetition."""
     first_open_seconds: float
     second_open_seconds: float
     grown_mb: float
     """Resident memory after reading over that before opening."""
     images: int
+
+    @property
+    def ratios(self) -> list[float]:
+        """Shards' / files' views per second."""
+        return [files.wall / shards.wall for shards, files in self.pairs]
 
 
 def photos(count: int) -> Iterator[bytes]:
@@ -89,17 +95,29 @@ def measure(folder: Path, images: int, repeats: int, sample: int) -> Result:
     _, second = timed_open(folder / "shards")
     sides: list[Split] = [data.train, files]
     views, rng = MultiCrop([(Crop(crop_px=224, scale=(0.2, 1.0)), 1)]), random.Random(0)
-    ratios = []
+    pairs = []
     for repetition in range(-1, repeats):  # the first, unmeasured one warms caches up
-        spent = [0.0, 0.0]
+        spent = [Timing(0.0, 0.0)] * 2
         for number, index in enumerate(random.Random(repetition).sample(range(images), min(sample, images))):
             for side in (0, 1) if number % 2 else (1, 0):
-                start = time.perf_counter()
+                wall, cpu = time.perf_counter(), time.process_time()
                 views(sides[side].image(index), rng)
-                spent[side] += time.perf_counter() - start
+                took = Timing(time.perf_counter() - wall, time.process_time() - cpu)
+                spent[side] = Timing(spent[side].wall + took.wall, spent[side].cpu + took.cpu)
         if repetition >= 0:
-            ratios.append(spent[1] / spent[0])
-    return Result(statistics.median(ratios), tuple(ratios), first, second, resident_mb() - before, images)
+            pairs.append((spent[0], spent[1]))
+    return Result(tuple(pairs), first, second, resident_mb() - before, images)
+
+
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """Photos of 256 px, one view of 224 px each."""
+    images = 50 if quick else 2000
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["SSLBENCH_CACHE"] = str(Path(temporary, "cache"))
+        write(Path(temporary), images)
+        result = measure(Path(temporary), images, 2 if quick else 5, 20 if quick else 400)
+    name, goal, work = "views of photos in WebDataset shards", Goal(at_least=0.9), 20 if quick else 400
+    return [faster(name, "the same as files", result.pairs, 1, goal, work=work)]
 
 
 def main(arguments: Sequence[str] | None = None) -> Result:
@@ -112,8 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         os.environ["SSLBENCH_CACHE"] = str(Path(temporary, "cache"))
         write(Path(temporary), options.images)
         result = measure(Path(temporary), options.images, options.repeats, options.sample)
+    ratio = statistics.median(result.ratios)
     print(
-        f"shards / files {result.ratio:.2f} views per second (median of {len(result.ratios)} repetitions, "
+        f"shards / files {ratio:.2f} views per second (median of {len(result.ratios)} repetitions, "
         f"{min(result.ratios):.2f} to {max(result.ratios):.2f}; {result.images:,} photos of 256 px); opened in "
         f"{result.first_open_seconds:.1f} s, again in {result.second_open_seconds:.1f} s; memory grew by "
         f"{result.grown_mb:.0f} MB"

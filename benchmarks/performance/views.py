@@ -1,6 +1,6 @@
 """Speed of DINO's views, two of 224 px and eight of 96 px, against lightly's DINOTransform with the same settings.
 
-    python benchmarks/performance/views.py [--images FOLDER] [--repeats 9] [--small]
+    python -m benchmarks.performance.views [--images FOLDER] [--repeats 9] [--small]
 
 Both sides open every JPEG from disk with Pillow, convert it to RGB and make its views, on one thread. Each repetition
 times both sides on the same images, image by image in alternating order, so that what else runs on the machine meets
@@ -25,18 +25,29 @@ import torch
 from lightly.transforms import DINOTransform
 from PIL import Image
 
+from benchmarks.performance.ratios import Goal, Ratio, faster
 from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench.evaluation.speed import Timing
 
 JPEG_SUFFIXES = {".jpg", ".jpeg"}
 
 
 @dataclass(frozen=True)
 class Result:
-    ratio: float  # median over repetitions of ours / lightly's views per second
-    ratios: tuple[float, ...]
-    milliseconds_per_view: float  # ours, median over repetitions, decoding included
+    pairs: tuple[tuple[Timing, Timing], ...]  # ours and lightly's, of all images in each repetition
     images: int
     views_per_image: int
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours / lightly's views per second."""
+        return [lightly.wall / ours.wall for ours, lightly in self.pairs]
+
+    @property
+    def milliseconds_per_view(self) -> float:
+        """Ours, decoding included."""
+        seconds = statistics.median(ours.wall for ours, _ in self.pairs)
+        return 1000 * seconds / (self.images * self.views_per_image)
 
 
 def our_views(global_px: int, local_px: int, local_views: int) -> MultiCrop:
@@ -74,11 +85,11 @@ def shrink(paths: Sequence[Path], folder: Path) -> list[Path]:
     return small
 
 
-def seconds(make_views: Callable[[Image.Image], Any], path: Path) -> float:
-    start = time.perf_counter()
+def timed(make_views: Callable[[Image.Image], Any], path: Path) -> Timing:
+    wall, cpu = time.perf_counter(), time.process_time()
     with Image.open(path) as image:
         make_views(image.convert("RGB"))
-    return time.perf_counter() - start
+    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def measure(paths: Sequence[Path], repeats: int, small: bool = False) -> Result:
@@ -94,22 +105,41 @@ def measure(paths: Sequence[Path], repeats: int, small: bool = False) -> Result:
     views = 2 + local_views
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    ratios, ours_ms = [], []
+    pairs = []
     try:
         for repetition in range(-1, repeats):
-            spent = [0.0, 0.0]
+            spent = [Timing(0.0, 0.0)] * 2
             for number, path in enumerate(paths):
                 for side in (0, 1) if (number + repetition) % 2 else (1, 0):
-                    spent[side] += seconds(sides[side], path)
+                    took = timed(sides[side], path)
+                    spent[side] = Timing(spent[side].wall + took.wall, spent[side].cpu + took.cpu)
             if repetition < 0:
                 continue
-            ratios.append(spent[1] / spent[0])
-            ours_ms.append(1000 * spent[0] / (len(paths) * views))
-            rates = [len(paths) * views / total for total in spent]
-            print(f"{repetition + 1}: ours {rates[0]:.0f}, lightly {rates[1]:.0f} views/s, ratio {ratios[-1]:.2f}")
+            pairs.append((spent[0], spent[1]))
+            rates = [len(paths) * views / total.wall for total in spent]
+            ratio = rates[0] / rates[1]
+            print(f"{repetition + 1}: ours {rates[0]:.0f}, lightly {rates[1]:.0f} views/s, ratio {ratio:.2f}")
     finally:
         torch.set_num_threads(threads)
-    return Result(statistics.median(ratios), tuple(ratios), statistics.median(ours_ms), len(paths), views)
+    return Result(tuple(pairs), len(paths), views)
+
+
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """Full-size photos and 32 px images, on one thread."""
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        photos = Path(temporary, "photos")
+        photos.mkdir()
+        sample_photos(photos)
+        paths = sorted(photos.iterdir())
+        for name, small, repeats, goal in (
+            ("views of photos of 500 x 375 px: 2 x 224 + 8 x 96 px", False, 15, Goal(at_least=3.5)),
+            ("views of images of 32 px: 2 x 32 + 6 x 16 px", True, 60, Goal(at_least=3)),
+        ):
+            result = measure(shrink(paths, Path(temporary)) if small else paths, 2 if quick else repeats, small)
+            work = result.images * result.views_per_image
+            found.append(faster(name, "lightly's DINOTransform", result.pairs, 1, goal, work=work))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> Result:
@@ -130,8 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         if options.small:
             paths = shrink(paths, Path(temporary))
         result = measure(paths, options.repeats, options.small)
+    ratio = statistics.median(result.ratios)
     print(
-        f"ours / lightly {result.ratio:.2f} views per second per core (median of {len(result.ratios)} repetitions, "
+        f"ours / lightly {ratio:.2f} views per second per core (median of {len(result.ratios)} repetitions, "
         f"{min(result.ratios):.2f} to {max(result.ratios):.2f}; {result.images} images, {result.views_per_image} views "
         f"each; ours {result.milliseconds_per_view:.2f} ms a view, decoding included)"
     )

@@ -8,14 +8,15 @@ patches of 5 px; here deit_s5 wants 220 px (what they in effect used) or 225, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ssl_bench.backbone import Backbone, Kind, Positions, TimmModel, Tokens
+from ssl_bench.backbone import Backbone, BothFeatures, Kind, Positions, TimmModel, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
@@ -110,8 +111,18 @@ class ViT(Backbone):
         (batch, 3, height, width) -> (batch, feature_dim * n): n is 4 for Ti and S (blocks 9 to 12 in order), 2 for B.
         Source: DINO, appendix F.2, and eval_linear.py's help for --n_last_blocks and --avgpool_patchtokens.
         """
-        last = [self.network.norm(tokens) for tokens in vit_tokens.block_outputs(self.network, images, self.positions)]
-        read = [tokens[:, 0] for tokens in last[-self.probe_blocks :]]
+        outputs = vit_tokens.block_outputs(self.network, images, self.positions)
+        return self._read_by_probe(deque(outputs, maxlen=self.probe_blocks))
+
+    def both_features(self, images: Tensor) -> BothFeatures:
+        """As the base class says, in one pass."""
+        cls, outputs = vit_tokens.cls_token_and_outputs(self.network, images, self.probe_blocks, self.positions)
+        return BothFeatures(cls, self._read_by_probe(outputs))
+
+    def _read_by_probe(self, outputs: Iterable[Tensor]) -> Tensor:
+        """`probe_features` of what the last `probe_blocks` blocks leave."""
+        last = [self.network.norm(tokens) for tokens in outputs]
+        read = [tokens[:, 0] for tokens in last]
         if self.probe_mean_patch:
             read.append(last[-1][:, 1:].mean(dim=1))
         return torch.cat(read, dim=1)

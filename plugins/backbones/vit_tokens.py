@@ -74,6 +74,22 @@ def cls_token(vit: Any, images: Tensor, positions: Positions = "timm") -> Tensor
     return vit.norm(_run(vit, vit.blocks[-1], tokens, cls_only=True))[:, 0]  # type: ignore[no-any-return]
 
 
+def cls_token_and_outputs(
+    vit: Any, images: Tensor, count: int, positions: Positions = "timm"
+) -> tuple[Tensor, list[Tensor]]:
+    """`cls_token`, and the last `count` of `block_outputs`, in one pass.
+
+    The last block runs twice, the first time for the class token alone: so its bits are those of `cls_token`.
+    """
+    sequence, outputs = embed(vit, images, positions), deque[Tensor](maxlen=count)
+    for block in vit.blocks[:-1]:
+        sequence = _run(vit, block, sequence)
+        outputs.append(sequence)
+    cls = vit.norm(_run(vit, vit.blocks[-1], sequence, cls_only=True))[:, 0]
+    outputs.append(_run(vit, vit.blocks[-1], sequence))
+    return cls, list(outputs)
+
+
 def tokens(vit: Any, images: Tensor, positions: Positions = "timm", selection: Selection = WHOLE) -> Tokens:
     """(batch, 3, height, width) -> all tokens after the last block and the final norm.
 

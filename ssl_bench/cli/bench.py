@@ -188,20 +188,20 @@ def _work(asked: Asked, board: Board, costs: Costs, threads: int) -> None:
 
 def _machine(asked: Asked) -> Machine:
     """What the runs are done on."""
-    import os
     import platform
 
     import torch
 
     from ssl_bench.runs.device_name import device_name
-    from ssl_bench.runs.machine import choose_device, cores
+    from ssl_bench.runs.machine import choose_device
     from ssl_bench.studies.costs import Machine
+    from ssl_bench.system.limits import cores, memory_bytes
 
     device = choose_device(str(asked.wish.values.get("machine.device", "auto")))
     threads = max(1, torch.get_num_threads() // asked.jobs)
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**20
-    elif hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    elif (available := memory_bytes()) is not None:
+        memory = available / 2**20
     return Machine(device_name(device), platform.platform(), cores(), threads, device.type == "cpu", memory)

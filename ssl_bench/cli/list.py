@@ -9,7 +9,7 @@ import typer
 
 from ssl_bench.cli.encodings import print_json
 from ssl_bench.cli.terminal import terminal
-from ssl_bench.errors import UserError, unknown_name
+from ssl_bench.errors import unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         """List methods, backbones, evaluators, datasets and loggers: what each is, its paper, its package."""
         from ssl_bench import registry
         from ssl_bench.cli.list_weights import list_weights
+        from ssl_bench.registry.trying import why_broken_each
 
         if kind is not None and kind.lower() in ("weight", WEIGHTS):
             list_weights(as_json=as_json)
@@ -55,7 +56,8 @@ def register(app: typer.Typer) -> None:
         found = [plugin for one in shown for plugin in registry.plugins(one)]
         faults = {plugin: registry.fault(plugin) for plugin in found}
         if check:
-            faults |= _tried([plugin for plugin in found if not faults[plugin] and not plugin.lacking()], seconds)
+            tried = [plugin for plugin in found if not faults[plugin] and not plugin.lacking()]
+            faults |= why_broken_each(tried, seconds)
         if as_json:
             print_json({"plugins": [_plain(plugin, words) for plugin, words in faults.items()]})
         console = terminal()
@@ -145,23 +147,3 @@ def _lines(rows: list[_Row]) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 1), strict=True) if width).rstrip()
         for row in rows
     ]
-
-
-def _tried(plugins: list[Plugin], seconds: float) -> dict[Plugin, str]:
-    """Why each cannot be loaded, "" where it can; third-party plugins two at a time, each in a separate process."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from ssl_bench import registry
-    from ssl_bench.registry.own_process import why_broken
-
-    third_party = [plugin for plugin in plugins if plugin.distribution != registry.HOME]
-    with ThreadPoolExecutor(2) as pool:
-        faults = dict(zip(third_party, pool.map(lambda plugin: why_broken(plugin, seconds), third_party), strict=True))
-    for plugin in plugins:
-        if plugin.distribution == registry.HOME:
-            try:
-                plugin.load()
-                faults[plugin] = ""
-            except UserError as error:
-                faults[plugin] = str(error)
-    return faults

@@ -34,6 +34,7 @@ VERBS = [
     "show",
     "diff",
     "plan",
+    "doctor",
     "table",
     "figure",
     "attention",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import DataRecord, EvaluationRecord, RunRecord
+from ssl_bench.records.record import DataRecord, EvaluationRecord, MicroBatchRecord, RunRecord
 from ssl_bench.tables.paths import flatten, plain_text, singular
 from ssl_bench.tables.table import TableData, data_title
 
@@ -138,8 +138,16 @@ def _training(record: RunRecord) -> list[tuple[str, str]]:
             f"peak memory {training.peak_memory_mb:,.0f} MiB"
             + (f", resumed {training.resumed} times" if training.resumed else ""),
         ),
+        ("micro-batches", "; ".join(_micro_batch_text(one, training.steps) for one in training.micro_batches)),
         ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
     ]
+
+
+def _micro_batch_text(part: MicroBatchRecord, steps: int) -> str:
+    """E.g. "of 32 images, exact: the gradients are those of the whole batch"."""
+    which = "" if part.steps == steps else f" in {part.steps:,} of {steps:,} steps"
+    how = "exact: the gradients are those of the whole batch" if part.exact else f"approximate: {part.reason}"
+    return f"of {part.images} image{'s' * (part.images > 1)}{which}, {how}"
 
 
 def _origin(record: RunRecord) -> list[tuple[str, str]]:

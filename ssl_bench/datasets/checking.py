@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,6 +11,7 @@ from itertools import islice
 
 from ssl_bench.dataset import Dataset, Split
 from ssl_bench.errors import UserError
+from ssl_bench.system.limits import cores
 
 FULL_CHECK_UP_TO = 20_000
 """Images of all splits together that are all opened; of a larger set, `SAMPLE`."""
@@ -124,7 +124,7 @@ def _open_all(chosen: Sequence[tuple[Split, int]], workers: int | None) -> list[
             return f"image {index}: {type(error).__name__}: {error}"
 
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = cores()
     if workers == 1:
         return list(map(look, chosen))
     with ThreadPoolExecutor(workers) as pool:

@@ -112,6 +112,7 @@ def evaluate_network(
         batch_size=THROUGHPUT_BATCH,
         workers=workers,
         preprocessing=preprocessing,
+        kinds={kind for _, evaluator in evaluators for kind in evaluator.feature_kinds},
         keep=keep_features,
         say=say,
     )

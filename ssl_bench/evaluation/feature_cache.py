@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.dataset import Dataset, Split
 from ssl_bench.evaluation.network_fingerprint import Undecidable, code_fingerprint, network_fingerprint
+from ssl_bench.evaluator import FeatureKind
 from ssl_bench.system import cache
 from ssl_bench.system.files import cache_folder
 
@@ -78,23 +80,27 @@ def images_key(
     return ImagesKey(dataset.fingerprint, times, name, len(split), crop, code)
 
 
-def features_key(
+def features_keys(
     images: ImagesKey,
     network: nn.Module,
-    kind: str,
+    kinds: Iterable[FeatureKind],
     preprocessing: Preprocessing,
     *,
     batch: int,
     device: torch.device,
     autocast_dtype: torch.dtype | None,
-) -> FeaturesKey | None:
-    """None where no digest holds all that decides the output of the network (`Undecidable`)."""
+) -> dict[FeatureKind, FeaturesKey]:
+    """One for each kind; none where no digest holds all that decides the output of the network (`Undecidable`)."""
     try:
         fingerprint = network_fingerprint(network)
     except Undecidable:
-        return None
-    mean_and_std = f"{preprocessing.mean} {preprocessing.std}"
-    return FeaturesKey(images, fingerprint, kind, mean_and_std, batch, str(autocast_dtype), _machine(device))
+        return {}
+    mean_and_std, precision, machine = (
+        f"{preprocessing.mean} {preprocessing.std}",
+        str(autocast_dtype),
+        _machine(device),
+    )
+    return {kind: FeaturesKey(images, fingerprint, kind, mean_and_std, batch, precision, machine) for kind in kinds}
 
 
 def read_features(key: FeaturesKey) -> Tensor | None:

@@ -1,9 +1,9 @@
-"""Frozen features, extracted once for each split and shared by all evaluators, and kept in the cache folder."""
+"""Frozen features, extracted in one pass over each split, shared by all evaluators, and kept in the cache folder."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -25,15 +25,13 @@ from ssl_bench.evaluation.decoded_images import Damaged, DecodedWriter, drop_dec
 from ssl_bench.evaluation.feature_cache import (
     FeaturesKey,
     ImagesKey,
-    features_key,
+    features_keys,
     images_key,
     keep_features,
     read_features,
 )
-from ssl_bench.evaluator import Features, SplitName
+from ssl_bench.evaluator import FeatureKind, Features, SplitName
 from ssl_bench.system import cache
-
-Kind = Literal["features", "probe_features"]
 
 
 class UnusableFeatures(UserError):
@@ -54,7 +52,8 @@ class FeatureStore:
     One transform for all images of both splits. Sets whose images are all `image_px` squares, such as CIFAR: as they
     are. All others: resized and center-cropped as `preprocessing` says, by default bicubic, the shorter side to 256/224
     of `image_px`. Mean and standard deviation are `preprocessing`'s in both cases, by default ImageNet's. The backbone
-    runs in eval mode and gets its modes back; `autocast_dtype` None is float32.
+    runs in eval mode and gets its modes back; `autocast_dtype` None is float32. `kinds` will be asked for: the first
+    request for one of them extracts them all in one pass over the images.
 
     Images are decoded once for all networks that see them alike, and with `keep` the features of a network are found
     again in later runs, bitwise the same (`decoded_images`, `feature_cache`; both within the limit of the cache).
@@ -71,67 +70,92 @@ class FeatureStore:
         batch_size: int,
         workers: int,
         preprocessing: Preprocessing | None = None,
+        kinds: Iterable[FeatureKind] = (),
         keep: bool = True,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.backbone, self.dataset, self.device, self.say = backbone, dataset, device, say
         self.autocast_dtype, self.batch_size, self.workers = autocast_dtype, batch_size, workers
-        self.keep, self.native = keep, is_native(dataset, image_px)
+        self.kinds, self.keep, self.native = frozenset(kinds), keep, is_native(dataset, image_px)
         self.preprocessing = (preprocessing or Preprocessing()).at(image_px)
         self.crop = self.preprocessing.crop(self.native)
         self.protocol = self.preprocessing.protocol(self.native, backbone.positions_protocol(image_px, image_px))
-        self._kept: dict[tuple[SplitName, Kind], Features] = {}
+        self._kept: dict[tuple[SplitName, FeatureKind], Features] = {}
 
-    def __call__(self, split: SplitName, kind: Kind = "features") -> Features:
+    def __call__(self, split: SplitName, kind: FeatureKind = "features") -> Features:
         """Vectors (n, dim) float32 and labels (n,) of the split, on the CPU; the same tensors at every call.
 
         Raises `UnusableFeatures` when the network's output is not finite or the same for all images.
         """
-        if kind == "probe_features" and type(self.backbone).probe_features is Backbone.probe_features:
-            kind = "features"  # not overridden: the same vectors
+        kind = self._distinct(kind)
         if (split, kind) not in self._kept:
-            self._kept[split, kind] = self._extract(split, kind)
+            wanted = sorted({kind, *map(self._distinct, self.kinds)})
+            self._extract(split, [one for one in wanted if (split, one) not in self._kept])
         return self._kept[split, kind]
 
-    def _extract(self, split: SplitName, kind: Kind) -> Features:
+    def _distinct(self, kind: FeatureKind) -> FeatureKind:
+        """The kind that has these vectors: `probe_features` that are not overridden are `features`."""
+        return "features" if type(self.backbone).probe_features is Backbone.probe_features else kind
+
+    def _extract(self, split: SplitName, kinds: Sequence[FeatureKind]) -> None:
+        """Keep all `kinds` of a split: those of the cache, and in one pass all others."""
         images = self.dataset.train if split == "train" else self.dataset.test
         if images is None:
             raise UserError(f"{self.dataset.name} has no {split} images: there is nothing to evaluate on")
         begun = time.perf_counter()
-        caching = cache.limit_bytes() > 0
-        of_images = self._images_key(split, images) if caching else None
-        key = None if of_images is None or not self.keep else self._features_key(of_images, kind)
-        vectors = None if key is None else read_features(key)
-        found = vectors is not None
-        if vectors is None:
-            vectors = self._from_network(self._levels(images, of_images), len(images), kind)
-            _check(vectors, split)
-            if key is not None:
-                keep_features(key, vectors)
-        seconds = "from the cache" if found else f"{time.perf_counter() - begun:.1f} s"
-        self.say(f"{kind} of {split}: {len(images)} images, {vectors.shape[1]} values each, {seconds}")
-        labels = [-1] * len(images) if images.labels is None else images.labels
-        return Features(vectors, torch.as_tensor(labels, dtype=torch.int64), self.protocol)
+        of_images = self._images_key(split, images) if cache.limit_bytes() > 0 else None
+        keys = {} if of_images is None or not self.keep else self._features_keys(of_images, kinds)
+        found = {kind: vectors for kind, key in keys.items() if (vectors := read_features(key)) is not None}
+        self._say(split, found, "from the cache")
+        missing = [kind for kind in kinds if kind not in found]
+        if missing:
+            extracted = self._from_network(self._levels(images, of_images), len(images), missing)
+            for kind, vectors in extracted.items():
+                _check(vectors, split)
+                if kind in keys:
+                    keep_features(keys[kind], vectors)
+            self._say(split, extracted, f"{time.perf_counter() - begun:.1f} s")
+            found |= extracted
+        labels = torch.as_tensor([-1] * len(images) if images.labels is None else images.labels, dtype=torch.int64)
+        for kind, vectors in found.items():
+            self._kept[split, kind] = Features(vectors, labels, self.protocol)
 
-    def _from_network(self, batches: Iterator[Tensor], count: int, kind: Kind) -> Tensor:
-        vectors, filled = torch.empty(0), 0
-        network: Callable[[Tensor], Tensor] = self.backbone if kind == "features" else self.backbone.probe_features
+    def _say(self, split: SplitName, found: Mapping[FeatureKind, Tensor], took: str) -> None:
+        if found:
+            images = len(next(iter(found.values())))
+            values = " and ".join(f"{vectors.shape[1]:,}" for vectors in found.values())
+            self.say(f"{' and '.join(found)} of {split}: {images:,} images, {values} values each, {took}")
+
+    def _from_network(
+        self, batches: Iterator[Tensor], count: int, kinds: Sequence[FeatureKind]
+    ) -> dict[FeatureKind, Tensor]:
+        """All `kinds` in one pass, each (count, dim) float32 on the CPU."""
+        found: dict[FeatureKind, Tensor] = {}
+        filled = 0
         with eval_mode(self.backbone), torch.inference_mode(), self._autocast():
             for levels in batches:
-                output = network(self.preprocessing.normalized(levels.to(self.device, non_blocking=True)))
-                if not filled:
-                    with torch.inference_mode(False):  # an ordinary tensor: an evaluator may need gradients later
-                        vectors = torch.empty(count, output.shape[1])
-                vectors[filled : filled + len(output)] = output.float().cpu()
-                filled += len(output)
-        return vectors
+                normalized = self.preprocessing.normalized(levels.to(self.device, non_blocking=True))
+                for kind, output in self._outputs(normalized, kinds).items():
+                    if not filled:
+                        with torch.inference_mode(False):  # an ordinary tensor: an evaluator may need gradients later
+                            found[kind] = torch.empty(count, output.shape[1])
+                    found[kind][filled : filled + len(output)] = output.float().cpu()
+                filled += len(levels)
+        return found
+
+    def _outputs(self, images: Tensor, kinds: Sequence[FeatureKind]) -> dict[FeatureKind, Tensor]:
+        if len(kinds) > 1:
+            both = self.backbone.both_features(images)
+            return {"features": both.features, "probe_features": both.probe_features}
+        read = self.backbone if kinds[0] == "features" else self.backbone.probe_features
+        return {kinds[0]: read(images)}
 
     def _images_key(self, split: SplitName, images: Split) -> ImagesKey | None:
         return images_key(self.dataset, split, images, self.preprocessing, native=self.native)
 
-    def _features_key(self, images: ImagesKey, kind: Kind) -> FeaturesKey | None:
-        return features_key(
-            images, self.backbone, kind, self.preprocessing,
+    def _features_keys(self, images: ImagesKey, kinds: Iterable[FeatureKind]) -> dict[FeatureKind, FeaturesKey]:
+        return features_keys(
+            images, self.backbone, kinds, self.preprocessing,
             batch=self.batch_size, device=self.device, autocast_dtype=self.autocast_dtype,
         )  # fmt: skip
 

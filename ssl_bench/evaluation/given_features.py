@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.feature_files import Matrix
-from ssl_bench.evaluator import Features, Protocol, SplitName
+from ssl_bench.evaluator import FeatureKind, Features, Protocol, SplitName
 from ssl_bench.settings import Settings
 
 AS_GIVEN = Protocol(text="features as given")
@@ -118,7 +118,7 @@ class GivenFeatures:
             for kind, vectors in (("features", part.vectors), ("probe_features", probe)):
                 self._kept[name, kind] = Features(torch.from_numpy(vectors), labels, AS_GIVEN)
 
-    def __call__(self, split: SplitName, kind: Literal["features", "probe_features"] = "features") -> Features:
+    def __call__(self, split: SplitName, kind: FeatureKind = "features") -> Features:
         """The same tensors at every call."""
         return self._kept[split, kind]
 

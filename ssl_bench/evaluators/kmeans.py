@@ -32,6 +32,7 @@ class KMeans(Evaluator):
 
     Config = KMeansConfig
     reads_images = False
+    feature_kinds = frozenset({"features"})
     config: KMeansConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

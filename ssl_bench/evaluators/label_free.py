@@ -64,6 +64,7 @@ class LabelFree(Evaluator):
     Config = LabelFreeConfig
     needs_labels = False
     reads_images = False
+    feature_kinds = frozenset({"features"})
     config: LabelFreeConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

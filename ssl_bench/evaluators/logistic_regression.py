@@ -62,6 +62,7 @@ class LogisticRegression(Evaluator):
 
     Config = LogisticRegressionConfig
     reads_images = False
+    feature_kinds = frozenset({"features"})
     config: LogisticRegressionConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from PIL import Image
 
 from ssl_bench.dataset import Split
 from ssl_bench.datasets.reading import shown
+from ssl_bench.system.limits import cores
 
 MOST_IMAGES = 20_000
 """Of each split that are looked at; of a larger one so many, evenly chosen."""
@@ -46,8 +46,7 @@ def look(split: Split, most: int = MOST_IMAGES) -> Looked:
     total = len(split)
     indices = range(total) if total <= most else [index * total // most for index in range(most)]
     looked = Looked(total)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:  # decoding releases Python's lock
+    with ThreadPoolExecutor(cores()) as pool:  # decoding releases Python's lock
         for index, seen in zip(indices, pool.map(lambda index: _seen(split, index), indices), strict=True):
             if isinstance(seen, str):
                 looked.unreadable.append(seen)

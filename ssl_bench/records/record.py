@@ -154,6 +154,18 @@ class MachineRecord(RecordPart):
     """Whether activations were computed again in the backward pass; None in records that did not say."""
 
 
+class MicroBatchRecord(RecordPart):
+    """Steps that saw their batch in micro-batches."""
+
+    images: int
+    """Most images in a forward pass."""
+    steps: int
+    exact: bool
+    """Whether gradients are those of the whole batch."""
+    reason: str = ""
+    """Why they are not, e.g. "batch norm sees 32 images of 256"."""
+
+
 class TrainingRecord(RecordPart):
     """What training cost and how it ended."""
 
@@ -177,6 +189,8 @@ class TrainingRecord(RecordPart):
     """Number of resumes."""
     final_logs: dict[str, float]
     """Mean of each logged value over the last epoch."""
+    micro_batches: tuple[MicroBatchRecord, ...] = ()
+    """One for each size of micro-batches; empty where every step saw its whole batch at once."""
 
 
 class CurveSummary(RecordPart):

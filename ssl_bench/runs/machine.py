@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 import subprocess
@@ -17,49 +16,56 @@ from ssl_bench.errors import UserError
 from ssl_bench.records.record import MachineRecord
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.precision import Precision
+from ssl_bench.system import cards
+from ssl_bench.system.limits import cores
 
 RECORDED_PACKAGES = ("sslbench", "torch", "torchvision", "timm", "pillow", "numpy", "faiss-cpu", "faiss-gpu", "lightly")
+ON_THE_CPU = "give --set machine.device=cpu"
 
 
 def choose_device(asked: str) -> torch.device:
-    """Resolve "auto" to a GPU that this torch has kernels for, else the CPU. Raises `UserError` for a device that is
-    not there or that this build of torch cannot use."""
+    """Resolve "auto" to the first card that can be used, else the CPU (`why_not_on_a_card` says why).
+
+    Raises `UserError` for a device that is not there or that cannot be used, with what to do.
+    """
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() and not _unsupported_card() else "cpu")
+        usable = next((index for index in _cards() if not cards.why_unusable(index)), None)
+        return torch.device("cpu") if usable is None else _card(usable)
     try:
         device = torch.device(asked)
     except RuntimeError:
         raise UserError(f"machine.device = {asked!r} is no device; give cpu, cuda, cuda:1, mps or auto") from None
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(
-                f"machine.device = {asked!r}: torch finds no CUDA device here; give --set machine.device=cpu"
-            )
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise UserError(f"machine.device = {asked!r}: there are {torch.cuda.device_count()} CUDA devices")
-        if reason := _unsupported_card():
-            raise UserError(reason)
+        if not _cards():
+            reason = cards.why_no_card() or "torch finds no CUDA device here"
+            raise UserError(f"machine.device = {asked!r}: {reason}. Or {ON_THE_CPU}")
+        if (device.index or 0) not in _cards():
+            raise UserError(f"machine.device = {asked!r}: there are {len(_cards())} CUDA devices, counted from cuda:0")
+        if reason := cards.why_unusable(device.index or 0):
+            raise UserError(f"machine.device = {asked!r}: {reason}. Or {ON_THE_CPU}")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("machine.device = 'mps': torch finds no such device here; give --set machine.device=cpu")
+        raise UserError(f"machine.device = 'mps': torch finds no such device here; {ON_THE_CPU}")
     return device
 
 
-def _unsupported_card() -> str:
-    """Why this torch cannot use the first card, e.g. Pascal on a default wheel; empty when it can."""
-    major, minor = torch.cuda.get_device_capability(0)
-    built_for = [int(arch.removeprefix("sm_")) for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
-    if built_for and major * 10 + minor < min(built_for):
-        return (
-            f"{torch.cuda.get_device_name(0)} has compute capability {major}.{minor}, and this torch was built for "
-            f"{min(built_for) / 10} and up. Install the CUDA 12.6 build, which keeps older kernels "
-            "(pytorch.org, previous versions), or give --set machine.device=cpu."
-        )
-    return ""
+def why_not_on_a_card(device: torch.device, asked: str) -> str:
+    """Why "auto" became the CPU on a machine with a card, or not its first card, in words for the user; else ""."""
+    if asked != "auto":
+        return ""
+    passed_over = [
+        index for index in _cards() if index < (len(_cards()) if device.type == "cpu" else device.index or 0)
+    ]
+    reasons = [cards.why_unusable(index) for index in passed_over] or [cards.why_no_card()]
+    return "; ".join(filter(None, reasons))
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cards() -> range:
+    """Indices of the cards that torch sees."""
+    return range(torch.cuda.device_count() if cards.cuda_is_available() else 0)
+
+
+def _card(index: int) -> torch.device:
+    return torch.device("cuda") if index == 0 else torch.device("cuda", index)
 
 
 def choose_workers(asked: int | None, image_px: int, runs: int = 1) -> int:

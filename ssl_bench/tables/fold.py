@@ -260,6 +260,12 @@ def _repeated(members: Group) -> tuple[list[str], list[str]]:
     return sorted(again), sorted(elsewhere)
 
 
+def _approximations(members: Group) -> list[str]:
+    """Why the gradients of some runs are not those of their whole batches."""
+    trained = [run.record.training for run in members.runs if run.record.training is not None]
+    return sorted({part.reason for one in trained for part in one.micro_batches if not part.exact})
+
+
 def _notes(members: Group) -> list[str]:
     notes = []
     record = members.first.record
@@ -276,6 +282,8 @@ def _notes(members: Group) -> list[str]:
         settings = f" ({members.settings})" if members.settings else ""
         weights = "not trained here" if record.steps == 0 else "used for the figures before the arrows"
         notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
+    for reason in _approximations(members):
+        notes.append(f"{name}: approximate gradients, from micro-batches: {reason}")
     versions = sorted({run.record.method_plugin for run in members.runs})
     if len(versions) > 1:
         notes.append(f"{name}: its seeds were run by different versions: {', '.join(versions)}")

@@ -210,6 +210,22 @@ def probe_features_are_vectors(subject: Subject) -> None:
     )
 
 
+@torch.no_grad()
+def both_features_are_the_two(subject: Subject) -> None:
+    """`both_features` gives what `forward` and `probe_features` give, bitwise, in eval mode."""
+    network, images = subject.network.eval(), subject.images()
+    both = network.both_features(images)
+    for name, found, expected in (
+        ("features", both.features, network(images)),
+        ("probe_features", both.probe_features, network.probe_features(images)),
+    ):
+        require(
+            same(found, expected),
+            f"the {name} of both_features() differ from those computed alone: the number of an evaluator would depend "
+            "on which others run beside it; compute the same, or delete both_features()",
+        )
+
+
 CHECKS = (
     common.docstring_and_paper_present,
     common.settings_are_described,
@@ -233,4 +249,5 @@ CHECKS = (
     every_parameter_gets_a_gradient,
     recomputed_activations_change_nothing,
     probe_features_are_vectors,
+    both_features_are_the_two,
 )

@@ -15,7 +15,7 @@ import torch
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.evaluation.features import FeatureStore
-from ssl_bench.evaluator import Evaluation, Evaluator, Measurement
+from ssl_bench.evaluator import Evaluation, Evaluator, FeatureKind, Features, Measurement, SplitName
 from ssl_bench.settings import Settings, parse_settings
 from ssl_bench.testing import common, subjects
 from ssl_bench.testing.method_bench import moved, some, state_of
@@ -30,6 +30,8 @@ class Subject:
 
     def __init__(self, plugin: type[Evaluator], settings: Mapping[str, Any], path: Path | None = None) -> None:
         self.plugin, self.settings = plugin, dict(settings)
+        self.kinds_read: set[FeatureKind] = set()
+        """Of the features that every evaluation so far asked for."""
 
     @cached_property
     def config(self) -> Settings:
@@ -54,11 +56,16 @@ class Subject:
             network, data, image_px=data.image_px, device=torch.device("cpu"), autocast_dtype=None,
             batch_size=48, workers=0,
         )  # fmt: skip
+
+        def features(split: SplitName, kind: FeatureKind = "features") -> Features:
+            self.kinds_read.add(kind)
+            return store(split, kind)
+
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
         with tempfile.TemporaryDirectory() as folder:
-            return list(self.plugin(self.config).evaluate(Evaluation(network, store, data, 0, Path(folder) / "out")))
+            return list(self.plugin(self.config).evaluate(Evaluation(network, features, data, 0, Path(folder) / "out")))
 
     @cached_property
     def measurements(self) -> list[Measurement]:
@@ -158,6 +165,18 @@ def needs_labels_is_declared(subject: Subject) -> None:
         ) from error
 
 
+def feature_kinds_are_those_read(subject: Subject) -> None:
+    """An evaluator that declares `feature_kinds` asks for features of these kinds, and of no others."""
+    declared = subject.plugin.feature_kinds
+    if not declared:
+        raise CheckSkipped("it declares no feature_kinds: features that it asks for may take a pass of their own")
+    assert subject.measurements
+    require(
+        declared == subject.kinds_read,
+        f"it declares feature_kinds = {sorted(declared)} and reads {sorted(subject.kinds_read)}: declare what it reads",
+    )
+
+
 CHECKS = (
     common.docstring_present,
     common.settings_are_described,
@@ -171,5 +190,6 @@ CHECKS = (
     the_same_input_gives_the_same_numbers,
     the_network_is_left_as_it_is,
     needs_labels_is_declared,
+    feature_kinds_are_those_read,
     test_labels_are_not_learned,
 )

@@ -1,13 +1,20 @@
-"""What a record says of the code that made it."""
+"""The device that a run gets, and what a record says of the code that made it; cards are a stand-in for torch.cuda."""
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from ssl_bench.errors import UserError
+from ssl_bench.runs import machine
 from ssl_bench.runs.machine import git_commit
+from tests.conftest import Command
+from tests.fake_cuda import HOPPER, PASCAL, FakeCard, fake_cuda
+from tests.toy import write_image_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,3 +24,61 @@ def test_the_commit_is_that_of_the_checkout() -> None:
         pytest.skip("not a checkout")
     head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     assert (git_commit() or "").removesuffix("+changes") == head.stdout.strip()
+
+
+TOO_OLD = "has no kernels for it"
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "reason"),
+    [
+        ((), "cpu", ""),
+        ((HOPPER,), "cuda", ""),
+        ((PASCAL,), "cpu", TOO_OLD),
+        ((PASCAL, HOPPER), "cuda:1", TOO_OLD),
+        ((HOPPER, PASCAL), "cuda", ""),
+        ((dataclasses.replace(HOPPER, fails="it is full"),), "cpu", "it is full"),
+    ],
+)
+def test_auto_is_the_first_card_that_can_be_used(
+    found: tuple[FakeCard, ...], device: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cuda(monkeypatch, *found)
+    chosen = machine.choose_device("auto")
+    assert chosen == torch.device(device)
+    words = machine.why_not_on_a_card(chosen, "auto")
+    assert reason in words if reason else words == ""
+    assert machine.why_not_on_a_card(torch.device("cpu"), "cpu") == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("cuda", TOO_OLD),
+        ("cuda:0", TOO_OLD),
+        ("cuda:1", ""),
+        ("cuda:2", "there are 2 CUDA devices"),
+        ("gpu", "is no device"),
+    ],
+)
+def test_a_card_that_is_asked_for(asked: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuda(monkeypatch, PASCAL, HOPPER)
+    if not words:
+        assert machine.choose_device(asked) == torch.device(asked)
+        return
+    with pytest.raises(UserError, match=words):
+        machine.choose_device(asked)
+
+
+def test_the_preflight_says_why_a_card_is_not_used(
+    sslbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cuda(monkeypatch, PASCAL)
+    write_image_folder(tmp_path / "tints", train=8, test=4)
+    network = ("--set", "backbone.width=0.0625", "--set", "training.precision=fp32")
+    status, out, err = sslbench(
+        "run", "supervised", "--arch", "resnet18", *network, "--data", "tints", "--epochs", "0", "--with", "knn"
+    )
+    assert status == 0, err
+    assert "GTX 1050 Ti has compute capability 6.1" in " ".join(out.split())
+    assert "whl/cu126" in " ".join(out.split())

@@ -18,6 +18,7 @@ class MyPlugin(Evaluator):
     """my_plugin: each test image gets the class whose mean feature is nearest."""
 
     Config = MyPluginSettings
+    feature_kinds = frozenset({"features"})
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
         """Top-1 accuracy; the features come extracted and are shared with the other evaluators."""

@@ -59,6 +59,7 @@ class KNN(Evaluator):
 
     Config = KNNConfig
     reads_images = False
+    feature_kinds = frozenset({"features"})
     during_training = True
     config: KNNConfig
 

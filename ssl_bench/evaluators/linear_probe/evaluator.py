@@ -80,6 +80,7 @@ class LinearProbe(Evaluator):
 
     Config = LinearProbeConfig
     reads_images = False
+    feature_kinds = frozenset({"probe_features"})
     config: LinearProbeConfig
 
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
