@@ -160,6 +160,7 @@ def _bench(asked: Asked) -> None:
         show_tables(sources, asked.results)
         for figure in figures_of(sources):
             print(f"drawn by: {command('figure', figure, results=asked.results)}")
+        print(f"all of it on one page: {command('report', results=asked.results)}")
         if board.with_status("failed", "refused", "broken", "stopped"):
             raise typer.Exit(1)
 

@@ -165,4 +165,5 @@ def _cell(
         baseline_interval=interval_of(before, outcomes) if before else None,
         items=items_of(numbers or before),
         numbers=tuple(numbers),
+        baseline_numbers=tuple(before),
     )

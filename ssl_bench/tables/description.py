@@ -101,6 +101,8 @@ class PublishedColumn(DescriptionPart):
     title: str
     beside: str = ""
     """The word before the figure in the rows of measured runs, e.g. "k-NN"; empty: only in the published list."""
+    prints: str = ""
+    """Id of the table's column that it is a printed value of: the report compares the order of both."""
 
 
 class Published(DescriptionPart):
@@ -159,6 +161,8 @@ class TableDescription(DescriptionPart):
     """Methods that are floor or ceiling of a comparison: their rows are never marked as the best."""
     order_by: tuple[str, ...] = ()
     """Row ids by which rows are sorted first."""
+    compare_within: tuple[str, ...] = ()
+    """Row ids in which two rows must agree for the report to compare them, e.g. ["arch"]."""
     runs: Runs | None = None
     """The runs that fill the table. Where a row is of the variants, only their runs count."""
 

@@ -142,6 +142,8 @@ def _rows(
             ),
             runs=tuple(sorted(run.record.run_id for run in one.runs)),
             reference=one.first.record.method in description.references,
+            variant=one.first.match.candidate.texts["name"] if one.first.match else "",
+            distinguished=one.distinguished,
         )
         for place, cells in lines_of(
             description.column, one, block, outcomes, elsewhere=description.data != "evaluation"

@@ -115,6 +115,8 @@ class Group:
     """Earlier runs of a seed that was run again; they do not count."""
     settings: str = ""
     """What tells the row from others, and what it changes of its preset."""
+    distinguished: tuple[str, ...] = ()
+    """Those of these words that the description's `distinguish` names."""
 
     @property
     def place(self) -> int:

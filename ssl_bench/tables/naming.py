@@ -31,6 +31,8 @@ def tell_apart(description: TableDescription, keys: Sequence[Key], groups: Seque
     and stands in a note instead. What a run changes of its preset is always named.
     """
     common, words = _distinguished(description, groups)
+    for group, group_words in zip(groups, words, strict=True):
+        group.distinguished = tuple(group_words)
     notes: list[str] = []
     shown = [*keys, *description.distinguish]
     for same in _alike(keys, groups):
