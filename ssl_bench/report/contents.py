@@ -11,8 +11,8 @@ from ssl_bench.errors import UserError
 from ssl_bench.figures.curves import RunCurves
 from ssl_bench.figures.fold import fold as figure_of
 from ssl_bench.figures.loading import built_in_figures, load_figure
-from ssl_bench.records.odd_values import read_usable
 from ssl_bench.records.outcomes import OutcomesOfRuns
+from ssl_bench.records.reading import read_usable
 from ssl_bench.records.record import RunRecord
 from ssl_bench.report.figures import FigureView, figure_view
 from ssl_bench.report.findings import TableFindings, at_a_glance, findings_of

@@ -10,7 +10,7 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Column
-from ssl_bench.tables.grouping import Group, Run, as_runs
+from ssl_bench.tables.grouping import Group, RecordFacts, Run, as_runs
 from ssl_bench.tables.render import cell_text, column_title
 from ssl_bench.tables.table import Block, Cell, Conditions, Row, Table, TableData
 
@@ -49,7 +49,7 @@ class RowEvidence:
     cells: tuple[CellEvidence, ...]
 
 
-def explain(table: Table, records: Iterable[RunRecord], wanted: str) -> list[RowEvidence]:
+def explain(table: Table, records: Iterable[RunRecord | RecordFacts], wanted: str) -> list[RowEvidence]:
     """The rows that `wanted` means: a number from 1, or words that stand in the row.
 
     Raises `UserError`, listing the rows, where none is meant.
