@@ -73,6 +73,7 @@ def register(app: typer.Typer) -> None:
         set_: Annotated[
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting of every run; repeatable")
         ] = None,
+        memory: Annotated[str | None, typer.Option(metavar="AMOUNT", help="of each run, e.g. 4GB")] = None,
         results: Annotated[Path, typer.Option(metavar="DIR", help="where runs and tables are kept")] = RESULTS,
         list_: Annotated[bool, typer.Option("--list", help="show which studies there are and stop")] = False,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done and stop")] = False,
@@ -101,7 +102,7 @@ def register(app: typer.Typer) -> None:
                     data=data,
                     eval_data=tuple(eval_data) if eval_data else None,
                     seeds=seeds,
-                    values=parse_assignments(set_ or []),
+                    values=({} if memory is None else {"machine.memory": memory}) | parse_assignments(set_ or []),
                 )
                 seconds = None if budget is None else parse_budget(budget)
                 _bench(Asked(name, wish, jobs, seconds, results.expanduser(), dry_run))

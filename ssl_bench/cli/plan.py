@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +53,7 @@ def register(app: typer.Typer) -> None:
         typed = _typed(method, arch, data, preset, batch_size, set_ or [])
         request = Request(method=method, arch=arch, data=data, preset=preset, values=values)
         resolved = resolve(request, open_stand_in if data is None else None)
-        _show(resolved, target, typed, values, as_json=as_json)
+        _show(resolved, target, typed, as_json=as_json)
 
 
 def _typed(
@@ -83,10 +82,10 @@ def _device(name: str | None, memory: str | None) -> Device:
     return known if amount is None else dataclasses.replace(known, memory=min(amount, known.memory))
 
 
-def _show(resolved: Resolved, device: Device, typed: str, given: Collection[str], *, as_json: bool) -> None:
+def _show(resolved: Resolved, device: Device, typed: str, *, as_json: bool) -> None:
     from ssl_bench.runs.planned_step import plan_step
 
-    plan = plan_step(resolved, device, given)
+    plan = plan_step(resolved, device)
     if as_json:
         from ssl_bench.cli.plan_text import as_document
 

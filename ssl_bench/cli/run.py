@@ -107,6 +107,9 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME,NAME", help="tensorboard, wandb or mlflow: values also go there while it trains"),
     ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="plan and cap the run at, e.g. 4GB [default: what is free]")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="resume a stopped run; give its name, the beginning of it, or its folder")
     ] = False,
@@ -134,7 +137,7 @@ def run(
 
     more_evaluators, paths = mask_folders(voc, davis)
     downloaded = {"data.download": True} if download else {}
-    named = named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every)
+    named = named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every, memory=memory)
     request = Request(
         method=method,
         arch=arch,

@@ -39,9 +39,13 @@ class MachineSettings(Settings):
     device: str = setting("auto", "cpu, cuda, cuda:1, mps or auto: a GPU where torch finds a usable one")
     workers: int | None = setting(None, "processes that make views; none: decided from cores and image size", ge=0)
     checkpoint_minutes: float = setting(10.0, "time between two checkpoints", unit="minutes", gt=0)
-    activation_checkpointing: bool = setting(
-        False,
-        "compute activations again in the backward pass instead of keeping them: less memory, about a third more time",
+    activation_checkpointing: bool | None = setting(
+        None,
+        "compute activations again in the backward pass instead of keeping them: less memory, about a third more time; "
+        "none: where the plan for the memory there is needs it",
+    )
+    memory: str | None = setting(
+        None, "what a run may use, e.g. 4GB: it is planned for that; none: what is free. --memory sets it"
     )
     micro_batch: int | None = setting(
         None, "images per forward pass; none: the whole batch, or what the plan chooses for the memory there is",

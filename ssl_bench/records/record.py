@@ -166,6 +166,26 @@ class MicroBatchRecord(RecordPart):
     """Why they are not, e.g. "batch norm sees 32 images of 256"."""
 
 
+class MemoryRecord(RecordPart):
+    """How a step was planned for the memory there was; `TrainingRecord.peak_memory_mb` is what was measured."""
+
+    memory_mb: Amount
+    """What the run was given (`--memory`), or what was free; in 2^20 bytes, as all sizes here."""
+    usable_mb: Amount
+    """Of it, what tensors can use."""
+    predicted_peak_mb: Amount | None = None
+    """Of the tensors of a training step; None: it could not be told."""
+    predicted_by: str = ""
+    """"upper bound" where that was clearly below the limit, "prediction", or "measured small steps"."""
+    micro_batch: int | None = None
+    """Images at once; None: the whole batch."""
+    activation_checkpointing: bool = False
+    stepped_down: tuple[str, ...] = ()
+    """What was changed where memory ran out all the same, and at which step."""
+    note: str = ""
+    """E.g. why micro-batches are an approximation, or by how much a limit was exceeded."""
+
+
 class TrainingRecord(RecordPart):
     """What training cost and how it ended."""
 
@@ -191,6 +211,8 @@ class TrainingRecord(RecordPart):
     """Mean of each logged value over the last epoch."""
     micro_batches: tuple[MicroBatchRecord, ...] = ()
     """One for each size of micro-batches; empty where every step saw its whole batch at once."""
+    memory: MemoryRecord | None = None
+    """None in records of earlier versions, and where nothing was trained."""
 
 
 class CurveSummary(RecordPart):

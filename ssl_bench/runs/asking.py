@@ -20,11 +20,12 @@ from ssl_bench.settings import DATA_PATH
 
 
 def named_values(
-    *, epochs: int | None, batch_size: int | None, seed: int | None, eval_every: int | None
-) -> dict[str, int]:
+    *, epochs: int | None, batch_size: int | None, seed: int | None, eval_every: int | None, memory: str | None = None
+) -> dict[str, int | str]:
     """Options that stand for settings, under the settings' names; those not given are left out."""
     named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "eval_every": eval_every}
-    return {f"training.{name}": value for name, value in named.items() if value is not None}
+    limit = {} if memory is None else {"machine.memory": memory}
+    return {f"training.{name}": value for name, value in named.items() if value is not None} | limit
 
 
 def mask_folders(voc: Path | None, davis: Path | None) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -16,12 +16,14 @@ from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import Plan, TrainingState, restore
 from ssl_bench.training.micro_batches import exactness, has_batch_norm
+from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory
 
 
 def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, resolved: Resolved) -> Precision:
     """Choose the precision on the first real batch, which also tries the views and the step before long work.
 
-    Of a batch in micro-batches the first one is tried. Raises `UserError` where a step cannot work.
+    Of a batch in micro-batches the first one is tried. Raises `DoesNotFit` where memory runs out, `UserError` where a
+    step cannot work.
     """
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
@@ -33,17 +35,13 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
         batch = parts[0].to(plan.device)
         require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
         precision = choose_precision(resolved.recipe.training.precision, method, batch, plan)
-    except torch.OutOfMemoryError as error:
-        images = plan.images_at_once
-        smaller = (
-            f"--set machine.micro_batch={images // 2}, or a smaller --batch-size" if images > 1 else "smaller views"
-        )
-        raise UserError(
-            f"{images} image{'s' * (images > 1)} at once do not fit into the memory of {plan.device}: give {smaller}"
-        ) from error
     except UserError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            method.zero_grad(set_to_none=True)
+            images = plan.images_at_once
+            raise DoesNotFit(f"{images} image{'s' * (images > 1)} at once do not fit into memory") from None
         raise step_failure(error, batch, evaluated_network(method), resolved) from error
     if precision.step_seconds is None or len(parts) == 1:
         return precision

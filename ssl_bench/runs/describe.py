@@ -12,7 +12,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.logger import LoggedRun
 from ssl_bench.method import Method
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.records.record import BackboneRecord, DataRecord, MicroBatchRecord, TrainingRecord
+from ssl_bench.records.record import BackboneRecord, DataRecord, MemoryRecord, MicroBatchRecord, TrainingRecord
 from ssl_bench.runs import machine
 from ssl_bench.tables.paths import flatten
 from ssl_bench.training.loop import Plan, TrainingState
@@ -138,7 +138,9 @@ def describe_micro_batches(state: TrainingState, plan: Plan, method: Method) -> 
     return tuple(described)
 
 
-def describe_training(state: TrainingState, plan: Plan, method: Method) -> TrainingRecord:
+def describe_training(
+    state: TrainingState, plan: Plan, method: Method, memory: MemoryRecord | None = None
+) -> TrainingRecord:
     """What training cost, as a record holds it, with the evidence that nothing else slowed it down."""
     waited = None if state.waited_seconds is None else state.waited_seconds / max(1e-9, state.seconds)
     note = ""
@@ -159,6 +161,7 @@ def describe_training(state: TrainingState, plan: Plan, method: Method) -> Train
         resumed=state.resumed,
         final_logs=state.final_logs,
         micro_batches=describe_micro_batches(state, plan, method),
+        memory=memory,
     )
 
 

@@ -39,6 +39,7 @@ def run(
     davis: PathLike | None = None,
     eval_every: int | None = None,
     log: str | Sequence[str] | None = None,
+    memory: str | None = None,
     recipe: PathLike | None = None,
     results: PathLike = hints.RESULTS,
     run_id: str | None = None,
@@ -70,7 +71,7 @@ def run(
         raise UserError(f"resume={os.fspath(resume)!r} takes the method from the run: leave {method!r} out")
     more_evaluators, paths = mask_folders(_path(voc), _path(davis))
     loggers = _names(log)
-    named = _plain(named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every))
+    named = _plain(named_values(epochs=epochs, batch_size=batch_size, seed=seed, eval_every=eval_every, memory=memory))
     request = Request(
         method=method if resume is None else os.fspath(resume),
         arch=arch,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from ssl_bench.planning.choices import Asked, Way
@@ -10,8 +9,6 @@ from ssl_bench.planning.devices import Device
 from ssl_bench.planning.evaluation_memory import EvaluationMemory
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.predicting import StepPredictor
-
-CHECKPOINTING, MICRO_BATCH = "machine.activation_checkpointing", "machine.micro_batch"
 
 
 @dataclass(frozen=True)
@@ -37,23 +34,23 @@ class StepPlan:
         return list(dict.fromkeys((*self.tried, *filter(None, (self.chosen, self.smallest)))))
 
 
-def asked_of(resolved: Resolved, given: Collection[str], device: Device, least: int) -> Asked:
-    """What `given`, the names of settings that the user typed, leaves the plan to decide."""
+def asked_of(resolved: Resolved, device: Device, least: int) -> Asked:
+    """What the user's settings leave the plan to decide."""
     precision, machine = resolved.recipe.training.precision, resolved.machine
     precisions = [precision] if precision != "auto" else ["bf16", "fp32"] if device.bf16 else ["fp32"]
     return Asked(
         batch_size=resolved.recipe.training.batch_size,
         precisions=precisions,
-        checkpointing=machine.activation_checkpointing if CHECKPOINTING in given else None,
+        checkpointing=machine.activation_checkpointing,
         micro_batch=machine.micro_batch,
         least=least,
     )
 
 
-def plan_step(resolved: Resolved, device: Device, given: Collection[str]) -> StepPlan:
-    """Plan a training step of the recipe for a device; `given` as in `asked_of`."""
+def plan_step(resolved: Resolved, device: Device) -> StepPlan:
+    """Plan a training step of the recipe for a device."""
     predictor = StepPredictor(resolved, batch_on_device=device.is_cpu)
-    asked = asked_of(resolved, given, device, predictor.least)
+    asked = asked_of(resolved, device, predictor.least)
     tried = predictor.wholes(asked)
     chosen = predictor.fastest(asked, device.usable, tried)
     return StepPlan(

@@ -162,7 +162,9 @@ def _start(plan: Plan) -> Progress:
 def _buffers_kept(method: Method) -> Iterator[None]:
     """Running statistics of batch norm move in a forward pass; afterwards they are as before."""
     before = {key: value.clone() for key, value in method.named_buffers()}
-    yield
-    with torch.no_grad():
-        for key, value in method.named_buffers():
-            value.copy_(before[key])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for key, value in method.named_buffers():
+                value.copy_(before[key])

@@ -21,16 +21,17 @@ from ssl_bench.logger import Logger
 from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, write_record
+from ssl_bench.records.record import BackboneRecord, EvaluationRecord, MemoryRecord, RunRecord, write_record
 from ssl_bench.records.steps import thinned, write_step_curves
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
 from ssl_bench.runs.beginning import precision_on_first_batch, resumed_state
-from ssl_bench.runs.building import build_method, require_rebuildable, seed_initial_weights
+from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_logged, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations, logged_names
+from ssl_bench.runs.fitting import as_set, fit, limited_device, memory_line, smaller
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.plain_names import refuse_unwritable
 from ssl_bench.runs.precision import Precision
@@ -43,6 +44,7 @@ from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
 from ssl_bench.training.metrics_log import logged_steps
+from ssl_bench.training.out_of_memory import DoesNotFit
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 
@@ -100,6 +102,8 @@ class _Session:
     plan: Plan
     backbone_record: BackboneRecord
     loggers: Mapping[str, type[Logger]]
+    memory: MemoryRecord | None = None
+    """How a step fits; None until it is decided."""
 
     @property
     def network(self) -> Backbone:
@@ -110,8 +114,10 @@ class _Session:
         """Precision, speed and the untrained network, unless an earlier session did; kept in run.json."""
         if state.before_training is None:
             if self.plan.total_steps:
+                self._use(fit(self.resolved, self.method, self.make_views, self.plan))
+                self._announce_memory()
                 self.display.say("trying one batch")
-            precision = precision_on_first_batch(self.method, self.make_views, self.plan, self.resolved)
+            precision = self._precision()
             speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device)
             if speed.note:
                 self.display.line("speed", f"images per second of the network: {speed.note}")
@@ -121,6 +127,7 @@ class _Session:
                 threads=torch.get_num_threads(),
                 speed=speed.as_record(),
                 untrained=tuple(self.evaluate("untrained", 0)),
+                memory=self.memory,
             )
             state = state.model_copy(update={"before_training": before})
             write_run_state(self.start.run_dir, state)
@@ -128,8 +135,35 @@ class _Session:
         else:
             before = state.before_training
             torch.set_num_threads(before.threads)
+            if before.memory is not None:
+                limited_device(self.plan.device, self.resolved.machine.memory)
+                self._use(as_set(before.memory, self.resolved.machine))
+                self._announce_memory()
             self._announce_machine(Precision(before.precision, before.precision_reason, None))
         return state
+
+    def _use(self, memory: MemoryRecord) -> None:
+        """Do steps as planned from now on."""
+        self.memory = memory
+        recompute_activations(self.method, memory.activation_checkpointing)
+        self.plan = dataclasses.replace(self.plan, micro_batch=memory.micro_batch)
+
+    def _announce_memory(self) -> None:
+        assert self.memory is not None
+        self.display.line("memory", memory_line(self.memory, self.plan.batch_size))
+
+    def _precision(self) -> Precision:
+        """Tried on the first batch, in smaller parts where that does not fit."""
+        while True:
+            try:
+                return precision_on_first_batch(self.method, self.make_views, self.plan, self.resolved)
+            except DoesNotFit as error:
+                self._step_down(f"before training, {error}")
+
+    def _step_down(self, reason: str) -> None:
+        assert self.memory is not None
+        self._use(smaller(self.memory, self.resolved, self.method, self.plan, reason))
+        self.display.line("memory", self.memory.stepped_down[-1])
 
     def finish(self, state: RunState) -> RunRecord:
         """Train from the last checkpoint, save the weights, evaluate, record."""
@@ -147,6 +181,13 @@ class _Session:
         assert before is not None
         precision = Precision(before.precision, before.precision_reason, None)
         plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
+
+        def in_smaller_parts(plan: Plan, step: int, error: DoesNotFit) -> Plan:
+            self._step_down(f"step {step + 1:,}, {error}")
+            kept = before.model_copy(update={"memory": self.memory})
+            write_run_state(folder, state.model_copy(update={"before_training": kept}))
+            return dataclasses.replace(plan, micro_batch=self.plan.micro_batch)
+
         status: Literal["finished", "collapsed", "failed"] = "finished"
         reason, trained = "", list[EvaluationRecord]()
         if progress.step == 0 and plan.total_steps and type(self.method).prepare is not Method.prepare:
@@ -154,7 +195,7 @@ class _Session:
         try:
             train(
                 self.method, self.make_views, self.optimizer, plan, progress, self.display.step,
-                self._during_training(progress.step, loggers), loggers.log,
+                self._during_training(progress.step, loggers), loggers.log, in_smaller_parts,
             )  # fmt: skip
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
@@ -171,7 +212,9 @@ class _Session:
                     loggers.log(progress.step, logged_names(trained))
                 except UnusableFeatures as useless:
                     status, reason = useless.status, str(useless)
-            outcome = Outcome(status, reason, describe_training(progress, plan, self.method), tuple(trained))
+            self._compare_with_limit()
+            training = describe_training(progress, plan, self.method, self.memory)
+            outcome = Outcome(status, reason, training, tuple(trained))
             record = run_record(self.resolved, self.start, state, outcome, self.backbone_record, plan.device)
             write_record(record, folder / "record.json")
         except UserError as error:
@@ -209,6 +252,14 @@ class _Session:
                 places=[part.place(name, subject) for name, _ in part.evaluators], say=self.display.say,
             )  # fmt: skip
         return found
+
+    def _compare_with_limit(self) -> None:
+        """On a CPU nothing caps a process: a note says where it took more than the limit."""
+        peak, limit = machine.peak_memory_mb(self.plan.device), self.resolved.machine.memory
+        if self.memory is not None and limit is not None and peak > self.memory.memory_mb:
+            note = f"the process took up to {peak / 1024:.1f} GB, more than --memory {limit}"
+            self.display.line("memory", note)
+            self.memory = self.memory.model_copy(update={"note": "; ".join(filter(None, (self.memory.note, note)))})
 
     def _save_weights(self) -> None:
         """Before any evaluator runs: nothing trained hangs on one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import DataRecord, EvaluationRecord, RecordPart, SpeedRecord
+from ssl_bench.records.record import DataRecord, EvaluationRecord, MemoryRecord, RecordPart, SpeedRecord
 from ssl_bench.records.state_file import read_model, sealed
 from ssl_bench.system.files import write_atomically
 
@@ -23,6 +23,8 @@ class BeforeTraining(RecordPart):
     """Sums depend on how they are split among threads."""
     speed: SpeedRecord
     untrained: tuple[EvaluationRecord, ...]
+    memory: MemoryRecord | None = None
+    """How a step is done; None where nothing is trained."""
 
 
 class RunState(RecordPart):

@@ -29,6 +29,7 @@ from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.micro_batches import Passes, add_gradients
+from ssl_bench.training.out_of_memory import DoesNotFit, undone_where_it_does_not_fit
 
 
 class Stopped(Exception):
@@ -144,6 +145,11 @@ class Plan:
         )
 
 
+def refuse(plan: Plan, step: int, error: DoesNotFit) -> Plan:
+    """No smaller way to do a step."""
+    raise error
+
+
 def train(
     method: Method,
     make_views: MakeViews,
@@ -153,11 +159,13 @@ def train(
     report: Callable[[StepReport], None] = lambda _: None,
     after_step: Callable[[int], None] = lambda _: None,
     log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+    smaller: Callable[[Plan, int, DoesNotFit], Plan] = refuse,
 ) -> TrainingState:
     """Train from `state.step` to the end of the plan; the last step is saved as well.
 
     `after_step` gets the number of steps done, before a checkpoint of that step; its time does not count as training.
-    `log` gets them with the step's values, for loggers.
+    `log` gets them with the step's values, for loggers. `smaller` gets the plan and the step that did not fit into
+    memory, and returns a plan that takes less, with which the step is done again, or raises `UserError`.
     Raises `Stopped` after a signal, with everything saved; `RunFailed` when the loss is not finite or the run
     collapses, with the last good checkpoint kept; and, after saving, any error between two steps (an image that cannot
     be read, a worker process that died).
@@ -196,7 +204,14 @@ def train(
             for batch in plan.batches(method, make_views, state.step, notes.append):
                 progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
                 step_is_whole = False
-                logs = training_step(method, optimizer, batch, progress, plan)
+                logs: dict[str, float] | None = None
+                while logs is None:
+                    try:
+                        logs = training_step(method, optimizer, batch, progress, plan)
+                    except DoesNotFit as error:  # nothing has moved
+                        step_is_whole = True
+                        plan = smaller(plan, state.step, error)
+                        step_is_whole = False
                 state.step += 1
                 spent = before + (clocks() - begun)
                 state.seconds, state.cpu_seconds, state.waited_seconds = spent.wall, spent.cpu, spent.waited
@@ -289,7 +304,8 @@ def training_step(
     `batch` is on the host: what is computed next is moved to the device, the whole or a micro-batch at a time.
     """
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
-    output = add_gradients(method, batch, progress, plan.passes(progress.step))
+    with undone_where_it_does_not_fit(method, plan.images_at_once):
+        output = add_gradients(method, batch, progress, plan.passes(progress.step))
     if not torch.isfinite(output.loss):
         raise RunFailed(
             f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"

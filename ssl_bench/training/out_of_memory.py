@@ -1,0 +1,52 @@
+"""A step that does not fit into memory leaves nothing behind, so that it can be done again in smaller parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssl_bench.errors import UserError
+from ssl_bench.method import Method
+
+WORDS = ("not enough memory", "can't allocate memory", "out of memory")
+"""Of the RuntimeError that the CPU's allocator and some libraries raise."""
+
+
+class DoesNotFit(UserError):
+    """A step ran out of memory; nothing of the method has moved."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, of any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+@contextmanager
+def undone_where_it_does_not_fit(method: Method, images: int) -> Iterator[None]:
+    """Forward and backward passes inside; where memory runs out, gradients and running statistics are as before.
+
+    Raises `DoesNotFit` in place of the allocator's error; `images` were computed at once.
+    """
+    norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
+    before = [{name: None if one is None else one.clone() for name, one in norm._buffers.items()} for norm in norms]
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+    else:
+        return
+    for norm, buffers in zip(norms, before, strict=True):
+        for name, kept in buffers.items():
+            if kept is not None:
+                norm._buffers[name].copy_(kept)  # type: ignore[union-attr]
+    method.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise DoesNotFit(f"{images} image{'s' * (images > 1)} at once do not fit into memory ({reason})")
