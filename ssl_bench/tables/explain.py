@@ -75,7 +75,9 @@ def explain(table: Table, records: Iterable[RunRecord], wanted: str) -> list[Row
 
 def explain_all(table: Table, records: Iterable[RunRecord]) -> list[RowEvidence]:
     """Every row of the table, in its order."""
-    runs = {run.record.run_id: run for run in as_runs(table.description, records)}
+    behind = {name for _, _, row in _rows(table) for name in row.runs}
+    shown = (record for record in records if record.run_id in behind)
+    runs = {run.record.run_id: run for run in as_runs(table.description, shown)}
     return [_evidence(table, number, block, row, runs) for number, block, row in _rows(table)]
 
 
