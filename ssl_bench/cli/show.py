@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show one run: what, when and where, its recipe, untrained against trained with the protocol, and its cost."""
         from ssl_bench.records.odd_values import require_usable
-        from ssl_bench.records.record import read_record, with_later_evaluations
+        from ssl_bench.records.reading import read_record, with_later_evaluations
         from ssl_bench.runs.folder import find_run
         from ssl_bench.runs.state import RUN_FILE
 

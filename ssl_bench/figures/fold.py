@@ -122,7 +122,7 @@ def _references(panel: PanelDescription, rows: Sequence[Named], runs: Mapping[st
             continue
         records = [runs[name].record for named in rows for name in named.row.runs if name in runs]
         for record in filter(None, records):
-            value = look_up(record.model_dump(mode="json", include={"recipe"}), one.log_of)
+            value = look_up(record, one.log_of)
             if isinstance(value, int | float) and value > 0:
                 references[Reference(one.title, math.log(value))] = None
     return tuple(references)

@@ -181,3 +181,8 @@ class TableDescription(DescriptionPart):
     def of_variants(self) -> bool:
         """Whether only runs of a variant count, one row or more for each."""
         return any(key.of_variant for key in self.row)
+
+    @property
+    def metrics(self) -> set[tuple[str, str]]:
+        """(evaluator, metric) of all measurements that it shows; "primary" for an evaluator's main one."""
+        return {(one.source.evaluator, one.source.metric) for one in self.column if one.source}

@@ -10,7 +10,7 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Column
-from ssl_bench.tables.grouping import Group, Run, as_runs
+from ssl_bench.tables.grouping import Group, RecordFacts, Run, as_runs
 from ssl_bench.tables.render import cell_text, column_title
 from ssl_bench.tables.table import Block, Cell, Conditions, Row, Table, TableData
 
@@ -49,7 +49,7 @@ class RowEvidence:
     cells: tuple[CellEvidence, ...]
 
 
-def explain(table: Table, records: Iterable[RunRecord], wanted: str) -> list[RowEvidence]:
+def explain(table: Table, records: Iterable[RunRecord | RecordFacts], wanted: str) -> list[RowEvidence]:
     """The rows that `wanted` means: a number from 1, or words that stand in the row.
 
     Raises `UserError`, listing the rows, where none is meant.
@@ -73,12 +73,13 @@ def explain(table: Table, records: Iterable[RunRecord], wanted: str) -> list[Row
     return [_evidence(table, number, block, row, runs) for number, block, row in chosen]
 
 
-def explain_all(table: Table, records: Iterable[RunRecord]) -> list[RowEvidence]:
+def explain_all(table: Table, records: Iterable[RecordFacts]) -> list[RowEvidence]:
     """Every row of the table, in its order."""
-    behind = {name for _, _, row in _rows(table) for name in row.runs}
-    shown = (record for record in records if record.run_id in behind)
+    rows = list(_rows(table))
+    behind = {name for _, _, row in rows for name in row.runs}
+    shown = [one for one in records if one.record.run_id in behind]
     runs = {run.record.run_id: run for run in as_runs(table.description, shown)}
-    return [_evidence(table, number, block, row, runs) for number, block, row in _rows(table)]
+    return [_evidence(table, number, block, row, runs) for number, block, row in rows]
 
 
 def row_name(table: Table, row: Row) -> str:
