@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
+from ssl_bench.measurement import unit_text
 from ssl_bench.records.record import DataRecord, EvaluationRecord, MicroBatchRecord, RunRecord
 from ssl_bench.tables.paths import flatten, plain_text, singular
 from ssl_bench.tables.table import TableData, data_title
@@ -218,7 +219,8 @@ def _curves(record: RunRecord, folder: Path, problems: list[str]) -> list[tuple[
         if one.primary:
             points = "  ".join(f"{one.epochs[i]}: {one.values[i]:.1f}" for i in _spread_out(len(one.values)))
             best = f"best {one.values[one.best]:.1f} after epoch {one.epochs[one.best]}"
-            words = f"{one.evaluator} {one.metric}, {one.unit} by epoch  {points}  ({best})"
+            unit = unit_text(one.unit)
+            words = f"{one.evaluator} {one.metric}{f', {unit}' if unit else ''} by epoch  {points}  ({best})"
             lines.append((one.network, words))
     return lines
 
