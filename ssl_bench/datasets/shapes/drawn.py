@@ -148,7 +148,7 @@ def _make(path: Path, size: int) -> None:
 
 
 def _sum(pixels: NDArray[np.uint8]) -> int:
-    return zlib.crc32(pixels) or 1
+    return zlib.crc32(pixels.data) or 1
 
 
 def _warn(path: Path, error: OSError) -> None:
