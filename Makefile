@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test format check bench clean
+.PHONY: run test format check bench gpu-check clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/run.stamp
@@ -25,6 +25,10 @@ check: $(VENV)/dev.stamp
 # What speed claims rest on: ratios against peers, measured in one run. Writes results/performance.md and .json.
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.performance $(ARGS)
+
+# On a machine with a CUDA device, in under 10 minutes; without one it says so. Writes results/gpu/DEVICE.md and .json.
+gpu-check: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

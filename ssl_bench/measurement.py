@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 Value = Scalar | tuple[Scalar, ...]
 
+PURE_NUMBER = "1"
+"""The unit of a number that has none."""
+
 
 class Protocol(BaseModel):
     """Everything that decides whether two numbers compare, in the order in which it is read.
@@ -180,6 +183,11 @@ class Measurement(BaseModel):
     """What each of the `n` test items scored, where `value` is their mean; kept in a file beside the record. With it
     two runs are compared item by item, and the interval covers test items and seeds."""
 
+    @property
+    def unit_text(self) -> str:
+        """What stands behind the value on screen."""
+        return unit_text(self.unit)
+
     @model_validator(mode="after")
     def _is_the_mean_of_its_outcomes(self) -> Measurement:
         if self.outcomes is not None:
@@ -190,6 +198,15 @@ class Measurement(BaseModel):
                     f"{mean:g}: give the outcomes that the value is the mean of"
                 )
         return self
+
+
+def unit_text(unit: str) -> str:
+    """A unit as readers see it: nothing for a pure number, whose unit is "1".
+
+    >>> unit_text("%"), unit_text("1")
+    ('%', '')
+    """
+    return "" if unit == PURE_NUMBER else unit
 
 
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -2,6 +2,9 @@
 
 A method computes in `step` and moves its state in `update`. Because `step` moves nothing, the loop may call it for
 several micro-batches, on fake tensors to predict memory, or on several processes, and call `update` once for all.
+
+Micro-batches give the gradients of the whole batch where the loss is a mean over images (`Method.mean_over_images`), or
+where a method writes `embed` and `loss` in place of `step` (`WholeBatchLoss`).
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,6 +26,8 @@ from ssl_bench.settings import Settings
 Views = tuple[Tensor, ...]
 MakeViews = Callable[[Image.Image, Random], Views]
 """(RGB image, the sample's own random numbers) -> the sample's views, each usually (3, height, width) float32."""
+Embeddings = Mapping[str, Tensor]
+"""What a loss needs of each image, by name: (batch, ...) each, so that those of micro-batches can be concatenated."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,25 @@ class Batch:
     """(batch,) int64: position of each sample in the training set, e.g. for a memory of assignments."""
     labels: Tensor | None = None
     """(batch,) int64, and only for a method with `needs_labels`; no other method can see a label."""
+    step_images: int | None = None
+    """Images of the whole optimizer step where this is a micro-batch of it; None: this is the whole."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device; from pinned memory without waiting."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        views = tuple(view.to(device, non_blocking=True) for view in self.views)
+        return Batch(views, self.index.to(device, non_blocking=True), labels, self.step_images)
+
+    def split(self, images: int | None) -> list[Batch]:
+        """Micro-batches of at most `images` images, as equal in size as possible; None: the batch as it is."""
+        whole = len(self.index)
+        parts = 1 if images is None else -(-whole // images)
+        if parts == 1:
+            return [self]
+        views = zip(*(view.tensor_split(parts) for view in self.views), strict=True)
+        labels = [None] * parts if self.labels is None else self.labels.tensor_split(parts)
+        split = zip(views, self.index.tensor_split(parts), labels, strict=True)
+        return [Batch(its_views, index, its_labels, whole) for its_views, index, its_labels in split]
 
 
 class Progress(NamedTuple):
@@ -57,7 +82,9 @@ class StepOutput:
     """What `step` returns: `loss` () with its graph, `logs` scalars without one, `carry` for `update`.
 
     Every tensor of `carry` has a leading dimension over samples or over partial sums: carries of micro-batches and
-    of processes are concatenated along it before the one `update`.
+    of processes are concatenated along it before the one `update`. Carry a sum and a count rather than a mean:
+    micro-batches may differ in size. `logs` of micro-batches are averaged over images; what is no such mean comes from
+    `Method.batch_logs`.
     """
 
     loss: Tensor
@@ -144,6 +171,26 @@ class MakeBackbone(Protocol):
         ...
 
 
+class WholeBatchLoss(Protocol):
+    """What a method writes in place of `step` if its loss compares the images of a batch with each other.
+
+    Micro-batches are then embedded one by one, the loss is computed once over all embeddings, and its gradient reaches
+    the network through a second pass over the micro-batches (GradCache, Gao et al. 2021, arXiv 2101.06983): exactly the
+    gradients of the whole batch, for the memory of a micro-batch and one more forward pass.
+    """
+
+    def embed(self, batch: Batch) -> Embeddings:
+        """What the loss needs of each image; looks at one image at a time, batch norm aside."""
+        ...
+
+    def loss(self, embeddings: Embeddings, progress: Progress) -> StepOutput:
+        """Loss, logs and carry of the whole batch. May use parameters, e.g. prototypes, which get their gradient here.
+
+        Runs once a step. Where its tensors are large, compute it in parts (`ssl_bench.blocks.recompute.mean_of_parts`).
+        """
+        ...
+
+
 class Method(nn.Module):
     """Base class of a method plugin. The class docstring's first line names it, the module's cites the paper.
 
@@ -155,6 +202,10 @@ class Method(nn.Module):
     presets: ClassVar[Mapping[str, Preset]] = {}
     """At least "paper"; "small-data" is chosen by itself, and said so, for small training sets."""
     needs_labels: ClassVar[bool] = False
+    mean_over_images: bool = False
+    """Whether the loss of `step` is a mean over the images of its batch, given the method's state before the step and
+    batch norm aside: micro-batches then add up to the whole batch's gradients. Set it in `__init__` where it depends on
+    the settings. `sslbench check` verifies the claim."""
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone must support, e.g. {"patch_tokens"}: checked before anything is built."""
     frozen: ClassVar[frozenset[str]] = frozenset()
@@ -195,9 +246,20 @@ class Method(nn.Module):
         after a single one, and buffers are then put back. A run that resumes from a checkpoint does not call it.
         """
 
-    @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one (micro-)batch. Moves no state of the method."""
+        """Loss of one (micro-)batch. Moves no state of the method.
+
+        A method writes this, or `embed` and `loss` (`WholeBatchLoss`), of which this is then made.
+        """
+        parts = cast(WholeBatchLoss, self)
+        return parts.loss(parts.embed(batch), progress)
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Optional: logs () of the whole batch that are no means over images, e.g. a spread, from its whole carry.
+
+        Called once per optimizer step, before `update`, without gradient.
+        """
+        return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Trainable parameters by treatment; by default no decay on biases and other 1-d parameters."""
@@ -238,6 +300,11 @@ class Method(nn.Module):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`step`, so that what wraps a module (`DistributedDataParallel`) can wrap a method."""
         return self.step(batch, progress)
+
+
+def has_whole_batch_loss(method: type[Method]) -> bool:
+    """Whether a method writes `embed` and `loss` in place of `step`."""
+    return method.step is Method.step
 
 
 def evaluated_network(method: Method) -> Backbone:

@@ -100,6 +100,6 @@ def test_quick_verbs_import_neither_torch_nor_plugins(arguments: list[str], tmp_
     assert done.stdout.strip().endswith("LOADED []")
 
 
-def test_a_method_is_one_file_of_at_most_300_lines() -> None:
+def test_a_method_is_one_file_of_at_most_330_lines() -> None:
     for path in (ROOT / "plugins" / "methods").glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 300, path
+        assert len(path.read_text().splitlines()) <= 330, path

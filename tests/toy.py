@@ -43,6 +43,8 @@ class ToyBackbone(Backbone):
 class ToyMethod(Method):
     """Two views, a momentum teacher and a center: DINO's moving parts in ten lines."""
 
+    mean_over_images = True
+
     class Config(Settings):
         noise: float = setting(0.1, "standard deviation of the views' noise", ge=0)
         explode_at: int = setting(-1, "step whose loss is NaN")
@@ -69,10 +71,13 @@ class ToyMethod(Method):
         loss = ((student - (teacher - self.center)) ** 2).mean()
         if progress.step == self.config.explode_at:
             loss = loss * float("nan")
-        return StepOutput(loss, {"spread": teacher.std()}, {"mean": teacher.mean(0, keepdim=True)})
+        return StepOutput(loss, {}, {"teacher": teacher})
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"spread": carry["teacher"].std()}
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        self.center.lerp_(carry["mean"].mean(0), 0.1)
+        self.center.lerp_(carry["teacher"].mean(0), 0.1)
         move_towards(self.teacher, self.student, 0.9)
 
     def networks(self) -> dict[str, Backbone]:

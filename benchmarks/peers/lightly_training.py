@@ -39,8 +39,9 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network
 from ssl_bench.method import Method, evaluated_network
 from ssl_bench.recipes.resolve import Resolved, request_of, resolve
+from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import Recipe
-from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record
+from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.system.files import write_atomically

@@ -162,15 +162,16 @@ def our_step(views: tuple[Tensor, ...], dtype: torch.dtype) -> Callable[[], None
     def make_backbone(*, drop_path: float = 0.0) -> DeitS16:
         return DeitS16(DeitS16.Config(), image_px=CROPS_PX[0], drop_path=drop_path)
 
-    method = DINO(DINOSettings(out_dim=OUT_DIM, freeze_last_layer_epochs=0), make_backbone)
+    device = views[0].device
+    method = DINO(DINOSettings(out_dim=OUT_DIM, freeze_last_layer_epochs=0), make_backbone).to(device)
     settings = OptimizerSettings()
     optimizer = build_optimizer(settings, method.parameter_groups())
-    batch = Batch(views, torch.arange(len(views[0])))
+    batch = Batch(views, torch.arange(len(views[0]), device=device))
     progress = Progress(step=5000, total_steps=10_000, epoch=50, total_epochs=100)
 
     def step() -> None:
         set_schedule(optimizer, settings, progress, len(views[0]))
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             out = method.step(batch, progress)
         optimizer.zero_grad()
         out.loss.backward()
@@ -198,7 +199,9 @@ def lightly_step(views: tuple[Tensor, ...]) -> Callable[[], None]:
     update_momentum(student_head, teacher_head, m=0.0)
     for module in (teacher, teacher_head):
         module.requires_grad_(False)
-    criterion = DINOLoss(output_dim=OUT_DIM)
+    for module in (teacher, student, teacher_head, student_head):
+        module.to(views[0].device)
+    criterion = DINOLoss(output_dim=OUT_DIM).to(views[0].device)
     decayed, undecayed = get_weight_decay_parameters([student, student_head])
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.2}, {"params": undecayed, "weight_decay": 0.0}], lr=1e-5

@@ -1,12 +1,14 @@
 """Predicted against measured memory of a training step on a CPU, for methods x backbones x settings.
 
-    python benchmarks/performance/memory.py [--methods dino,simclr] [--arch deit_s16,resnet50] [--batch 8]
+    python benchmarks/performance/memory.py [--methods dino,simclr] [--arch deit_s16,resnet50] [--batch 8] [--write]
 
-Measured is what the resident set of a fresh process grows by (VmHWM of /proc, so Linux only) during one training step,
-beyond the weights that it held before, plus these weights; the process returns freed memory at once
-(MALLOC_MMAP_THRESHOLD_), so that the figure is of tensors and not of the C library's habits. Kernels and thread pools
-that the first operation loads come with it: a trial of one image before the measurement takes them out. The printed
-figure is predicted / measured.
+Measured is what the resident set of a process grows by (VmHWM of /proc, so Linux only) during one training step on
+images of zeros, beyond what it held before, weights included: the step is done on a copy of the method. Every row has
+a process of its own that returns freed memory at once (MALLOC_MMAP_THRESHOLD_), so that the figure is of tensors and
+not of the C library's habits. A trial of two images before the measurement loads kernels and starts threads. Beside
+it stands what `LiveMemory` counts during that same step: where the two agree, the count misses no memory, and where the
+prediction agrees with the count, tensors without numbers take what real ones do.
+`--write` also writes the table to results/planning/.
 """
 
 from __future__ import annotations
@@ -14,18 +16,38 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shlex
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 SETTINGS = {
-    "fp32": (),
-    "checkpointing": ("machine.activation_checkpointing=true",),
-    "half the batch": ("half",),
+    "whole batch": {},
+    "checkpointing": {"machine.activation_checkpointing": True},
+    "half the batch": {"training.batch_size": 0.5},
 }
 MB = 2**20
+QUIET_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+WRITTEN = Path(__file__).parents[2] / "results" / "planning" / "step_memory.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Bytes of one step."""
+
+    predicted: int
+    counted: int
+    """By `LiveMemory` during the real step."""
+    grown: int
+    """Of the resident set."""
+    seconds: float
+    """CPU time of the prediction."""
+
+    @property
+    def ratio(self) -> float:
+        return self.predicted / self.grown
 
 
 def resident(field: str) -> int:
@@ -33,8 +55,8 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
-def one(method_name: str, arch: str, batch: int, assignments: list[str], image_px: int) -> dict[str, float]:
-    """In a fresh process: the prediction, then the step itself."""
+def one(values: dict[str, object], method_name: str, arch: str) -> Row:
+    """The prediction, then the step itself."""
     import torch
 
     from ssl_bench.blocks.optimizers import OptimizerSettings
@@ -42,72 +64,88 @@ def one(method_name: str, arch: str, batch: int, assignments: list[str], image_p
     from ssl_bench.planning.step_memory import measure_step, predict_step, view_shapes
     from ssl_bench.recipes.resolve import Request, resolve
     from ssl_bench.runs.building import build_method
-    from ssl_bench.settings import parse_assignments
 
-    values = {"training.batch_size": batch, "data.image_px": image_px} | parse_assignments(assignments)
     resolved = resolve(Request(method=method_name, arch=arch, values=values), open_stand_in)
     method, optimizer = build_method(resolved), OptimizerSettings(**resolved.recipe.optimizer)
+    batch, image_px = resolved.recipe.training.batch_size, resolved.dataset.image_px
     views = view_shapes(method, method.make_views(resolved.method_config), batch, image_px)
     begun = time.process_time()
     predicted = predict_step(method, optimizer, views)
     seconds = time.process_time() - begun
     measure_step(method, optimizer, [(torch.Size((2, *shape[1:])), dtype) for shape, dtype in views])  # loads kernels
-    weights = sum(tensor.untyped_storage().nbytes() for tensor in [*method.parameters(), *method.buffers()])
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    measure_step(method, optimizer, views)  # on a copy, so that the weights come again
-    grown = resident("VmHWM") - before
-    return {
-        "predicted": predicted.peak,
-        "measured": grown,
-        "ratio": predicted.peak / grown,
-        "seconds": seconds,
-        "weights": weights,
-    }
+    counted = measure_step(method, optimizer, views)
+    return Row(predicted.peak, counted.peak, resident("VmHWM") - before, seconds)
 
 
-def in_fresh_process(words: list[str]) -> dict[str, float]:
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", *words], capture_output=True, text=True, env=environment, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def in_child(values: dict[str, object], method: str, arch: str) -> Row:
+    """`one` in a forked process: torch is imported once for all rows."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writer, json.dumps(vars(one(values, method, arch))).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answers:
+        answer = answers.read()
+    os.waitpid(child, 0)
+    if not answer:
+        raise SystemExit(f"{method} on {arch} failed")
+    return Row(**json.loads(answer))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="dino,byol,mocov2,swav,simclr")
-    parser.add_argument("--arch", default="deit_ti16,deit_s16,resnet50")
+    parser.add_argument("--arch", default="deit_s16,resnet50,timm:convnext_atto")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--image-px", type=int, default=128)
-    parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("--image-px", type=int, default=96)
+    parser.add_argument("--write", action="store_true", help=f"also write {WRITTEN.parent.name}/{WRITTEN.name}")
     arguments = parser.parse_args()
-    if arguments.one:
-        method, arch, batch, image_px, *assignments = arguments.one
-        print(json.dumps(one(method, arch, int(batch), assignments, int(image_px))))
-        return
-    ratios, seconds = [], []
-    print(f"{'method':<10}{'network':<12}{'setting':<16}{'predicted':>12}{'measured':>12}{'ratio':>8}{'CPU s':>8}")
-    for method in arguments.methods.split(","):
-        for arch in arguments.arch.split(","):
-            for name, assignments in SETTINGS.items():
-                batch = arguments.batch // 2 if name == "half the batch" else arguments.batch
-                given = [word for word in assignments if word != "half"]
-                result = in_fresh_process([method, arch, str(batch), str(arguments.image_px), *given])
-                ratios.append(result["ratio"])
-                seconds.append(result["seconds"])
-                print(
-                    f"{method:<10}{arch:<12}{name:<16}{result['predicted'] / MB:>9,.0f} MB"
-                    f"{result['measured'] / MB:>9,.0f} MB{result['ratio']:>8.2f}{result['seconds']:>8.1f}",
-                    flush=True,
-                )
-    print(
-        f"predicted / measured: median {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}, n {len(ratios)}; "
-        f"a prediction takes {median(seconds):.1f} s of CPU time, at most {max(seconds):.1f}"
+    if not QUIET_ALLOCATOR.items() <= os.environ.items():  # read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | QUIET_ALLOCATOR)
+    import timm  # noqa: F401  (imported here, once for all children)
+    import torch
+
+    torch.set_num_threads(1)
+    lines = [
+        "| method | network | setting | predicted MB | counted MB | resident MB | predicted / resident | CPU s |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    print("\n".join(lines))
+    rows = []
+    for arch in arguments.arch.split(","):
+        for method in arguments.methods.split(","):
+            for name, setting in SETTINGS.items():
+                given = {"training.batch_size": arguments.batch, "data.image_px": arguments.image_px, **setting}
+                if name == "half the batch":
+                    given["training.batch_size"] = arguments.batch // 2
+                row = in_child(given, method, arch)
+                rows.append(row)
+                sizes = " | ".join(f"{size / MB:,.0f}" for size in (row.predicted, row.counted, row.grown))
+                lines.append(f"| {method} | {arch} | {name} | {sizes} | {row.ratio:.3f} | {row.seconds:.1f} |")
+                print(lines[-1], flush=True)
+    ratios, seconds = [row.ratio for row in rows], [row.seconds for row in rows]
+    summary = (
+        f"predicted / resident: median {median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n {len(rows)}; a "
+        f"prediction takes {median(seconds):.1f} s of CPU time on one thread, at most {max(seconds):.1f}"
     )
+    print(summary)
+    if arguments.write:
+        typed = shlex.join(["python", "benchmarks/performance/memory.py", *sys.argv[1:]])
+        about = (
+            f"Written by `{typed}` (images of {arguments.image_px} px, batch {arguments.batch}, torch "
+            f"{torch.__version__} on a CPU). Predicted: tensors without numbers. Counted: live storages of the real "
+            "step. Resident: growth of the process's resident set during that step."
+        )
+        WRITTEN.parent.mkdir(parents=True, exist_ok=True)
+        text = "\n\n".join(["# Predicted and measured memory of a training step", about, "\n".join(lines), summary])
+        WRITTEN.write_text(text + "\n")
 
 
 if __name__ == "__main__":

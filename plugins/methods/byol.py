@@ -151,6 +151,7 @@ class BYOL(Method):
 
     Config = BYOLSettings
     presets = PRESETS
+    mean_over_images = True
 
     def __init__(self, config: BYOLSettings, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)
@@ -203,7 +204,11 @@ class BYOL(Method):
         first, second = (self.predictor(self.online(view)).to(dtype) for view in batch.views)
         loss = regression_loss(first, targets[1]) + regression_loss(second, targets[0])
         momentum = torch.tensor(self.momentum(progress))
-        return StepOutput(loss, {"target_spread": spread(targets[0]), "target_momentum": momentum})
+        return StepOutput(loss, {"target_momentum": momentum}, {"targets": targets[0]})
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How far the batch's targets differ, which tells a collapse."""
+        return {"target_spread": spread(carry["targets"])}
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Move the target's parameters; its batch norms keep running statistics of their own."""

@@ -39,6 +39,7 @@ from ssl_bench.blocks.heads import NormalizedLinear, mlp
 from ssl_bench.blocks.multi_crop import features_of_views, mean_over_pairs
 from ssl_bench.blocks.optimizers import clip_each
 from ssl_bench.blocks.patch_sizes import multi_crop_px
+from ssl_bench.blocks.recompute import mean_of_parts
 from ssl_bench.blocks.schedules import linear_ramp
 from ssl_bench.blocks.sinkhorn import sinkhorn
 from ssl_bench.blocks.views import Crop, MultiCrop, blur_range_px
@@ -48,6 +49,7 @@ from ssl_bench.settings import AreaRange, BlurRange, Settings, setting
 Teacher = Literal["momentum", "student_copy", "previous_iteration", "previous_epoch"]
 Assignment = Literal["centering", "sinkhorn", "softmax"]
 CODE, HOW = "main_dino.py", "section 3.2"
+MOST_SCORES = 2**25  # of the student at once where Sinkhorn needs the whole batch: 128 MiB
 
 
 class DINOSettings(Settings):
@@ -156,8 +158,12 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in_dim) -> scores (batch, K)."""
+        return self.last_layer(self.bottleneck(features))  # type: ignore[no-any-return]
+
+    def bottleneck(self, features: Tensor) -> Tensor:
+        """(batch, in_dim) -> unit vectors (batch, bottleneck_dim)."""
         bottleneck = self.predictor(self.mlp(features)).to(self.last_layer.rows.dtype)  # not bf16 from here on
-        return self.last_layer(functional.normalize(bottleneck, dim=-1))  # type: ignore[no-any-return]
+        return functional.normalize(bottleneck, dim=-1)
 
 
 class Network(nn.Module):
@@ -167,10 +173,14 @@ class Network(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
 
+    def bottlenecks(self, views: Sequence[Tensor]) -> Tensor:
+        """Views of (batch, 3, height, width) -> unit vectors (views, batch, bottleneck_dim)."""
+        vectors = self.head.bottleneck(features_of_views(self.backbone, views))
+        return vectors.view(len(views), -1, vectors.shape[-1])
+
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         """Views of (batch, 3, height, width) -> scores (views, batch, K)."""
-        scores: Tensor = self.head(features_of_views(self.backbone, views))
-        return scores.view(len(views), -1, scores.shape[-1])
+        return self.head.last_layer(self.bottlenecks(views))  # type: ignore[no-any-return]
 
 
 def cross_entropy(probabilities: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -194,6 +204,7 @@ class DINO(Method):
     def __init__(self, config: DINOSettings, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)
         self.config = config
+        self.mean_over_images = config.assignment != "sinkhorn"
         student, teacher = make_backbone(drop_path=config.drop_path), make_backbone()
         self.student = Network(student, Head(student.feature_dim, config, predictor=config.predictor))
         self.teacher = Network(teacher, Head(teacher.feature_dim, config)).requires_grad_(False)
@@ -218,14 +229,12 @@ class DINO(Method):
     def make_views(cls, config: DINOSettings) -> MakeViews:
         """Two global views, then the local ones (DataAugmentationDINO in main_dino.py)."""
         blur_first, blur_second, blur_local = (1.0, 0.1, 0.5) if config.blur else (0.0, 0.0, 0.0)
+        jitter: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": config.hue}
         first = Crop(
             crop_px=config.global_crop_px or 224,
             scale=config.global_scale or (0.4, 1.0),
+            **jitter,
             jitter_probability=0.8,
-            brightness=0.4,
-            contrast=0.4,
-            saturation=0.2,
-            hue=config.hue,
             gray_probability=config.gray_probability,
             blur_probability=blur_first,
             blur_sigma_px=config.blur_sigma_px or (0.1, 2.0),
@@ -236,34 +245,53 @@ class DINO(Method):
         )
         return MultiCrop([(first, 1), (second, 1), (local, config.local_views)])
 
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """What the last layers make scores of: the teacher's global views, all views of the student."""
+        with torch.no_grad():
+            teacher = self.teacher.bottlenecks(batch.views[:2])
+        student = self.student.bottlenecks(batch.views)
+        return {"teacher": teacher.transpose(0, 1), "student": student.transpose(0, 1)}
+
+    def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
         """Loss over all pairs of a teacher's global and another student's view; see the module's equations."""
         config = self.config
+        student = embeddings["student"].transpose(0, 1)  # (views, batch, bottleneck_dim)
         start, ramp = config.teacher_temperature_start, config.teacher_temperature_epochs
         temperature = linear_ramp(progress.epoch, ramp, start, config.teacher_temperature)
         with torch.no_grad():
-            scores = self.teacher(batch.views[:2])
+            scores = self.teacher.head.last_layer(embeddings["teacher"].transpose(0, 1))
             centered = scores - self.center if config.assignment == "centering" else scores
             if config.assignment == "sinkhorn":
                 probabilities = sinkhorn(scores, temperature, config.sinkhorn_iterations)
             else:
                 probabilities = functional.softmax(centered / temperature, dim=-1)
-        student = self.student(batch.views)
-        scored = student if config.loss == "ce" else student.detach()
-        cross = cross_entropy(probabilities, scored, config.student_temperature)
-        loss = cross if config.loss == "ce" else squared_error(centered, student)
+        whole_batch = config.assignment == "sinkhorn"  # never in micro-batches, however large it is
+        at_once = MOST_SCORES // (len(student) * config.out_dim) if whole_batch else student.shape[1]
+        loss, cross = mean_of_parts(self.pair_losses, [probabilities, centered, student], max(1, at_once))
         teacher_entropy = entropy(probabilities)
         logs = {
             "loss": loss.detach(),
             "cross_entropy": cross.detach(),
             "teacher_entropy": teacher_entropy,
             "kl": cross.detach() - teacher_entropy,
-            "scores_used": entropy(probabilities.mean(dim=(0, 1))).exp(),  # from 1 to K
             "teacher_temperature": torch.tensor(temperature),
         }
         if config.teacher == "momentum":
             logs["teacher_momentum"] = torch.tensor(self.momentum(progress))
-        return StepOutput(loss, logs, {"teacher_mean": scores.mean(dim=(0, 1))[None]})
+        sums = {"scores": scores.sum(dim=(0, 1))[None], "probabilities": probabilities.sum(dim=(0, 1))[None]}
+        return StepOutput(loss, logs, {**sums, "summed": torch.tensor([len(scores) * scores.shape[1]])})
+
+    def pair_losses(self, probabilities: Tensor, centered: Tensor, student: Tensor) -> Tensor:
+        """(2,): the loss, and the cross-entropy without gradient; of P_t and centered scores (2, batch, K)."""
+        scores = self.student.head.last_layer(student)
+        scored = scores if self.config.loss == "ce" else scores.detach()
+        cross = cross_entropy(probabilities, scored, self.config.student_temperature)
+        loss = cross if self.config.loss == "ce" else squared_error(centered, scores)
+        return torch.stack([loss, cross.detach()])
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How many scores the batch uses, from 1 to K."""
+        return {"scores_used": entropy(carry["probabilities"].sum(dim=0) / carry["summed"].sum()).exp()}
 
     def momentum(self, progress: Progress) -> float:
         """The teacher's momentum l in the update of this step."""
@@ -279,7 +307,8 @@ class DINO(Method):
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Move the center by this batch's mean score, and the teacher."""
         if self.config.assignment == "centering":
-            self.center.lerp_(carry["teacher_mean"].mean(dim=0), 1 - self.config.center_momentum)
+            mean_score = carry["scores"].sum(dim=0) / carry["summed"].sum()
+            self.center.lerp_(mean_score, 1 - self.config.center_momentum)
         if self.config.teacher == "momentum":
             ema.move_towards(self.teacher, self.student, self.momentum(progress))
         epoch_ends = (progress.step + 1) % progress.steps_per_epoch == 0

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ssl_bench.backbone import Backbone
 from ssl_bench.method import Batch, MakeBackbone, MakeViews, Method, Progress, Situation, StepOutput
 from ssl_bench_plugins.methods.dino import DINO
-from ssl_bench_plugins.methods.lightly_two_views import require, views_of
+from ssl_bench_plugins.methods.lightly_two_views import in_full, require, views_of
 from ssl_bench_plugins.methods.swav import SwAV
 
 
@@ -61,6 +61,7 @@ class LightlyDINO(Method):
 
     Config = DINO.Config
     presets = DINO.presets
+    mean_over_images = True
 
     def __init__(self, config: Any, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)
@@ -108,10 +109,10 @@ class LightlyDINO(Method):
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         """The teacher's global views against all views of the student."""
         with torch.no_grad():
-            teacher = self.teacher(torch.cat(list(batch.views[:2]))).float().chunk(2)
-        student = [*self.student(torch.cat(list(batch.views[:2]))).float().chunk(2)]
+            teacher = in_full(self.teacher(torch.cat(list(batch.views[:2])))).chunk(2)
+        student = [*in_full(self.student(torch.cat(list(batch.views[:2])))).chunk(2)]
         if local := batch.views[2:]:
-            student += self.student(torch.cat(list(local))).float().chunk(len(local))
+            student += in_full(self.student(torch.cat(list(local)))).chunk(len(local))
         loss = self.criterion(list(teacher), student, epoch=progress.epoch)
         return StepOutput(loss, {"loss": loss.detach()}, {"teacher": torch.stack(teacher, dim=1)})
 
@@ -179,11 +180,17 @@ class LightlySwAV(Method):
         """Put the prototypes to length 1."""
         self.prototypes.normalize()
 
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Each global view's code against the predictions of all other views."""
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit vectors (batch, views, out_dim)."""
         sizes = [torch.cat(list(group)) for _, group in groupby(batch.views, key=lambda view: view.shape[-2:])]
-        projected = self.projector(torch.cat([self.backbone(images) for images in sizes])).float()
-        scores = self.prototypes(nn.functional.normalize(projected, dim=1)).float().chunk(len(batch.views))
+        projected = in_full(self.projector(torch.cat([self.backbone(images) for images in sizes])))
+        unit = nn.functional.normalize(projected, dim=1)
+        return {"embeddings": unit.view(len(batch.views), -1, unit.shape[-1]).transpose(0, 1)}
+
+    def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
+        """Each global view's code against the predictions of all other views."""
+        vectors = embeddings["embeddings"].transpose(0, 1)  # (views, batch, out_dim)
+        scores = in_full(self.prototypes(vectors.flatten(0, 1))).chunk(len(vectors))
         loss = self.criterion(list(scores[:2]), list(scores[2:])).squeeze(0)
         return StepOutput(loss, {"loss": loss.detach()})
 

@@ -68,6 +68,11 @@ def _as_tuple(transform: Callable[[Image.Image], Sequence[Tensor]], image: Image
     return tuple(transform(image))
 
 
+def in_full(tensor: Tensor) -> Tensor:
+    """In float32 where autocast made less of it: a loss is computed in full precision."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def require_whole_crops(config: Any, name: str) -> None:
     """lightly's crops reach up to the whole image."""
     scale = config.scale if hasattr(config, "scale") else config.crop_scale
@@ -117,10 +122,14 @@ class LightlySimCLR(Method):
         )
         return views_of(transform)
 
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Projections of both views."""
+        first, second = in_full(self.head(self.backbone(torch.cat(list(batch.views))))).chunk(2)
+        return {"first": first, "second": second}
+
+    def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
         """NT-Xent of both views' projections."""
-        first, second = self.head(self.backbone(torch.cat(list(batch.views)))).float().chunk(2)
-        loss = self.criterion(first, second)
+        loss = self.criterion(embeddings["first"], embeddings["second"])
         return StepOutput(loss, {"loss": loss.detach()})
 
     def networks(self) -> dict[str, Backbone]:
@@ -137,6 +146,7 @@ class LightlyBYOL(Method):
 
     Config = BYOL.Config
     presets = BYOL.presets
+    mean_over_images = True
 
     def __init__(self, config: Any, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)
@@ -178,8 +188,8 @@ class LightlyBYOL(Method):
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         """Each view's prediction against the other's target."""
         with torch.no_grad():
-            targets = [self.target(view).float() for view in batch.views]
-        first, second = (self.prediction_head(self.online(view)).float() for view in batch.views)
+            targets = [in_full(self.target(view)) for view in batch.views]
+        first, second = (in_full(self.prediction_head(self.online(view))) for view in batch.views)
         loss = 2 * self.criterion(first, targets[1]) + 2 * self.criterion(second, targets[0])
         return StepOutput(loss, {"loss": loss.detach()})
 
@@ -218,6 +228,7 @@ class LightlyMoCoV2(Method):
 
     Config = MoCoV2.Config
     presets = MoCoV2.presets
+    mean_over_images = True
 
     def __init__(self, config: Any, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)
@@ -257,9 +268,9 @@ class LightlyMoCoV2(Method):
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         """View 1's queries against view 2's keys and the queue."""
-        queries = self.query(batch.views[0]).float()
+        queries = in_full(self.query(batch.views[0]))
         with torch.no_grad():
-            keys = nn.functional.normalize(self.key(batch.views[1]).float(), dim=1)
+            keys = nn.functional.normalize(in_full(self.key(batch.views[1])), dim=1)
         loss = self.criterion(queries, keys)
         return StepOutput(loss, {"loss": loss.detach()}, {"keys": keys})
 

@@ -175,6 +175,7 @@ class MoCoV2(Method):
 
     Config = MoCoV2Settings
     presets = PRESETS
+    mean_over_images = True
     queue: Tensor
     queue_position: Tensor
 
@@ -244,22 +245,33 @@ class MoCoV2(Method):
 
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss of view 1's queries against view 2's keys and the queue, before these keys enter it."""
-        queries = self.query(batch.views[0], self.parts)
-        keys = self.encode_keys(batch.views[1])
+        parts = self.parts_of(batch)
+        queries = self.query(batch.views[0], parts)
+        keys = self.encode_keys(batch.views[1], parts)
         candidates = logits(queries, keys, self.queue, self.config.temperature)
         loss = info_nce(candidates)
         found = (candidates.detach().argmax(dim=-1) == 0).float().mean()
         positive = (queries.detach() * keys).sum(dim=-1).mean()
-        logs = {"loss": loss.detach(), "keys_found": found, "positive_cosine": positive, "key_spread": spread(keys)}
+        logs = {"loss": loss.detach(), "keys_found": found, "positive_cosine": positive}
         return StepOutput(loss, logs, {"keys": keys})
 
+    def parts_of(self, batch: Batch) -> int:
+        """Parts with batch norm of their own; a micro-batch has fewer, but two, so that its keys are shuffled."""
+        if self.parts == 1 or batch.step_images is None:
+            return self.parts
+        return max(2, self.parts * len(batch.index) // batch.step_images)
+
     @torch.no_grad()
-    def encode_keys(self, images: Tensor) -> Tensor:
+    def encode_keys(self, images: Tensor, parts: int) -> Tensor:
         """(batch, 3, height, width) -> keys (batch, out_dim) in the images' order, encoded in shuffled parts."""
-        if self.parts == 1:
+        if parts == 1:
             return self.key(images)  # type: ignore[no-any-return]
         order = torch.randperm(len(images), device=images.device)
-        return self.key(images[order], self.parts)[order.argsort()]  # type: ignore[no-any-return]
+        return self.key(images[order], parts)[order.argsort()]  # type: ignore[no-any-return]
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How far the batch's keys differ, which tells a collapse."""
+        return {"key_spread": spread(carry["keys"])}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The query encoder, decayed with its biases and norms (main_moco.py gives SGD all parameters alike)."""

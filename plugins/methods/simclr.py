@@ -18,12 +18,12 @@ Authors' code: github.com/google-research/simclr (objective.py, model_util.py, d
 lightly's NTXentLoss and SimCLRProjectionHead equal ours to 1e-12 in float64 (tests/plugins/methods/test_simclr.py); its
 head's last norm learns a shift, which ours and the authors' leave out.
 Negatives are those of this process: gathering projections and synchronizing batch norm over several processes, as the
-authors do, is left to a launcher that has them. Micro-batches have fewer negatives each, so their loss differs.
+authors do, is left to a launcher that has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -175,12 +175,16 @@ class SimCLR(Method):
         )
         return MultiCrop([(view, 2)])
 
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
-        """NT-Xent over both views of the batch, which go through the network as one batch, as the authors' do."""
-        images = torch.cat(batch.views)
-        projections = self.projector(self.backbone(images))
-        with torch.autocast(images.device.type, enabled=False):  # a similarity of 0.99 / 0.1 in bf16 is off by 0.03
-            projections = projections.to(next(self.projector.parameters()).dtype)
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Projections (batch, 2, out_dim); both views go through the network as one batch, as the authors' do."""
+        projections = self.projector(self.backbone(torch.cat(batch.views)))
+        projections = projections.to(next(self.projector.parameters()).dtype)
+        return {"projections": projections.view(2, -1, projections.shape[-1]).transpose(0, 1)}
+
+    def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
+        """NT-Xent over both views of the whole batch."""
+        projections = embeddings["projections"].transpose(0, 1).flatten(0, 1)
+        with torch.autocast(projections.device.type, enabled=False):  # 0.99 / 0.1 in bf16 is off by 0.03
             loss = nt_xent(projections, self.config.temperature)
             found = similarities(projections.detach(), 1.0).argmax(dim=-1) == positives(projections)
         return StepOutput(loss, {"positives_found": found.float().mean(), "spread": spread(projections.detach())})

@@ -86,6 +86,7 @@ class Supervised(Method):
     Config = SupervisedSettings
     presets = PRESETS
     needs_labels = True
+    mean_over_images = True
 
     def __init__(self, config: SupervisedSettings, make_backbone: MakeBackbone) -> None:
         super().__init__(config, make_backbone)

@@ -230,11 +230,11 @@ class SwAV(Method):
         small = replace(large, crop_px=config.local_crop_px or 96, scale=config.local_scale)
         return MultiCrop([(large, 2), (small, config.local_views)])
 
-    def embed(self, views: Sequence[Tensor]) -> Tensor:
-        """Views of (batch, 3, height, width) -> unit vectors (views, batch, out_dim)."""
-        projected = self.projector(features_of_views(self.backbone, views))
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit vectors (batch, views, out_dim)."""
+        projected = self.projector(features_of_views(self.backbone, batch.views))
         unit = functional.normalize(projected.to(self.prototypes.dtype), dim=-1)  # not in bf16
-        return unit.view(len(views), -1, unit.shape[-1])
+        return {"embeddings": unit.view(len(batch.views), -1, unit.shape[-1]).transpose(0, 1)}
 
     @torch.no_grad()
     def codes(self, scores: Tensor, progress: Progress) -> Tensor:
@@ -252,10 +252,10 @@ class SwAV(Method):
     def _queue_is_on(self, progress: Progress) -> bool:
         return self.config.queue_size > 0 and progress.epoch >= self.config.queue_from_epoch
 
-    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+    def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
         """Loss over all pairs of a global view's code and another view's prediction; see the module's equations."""
-        embeddings = self.embed(batch.views)
-        scores = functional.linear(embeddings, self.prototypes)
+        vectors = embeddings["embeddings"].transpose(0, 1)  # (views, batch, out_dim)
+        scores = functional.linear(vectors, self.prototypes)
         codes = self.codes(scores[:2].detach(), progress)
         loss = swapped_prediction(codes, scores, self.config.temperature)
         use = functional.softmax(scores[:2].detach().float() / self.config.temperature, dim=-1).mean(dim=(0, 1))
@@ -265,7 +265,7 @@ class SwAV(Method):
             "kl": loss.detach() - code_entropy,  # of the codes to the predictions
             "prototypes_used": entropy(use).exp(),  # from 1 to K
         }
-        return StepOutput(loss, logs, {"embeddings": embeddings[:2].detach().transpose(0, 1)})
+        return StepOutput(loss, logs, {"embeddings": embeddings["embeddings"][:, :2].detach()})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All alike in a convolutional network, as the authors' LARC; by default without decay on 1-d parameters."""

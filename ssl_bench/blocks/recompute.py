@@ -1,4 +1,4 @@
-"""Activation checkpointing of one block: its activations are computed again in the backward pass instead of kept.
+"""Activation checkpointing: activations of a block or of a loss are computed again in the backward pass, not kept.
 
 Chen et al. 2016, arXiv 1604.06174. Results are bitwise the same: random numbers (drop path, dropout) and autocast are
 those of the first pass, and the second pass moves no running statistics.
@@ -6,7 +6,7 @@ those of the first pass, and the second pass moves no running statistics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -24,14 +24,31 @@ def recompute(block: nn.Module, compute: Callable[[Tensor], Tensor], inputs: Ten
         return compute(inputs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _running_statistics_kept(block)
+        return nullcontext(), running_statistics_kept(block)
 
     result: Tensor = checkpoint(compute, inputs, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)
     return result
 
 
+def mean_of_parts(compute: Callable[..., Tensor], tensors: Sequence[Tensor], images: int) -> Tensor:
+    """`compute(*tensors)`, a mean over images, from at most `images` images at a time.
+
+    Every tensor is (views, batch, ...). More than one part is computed again in the backward pass, so that what lies
+    between the tensors and the mean, e.g. scores (views, batch, 65536), exists for one part alone.
+    """
+    batch = tensors[0].shape[1]
+    parts = -(-batch // images)
+    if parts == 1:
+        return compute(*tensors)
+    means = []
+    for part in zip(*(tensor.tensor_split(parts, dim=1) for tensor in tensors), strict=True):
+        mean: Tensor = checkpoint(compute, *part, use_reentrant=False, preserve_rng_state=False)
+        means.append(mean * (part[0].shape[1] / batch))
+    return torch.stack(means).sum(dim=0)
+
+
 @contextmanager
-def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+def running_statistics_kept(block: nn.Module) -> Iterator[None]:
     """What batch norms inside `block` write in the meantime goes to copies."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     buffers = [dict(norm._buffers) for norm in norms]

@@ -16,7 +16,7 @@ def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
     """
     scores = scores if scores.dtype == torch.float64 else scores.float()
     exponents = scores / temperature
-    assigned = (exponents - exponents.amax(dim=(-2, -1), keepdim=True)).exp()
+    assigned = exponents.sub_(exponents.amax(dim=(-2, -1), keepdim=True)).exp_()  # in place: it may be a large tensor
     for _ in range(iterations):
         assigned /= assigned.sum(dim=-2, keepdim=True).clamp_min(torch.finfo(assigned.dtype).tiny)
         assigned /= assigned.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(assigned.dtype).tiny)

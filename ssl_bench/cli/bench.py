@@ -122,7 +122,7 @@ def _bench(asked: Asked) -> None:
     from ssl_bench.cli.output import surviving_output
     from ssl_bench.cli.overview import data_lines, plan_lines, problem_lines, run_lines
     from ssl_bench.cli.table import show_tables
-    from ssl_bench.records.record import read_all
+    from ssl_bench.records.reading import read_all
     from ssl_bench.runs.plain_names import command_line
     from ssl_bench.studies.costs import Costs
     from ssl_bench.studies.doing import Interrupted
@@ -160,6 +160,7 @@ def _bench(asked: Asked) -> None:
         show_tables(sources, asked.results)
         for figure in figures_of(sources):
             print(f"drawn by: {command('figure', figure, results=asked.results)}")
+        print(f"all of it on one page: {command('report', results=asked.results)}")
         if board.with_status("failed", "refused", "broken", "stopped"):
             raise typer.Exit(1)
 

@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
 def _read(run: str, results: Path) -> tuple[RunRecord, Path]:
     """The record with later evaluations, and the run's folder."""
     from ssl_bench.records.odd_values import require_usable
-    from ssl_bench.records.record import read_record, with_later_evaluations
+    from ssl_bench.records.reading import read_record, with_later_evaluations
     from ssl_bench.runs.folder import find_run
 
     folder = find_run(run, results)

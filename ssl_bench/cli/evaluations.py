@@ -22,7 +22,7 @@ def print_evaluations(records: Sequence[EvaluationRecord], folder: Path) -> None
             ends = f"({words}) " if (words := interval_text(one)) else ""
             print(
                 f"  {record.evaluator:{named}} {record.subject:10} {one.metric:{width}} {one.value:8.{digits}f} "
-                f"{one.unit}  {ends}n {one.n:,}, {record.data}"
+                f"{one.unit_text}  {ends}n {one.n:,}, {record.data}"
             )
         for picture in record.pictures:
             print(f"  picture {folder / picture}")

@@ -12,6 +12,7 @@ import typer
 from ssl_bench.cli.options import RESULTS
 from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.system.hints import command
+from ssl_bench.system.memory import cycles_uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ssl_bench.figures.curves import RunCurves
     from ssl_bench.figures.loading import FigureSource
     from ssl_bench.figures.values import Figure
-    from ssl_bench.records.record import RunRecord
+    from ssl_bench.tables.grouping import RecordFacts
 
 STYLES = ("png", "svg", "pdf")
 
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     @app.command(
         epilog="Example, after `sslbench run dino --arch deit_s16 --eval-every 1`: sslbench figure curves dino"
     )
+    @cycles_uncollected()
     def figure(
         name: Annotated[
             str | None,
@@ -91,7 +93,7 @@ def register(app: typer.Typer) -> None:
 def _draw_runs(texts: Sequence[str], values: str | None, results: Path, folder: Path, style: str) -> list[str]:
     from ssl_bench.figures.curves import RunCurves
     from ssl_bench.figures.of_runs import curves_figure
-    from ssl_bench.records.record import read_record
+    from ssl_bench.records.reading import read_record
     from ssl_bench.runs.folder import find_run
 
     if not texts:
@@ -113,12 +115,14 @@ def _draw_runs(texts: Sequence[str], values: str | None, results: Path, folder: 
 def _draw_tables(name: str | None, where: Sequence[str], results: Path, folder: Path, style: str) -> list[str]:
     from ssl_bench.figures.curves import RunCurves
     from ssl_bench.figures.loading import built_in_figures, load_figure
-    from ssl_bench.records.odd_values import read_usable
+    from ssl_bench.records.reading import read_usable
+    from ssl_bench.tables.grouping import RecordFacts
+    from ssl_bench.tables.loading import shown_metrics
 
     sources = [load_figure(name)] if name else [load_figure(known) for known in built_in_figures()]
-    found, problems = read_usable(results)
+    found, problems = read_usable(results, shown_metrics(source.table for source in sources))
     runs = {record.run_id: RunCurves(path.parent, record) for path, record in found}
-    records = [record for _, record in found]
+    records = [RecordFacts(record) for _, record in found]
     figures = [_folded(source, records, runs, where, asked=name is not None) for source in sources]
     drawn = [figure for figure in figures if figure and figure.strips]
     suffix = "".join(f"-{re.sub(r'[^A-Za-z0-9_.=-]+', '_', text)}" for text in where)
@@ -133,7 +137,12 @@ def _draw_tables(name: str | None, where: Sequence[str], results: Path, folder: 
 
 
 def _folded(
-    source: FigureSource, records: Sequence[RunRecord], runs: dict[str, RunCurves], where: Sequence[str], *, asked: bool
+    source: FigureSource,
+    records: Sequence[RecordFacts],
+    runs: dict[str, RunCurves],
+    where: Sequence[str],
+    *,
+    asked: bool,
 ) -> Figure | None:
     """None for a figure of a table that is not worth showing unasked."""
     from ssl_bench.figures.fold import fold as figure_of

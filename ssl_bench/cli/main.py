@@ -37,6 +37,7 @@ VERBS = [
     "doctor",
     "table",
     "figure",
+    "report",
     "attention",
     "davis_video",
     "score_davis",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ssl_bench.planning.devices import Device
+    from ssl_bench.planning.evaluation_memory import EvaluationMemory
     from ssl_bench.planning.step_memory import StepMemory
     from ssl_bench.recipes.resolve import Resolved
 
@@ -56,8 +58,6 @@ def register(app: typer.Typer) -> None:
 
 
 def _device(name: str | None, memory: str | None) -> Device:
-    import dataclasses
-
     from ssl_bench.planning.devices import Device, card, parse_memory
 
     amount = None if memory is None else parse_memory(memory)
@@ -83,6 +83,7 @@ def _show(resolved: Resolved, device: Device, *, as_json: bool) -> None:
         memory = predictor.memory(choice, batch)
         largest = largest_batch(partial(predictor.peak, choice), device.usable, batch, memory.peak)
         rows.append((choice, memory, largest))
+    evaluation = predictor.evaluation()
     fitting = next((choice for choice, memory, _ in rows if memory.peak <= device.usable), None)
     if as_json:
         print(
@@ -95,6 +96,7 @@ def _show(resolved: Resolved, device: Device, *, as_json: bool) -> None:
                     "memory_bytes": device.memory,
                     "usable_bytes": device.usable,
                     "note": predictor.note,
+                    "evaluation": dataclasses.asdict(evaluation),
                     "ways": [
                         {
                             "precision": choice.precision,
@@ -122,6 +124,8 @@ def _show(resolved: Resolved, device: Device, *, as_json: bool) -> None:
         print(f"  measured  {predictor.note}")
     print()
     _print_ways([(choice.words, memory, largest) for choice, memory, largest in rows], batch, device.usable)
+    held = rows[0][1].held
+    _print_evaluation(evaluation, held, max(held, *(memory.peak for _, memory, _ in rows[:1])), device)
     print()
     if fitting is not None:
         print(f"fits: sslbench run ... --batch-size {batch} {fitting.settings}")
@@ -146,3 +150,16 @@ def _print_ways(ways: list[tuple[str, StepMemory, int]], batch: int, usable: int
     lines.append(("largest batch, about", [f"{largest:,}" for _, _, largest in ways]))
     for name, cells in lines:
         print(f"  {name:<26}" + "".join(cell.rjust(width) for cell in cells))
+
+
+def _print_evaluation(evaluation: EvaluationMemory, held: int, training: int, device: Device) -> None:
+    """`held` bytes of weights and moments stay where they are while the trained network is evaluated."""
+    from ssl_bench.planning.devices import GB
+
+    extraction, search = held + evaluation.extraction, held + evaluation.search
+    print(f"  evaluation  {extraction / GB:.1f} GB for features, which take {evaluation.features / GB:.1f} GB of RAM")
+    on_card = search <= device.usable
+    place = "" if on_card else ", so it is done in RAM"
+    print(f"  k-NN        {search / GB:.1f} GB for the search{place}")
+    parts = {"training": training, "evaluation": extraction, **({"k-NN": search} if on_card else {})}
+    print(f"  largest     {max(parts, key=lambda name: parts[name])}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import DataRecord, EvaluationRecord, RunRecord
+from ssl_bench.measurement import unit_text
+from ssl_bench.records.record import DataRecord, EvaluationRecord, MicroBatchRecord, RunRecord
 from ssl_bench.tables.paths import flatten, plain_text, singular
 from ssl_bench.tables.table import TableData, data_title
 
@@ -138,8 +139,16 @@ def _training(record: RunRecord) -> list[tuple[str, str]]:
             f"peak memory {training.peak_memory_mb:,.0f} MiB"
             + (f", resumed {training.resumed} times" if training.resumed else ""),
         ),
+        ("micro-batches", "; ".join(_micro_batch_text(one, training.steps) for one in training.micro_batches)),
         ("at the end", ", ".join(f"{name} {value:.4g}" for name, value in training.final_logs.items())),
     ]
+
+
+def _micro_batch_text(part: MicroBatchRecord, steps: int) -> str:
+    """E.g. "of 32 images, exact: the gradients are those of the whole batch"."""
+    which = "" if part.steps == steps else f" in {part.steps:,} of {steps:,} steps"
+    how = "exact: the gradients are those of the whole batch" if part.exact else f"approximate: {part.reason}"
+    return f"of {part.images} image{'s' * (part.images > 1)}{which}, {how}"
 
 
 def _origin(record: RunRecord) -> list[tuple[str, str]]:
@@ -209,7 +218,8 @@ def _curves(record: RunRecord, folder: Path, problems: list[str]) -> list[tuple[
         if one.primary:
             points = "  ".join(f"{one.epochs[i]}: {one.values[i]:.1f}" for i in _spread_out(len(one.values)))
             best = f"best {one.values[one.best]:.1f} after epoch {one.epochs[one.best]}"
-            words = f"{one.evaluator} {one.metric}, {one.unit} by epoch  {points}  ({best})"
+            unit = unit_text(one.unit)
+            words = f"{one.evaluator} {one.metric}{f', {unit}' if unit else ''} by epoch  {points}  ({best})"
             lines.append((one.network, words))
     return lines
 

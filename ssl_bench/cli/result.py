@@ -32,7 +32,9 @@ def show_result(record: RunRecord, run_dir: Path) -> None:
         change = f"{values['trained'].value - values['before'].value:+.1f}" if both else ""
         cells = [f"{values[subject].value:.1f}" if subject in values else "" for subject in ("before", "trained")]
         unit = next(iter(values.values()))
-        print(f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {data} {unit.unit}, n {unit.n:,}")
+        print(
+            f"  {name:32}{cells[0]:>12}{cells[1]:>12}{change:>10}   {f'{data} {unit.unit_text}'.strip()}, n {unit.n:,}"
+        )
         ends = [interval_text(values[subject]) if subject in values else "" for subject in ("before", "trained")]
         if any(ends):
             noise = "the difference is within noise" if both and within_noise(*values.values()) else ""

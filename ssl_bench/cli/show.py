@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show one run: what, when and where, its recipe, untrained against trained with the protocol, and its cost."""
         from ssl_bench.records.odd_values import require_usable
-        from ssl_bench.records.record import read_record, with_later_evaluations
+        from ssl_bench.records.reading import read_record, with_later_evaluations
         from ssl_bench.runs.folder import find_run
         from ssl_bench.runs.state import RUN_FILE
 
@@ -96,7 +96,8 @@ def _number_lines(view: RecordView) -> list[str]:
         star = "*" if one.last.primary else " "
         before, after = one.values
         name = f"{one.evaluator} {one.last.metric}"
-        lines.append(f"  {star} {name:<{width}}{before:>10}{after:>10}  {one.last.unit} of {one.last.n:,}, {one.data}")
+        of = f"{one.last.unit_text} of".strip()
+        lines.append(f"  {star} {name:<{width}}{before:>10}{after:>10}  {of} {one.last.n:,}, {one.data}")
         if any(one.intervals):
             ends = zip((view.start, "trained"), one.intervals, strict=True)
             shown = ", ".join(f"{subject} {interval}" for subject, interval in ends if interval)
@@ -165,7 +166,7 @@ def _draw_numbers(console: Console, start: str, numbers: Sequence[Number]) -> No
     drawn.add_column("n", justify="right")
     for one in numbers:
         cells = [text for pair in zip(one.values, one.intervals, strict=True) for text in pair[: 1 + intervals]]
-        name = f"{'*' if one.last.primary else ' '} {one.last.metric} {one.last.unit}"
+        name = f"{'*' if one.last.primary else ' '} {one.last.metric} {one.last.unit_text}".rstrip()
         style = "bold" if one.last.primary else ""
         drawn.add_row(Text(name, style=style), *(Text(cell, style=style) for cell in cells), f"{one.last.n:,}")
     console.print(drawn)

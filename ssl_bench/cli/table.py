@@ -14,9 +14,10 @@ from ssl_bench.cli.options import RESULTS
 from ssl_bench.cli.terminal import terminal
 from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.system.hints import command
+from ssl_bench.system.memory import cycles_uncollected
 
 if TYPE_CHECKING:
-    from ssl_bench.records.record import RunRecord
+    from ssl_bench.tables.grouping import RecordFacts
     from ssl_bench.tables.loading import TableSource
     from ssl_bench.tables.table import Table
 
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the verb."""
 
     @app.command(epilog="Example: sslbench table comparison --where method=dino --sort knn")
+    @cycles_uncollected()
     def table(
         name: Annotated[
             str | None,
@@ -83,12 +85,13 @@ def register(app: typer.Typer) -> None:
         tabulated. --check is for continuous integration: it compares and shows what differs.
         """
         from ssl_bench.records.beside import changed_files
-        from ssl_bench.records.odd_values import read_usable
         from ssl_bench.records.outcomes import OutcomesOfRuns
+        from ssl_bench.records.reading import read_usable
         from ssl_bench.tables.checks import require_measured
         from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
-        from ssl_bench.tables.loading import built_in_tables, load_table
+        from ssl_bench.tables.grouping import RecordFacts
+        from ssl_bench.tables.loading import built_in_tables, load_table, shown_metrics
         from ssl_bench.tables.written import drift, write_tables
 
         if style is not None and style not in FORMATS:
@@ -103,11 +106,12 @@ def register(app: typer.Typer) -> None:
                 print("\n".join(f"{one}  {title}" for one, title in known.items()))
             return
         sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
-        found, problems = read_usable(results)
-        records = [record for _, record in found]
+        own = name is not None and name.endswith(".toml")
+        found, problems = read_usable(results, None if own else shown_metrics(sources))
+        records = [RecordFacts(record) for _, record in found]
         changed = [line for path, record in found for line in changed_files(record, path.parent)]
-        if name and name.endswith(".toml"):
-            require_measured(sources[0].description, records, name)
+        if name and own:
+            require_measured(sources[0].description, [record for _, record in found], name)
         if check and (where or sort):
             raise UserError("--check compares whole tables: leave --where and --sort out")
         outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
@@ -157,12 +161,15 @@ def register(app: typer.Typer) -> None:
 
 def show_tables(sources: list[TableSource], results: Path) -> None:
     """Print and write tables of all records under `results`, as `sslbench table` does without options."""
-    from ssl_bench.records.odd_values import read_usable
+    from ssl_bench.records.reading import read_usable
     from ssl_bench.tables.fold import fold
+    from ssl_bench.tables.grouping import RecordFacts
+    from ssl_bench.tables.loading import shown_metrics
     from ssl_bench.tables.written import write_tables
 
-    found, problems = read_usable(results)
-    tables = [fold(source.description, [record for _, record in found], source.published) for source in sources]
+    found, problems = read_usable(results, shown_metrics(sources))
+    records = [RecordFacts(record) for _, record in found]
+    tables = [fold(source.description, records, source.published) for source in sources]
     filled = [table for table in tables if table.blocks]
     written = write_tables(filled, results / "tables")
     _print(filled, drawn=True)
@@ -192,7 +199,7 @@ def _print_for_documents(tables: list[Table], style: str) -> None:
     print("\n".join(written(table, published_lists=not table.blocks) for table in tables), end="")
 
 
-def _explain(table: Table, records: list[RunRecord], row: str, as_json: bool) -> None:
+def _explain(table: Table, records: list[RecordFacts], row: str, as_json: bool) -> None:
     from ssl_bench.tables.explain import as_text, explain, to_plain
 
     evidence = explain(table, records, row)

@@ -38,7 +38,7 @@ LEADER = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2, "relp
 RC: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "sslbench",
-    "figure.dpi": 160, "hatch.linewidth": 0.6,
+    "figure.dpi": 160, "hatch.linewidth": 0.6, "text.parse_math": False,
 }  # fmt: skip
 
 

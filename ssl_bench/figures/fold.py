@@ -10,7 +10,7 @@ from ssl_bench.figures.curves import RunCurves, mean_curve, networks_of
 from ssl_bench.figures.description import FigureDescription, PanelDescription, curve_source
 from ssl_bench.figures.naming import Named, in_order, named_rows, series_and_labels
 from ssl_bench.figures.published import published_strip
-from ssl_bench.figures.values import Figure, Line, Panel, Point, Reference, Strip
+from ssl_bench.figures.values import Figure, Line, Panel, Point, Reference, Strip, in_brackets
 from ssl_bench.tables.paths import look_up
 from ssl_bench.tables.published import shown_beside
 from ssl_bench.tables.table import Block, Cell, Row, Table, TableData
@@ -96,7 +96,7 @@ def _lines(
     references = _references(panel, [one for one, _, _ in found], runs)
     x_title = "step" if source.by == "step" else "epoch"
     unit = next((line.unit for _, _, line in found if line.unit), "")
-    y_title = f"{panel.y_title or source.name} ({unit})" if unit else panel.y_title
+    y_title = " ".join(filter(None, (panel.y_title or source.name * bool(unit), in_brackets(unit))))
 
     def made(title: str, lines: Iterable[Line]) -> Panel:
         return Panel("lines", title, x_title, y_title, tuple(lines), references)
@@ -122,7 +122,7 @@ def _references(panel: PanelDescription, rows: Sequence[Named], runs: Mapping[st
             continue
         records = [runs[name].record for named in rows for name in named.row.runs if name in runs]
         for record in filter(None, records):
-            value = look_up(record.model_dump(mode="json", include={"recipe"}), one.log_of)
+            value = look_up(record, one.log_of)
             if isinstance(value, int | float) and value > 0:
                 references[Reference(one.title, math.log(value))] = None
     return tuple(references)
@@ -150,7 +150,7 @@ def _cell(table: Table, row: Row, column: str) -> Cell:
 
 def _title(table: Table, panel: PanelDescription) -> str:
     column = next(one for one in table.description.column if one.id == panel.y)
-    return (panel.y_title or panel.title or column.title) + (f" ({column.unit})" if column.unit else "")
+    return " ".join(filter(None, (panel.y_title or panel.title or column.title, in_brackets(column.unit))))
 
 
 def _points(description: FigureDescription, table: Table, rows: Sequence[Row], panel: PanelDescription) -> Panel:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_bench.errors import UserError, unknown_name
 from ssl_bench.figures.curves import RunCurves
-from ssl_bench.figures.values import Figure, Line, Panel, Point, Strip
+from ssl_bench.figures.values import Figure, Line, Panel, Point, Strip, in_brackets
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.paths import plain_text
 
@@ -73,7 +73,7 @@ def _evaluation_panels(runs: Sequence[RunCurves], names: Sequence[str]) -> dict[
                 called = ", ".join(filter(None, (name, one.network * several)))
                 style = index if not several else index * len(networks) + networks.index(one.network)
                 lines.setdefault(one.evaluator, []).append(Line(called, points, style, (run.folder.name,), one.unit))
-                titles[one.evaluator] = f"{one.evaluator} {one.metric} ({one.unit})"
+                titles[one.evaluator] = " ".join(filter(None, (one.evaluator, one.metric, in_brackets(one.unit))))
     return {
         evaluator: Panel("lines", evaluator, "epoch", titles[evaluator], tuple(found))
         for evaluator, found in lines.items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ssl_bench.figures.description import FigureDescription, PanelDescription
 from ssl_bench.figures.naming import in_order, split_texts
-from ssl_bench.figures.values import Line, Panel, Point, Strip
+from ssl_bench.figures.values import Line, Panel, Point, Strip, in_brackets
 from ssl_bench.tables.table import PublishedList, Table
 
 
@@ -22,7 +22,7 @@ def published_strip(description: FigureDescription, table: Table) -> Strip | Non
 
 def _panel(description: FigureDescription, table: Table, published: PublishedList, panel: PanelDescription) -> Panel:
     column = next(one for one in table.description.column if one.id == panel.y)
-    title = (panel.y_title or panel.title or column.title) + (f" ({column.unit})" if column.unit else "")
+    title = " ".join(filter(None, (panel.y_title or panel.title or column.title, in_brackets(column.unit))))
     series: dict[str, list[Point]] = {}
     categories: dict[str, int] = {}
     for texts in published.rows:

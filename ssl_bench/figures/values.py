@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ssl_bench.measurement import unit_text
+
+
+def in_brackets(unit: str) -> str:
+    """A unit as axes write it, e.g. "(%)"; empty for a pure number."""
+    return f"({text})" if (text := unit_text(unit)) else ""
+
+
 Kind = Literal["lines", "points", "bars"]
 """Lines over training, points with an x of their own, or bars by category."""
 

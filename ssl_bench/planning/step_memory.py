@@ -6,24 +6,27 @@ What a device needs besides tensors (context, workspaces of kernels, fragmentati
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.planning.fake import fake_tensors
 from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.registry.failures import in_words
 
 PARTS = ("weights", "frozen weights and buffers", "gradients", "optimizer", "views", "activations")
 """In the order in which they are shown. Frozen weights are a teacher's, say; buffers a queue's."""
+
+HELD = ("weights", "frozen weights and buffers", "optimizer")
+"""Parts that stay between two steps."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class StepMemory:
     def peak(self) -> int:
         """All parts together."""
         return sum(self.parts.values())
+
+    @property
+    def held(self) -> int:
+        """What stays between two steps: weights, buffers and the optimizer's moments."""
+        return sum(self.parts[part] for part in HELD)
 
     @classmethod
     def on_line(cls, one: tuple[int, StepMemory], other: tuple[int, StepMemory], batch_size: int) -> StepMemory:
@@ -70,7 +78,7 @@ def predict_step(
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     was_training = method.training
     try:
-        with _fake_tensors(method, mode), torch.random.fork_rng(devices=[]), mode:
+        with fake_tensors(method, mode), torch.random.fork_rng(devices=[]), mode:
             return _step_memory(method, optimizer, views, autocast_dtype)
     except Exception as error:
         raise UserError(
@@ -132,27 +140,3 @@ def _step_memory(
         with torch.no_grad():
             method.update(output.carry, progress)
     return StepMemory({part: memory.at_peak[part] for part in PARTS})
-
-
-@contextmanager
-def _fake_tensors(module: nn.Module, mode: FakeTensorMode) -> Iterator[None]:
-    """Parameters and buffers of all submodules replaced by fake ones, shared ones by shared ones; then put back."""
-    fakes: dict[int, Tensor] = {}
-
-    def fake(tensor: Tensor) -> Tensor:
-        if id(tensor) not in fakes:
-            made = mode.from_tensor(tensor.detach())
-            is_parameter = isinstance(tensor, nn.Parameter)
-            fakes[id(tensor)] = nn.Parameter(made, requires_grad=tensor.requires_grad) if is_parameter else made
-        return fakes[id(tensor)]
-
-    kept = [(part, dict(part._parameters), dict(part._buffers)) for part in module.modules()]
-    try:
-        for part, parameters, buffers in kept:
-            part._parameters.update({name: None if one is None else fake(one) for name, one in parameters.items()})  # type: ignore[misc]
-            part._buffers.update({name: None if one is None else fake(one) for name, one in buffers.items()})
-        yield
-    finally:
-        for part, parameters, buffers in kept:
-            part._parameters.update(parameters)
-            part._buffers.update(buffers)

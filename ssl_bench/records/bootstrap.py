@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean
 
 import numpy as np
@@ -117,6 +118,7 @@ def _means_of_drawn(generator: np.random.Generator, sums: Floats, sizes: Floats)
     return np.concatenate(parts)
 
 
+@cache
 def _student(freedom: int) -> Floats:
     """(DRAWS,) of Student's t, in random order: its quantiles in equal steps, so that the ends have no noise."""
     from scipy.special import stdtrit
@@ -126,6 +128,7 @@ def _student(freedom: int) -> Floats:
     return drawn
 
 
+@cache
 def _quantile(freedom: int) -> float:
     from scipy.special import stdtrit
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ssl_bench.errors import UserError
 from ssl_bench.records.curves import read_curves
-from ssl_bench.records.odd_values import read_usable
+from ssl_bench.records.reading import read_usable
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.system import hints
 

@@ -18,8 +18,8 @@ def in_current_form(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     measurements = [
         {
             **one,
-            "metric": _current_metric(evaluation, one),
-            "protocol": _respelled(one["protocol"]),
+            "metric": current_metric(evaluation, one),
+            "protocol": respelled(one["protocol"]),
             **_interval(one),
         }
         if isinstance(one, dict) and "protocol" in one
@@ -29,7 +29,8 @@ def in_current_form(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return {**evaluation, "measurements": measurements}
 
 
-def _current_metric(evaluation: Mapping[str, Any], measurement: Mapping[str, Any]) -> Any:
+def current_metric(evaluation: Mapping[str, Any], measurement: Mapping[str, Any]) -> Any:
+    """The name that a measurement's metric has today."""
     name = measurement.get("metric")
     return "center_box" if (evaluation.get("evaluator"), name) == ("voc-jaccard", "centre_box") else name
 
@@ -44,7 +45,8 @@ def _interval(measurement: Mapping[str, Any]) -> dict[str, Any]:
     return {"interval": wilson_interval(round(value * n / 100), n)}
 
 
-def _respelled(protocol: Any) -> Any:
+def respelled(protocol: Any) -> Any:
+    """A protocol that is a text in the spelling of today; any other as it is."""
     if not isinstance(protocol, str):
         return protocol
     for before, today in _SPELLINGS.items():

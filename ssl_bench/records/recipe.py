@@ -43,6 +43,10 @@ class MachineSettings(Settings):
         False,
         "compute activations again in the backward pass instead of keeping them: less memory, about a third more time",
     )
+    micro_batch: int | None = setting(
+        None, "images per forward pass; none: the whole batch, or what the plan chooses for the memory there is",
+        unit="images", ge=1,
+    )  # fmt: skip
     log: tuple[str, ...] = setting(
         (), "loggers that get every value while the run trains, e.g. tensorboard, wandb (sslbench list loggers)"
     )

@@ -11,9 +11,9 @@ from ssl_bench.errors import UserError
 from ssl_bench.measurement import Measurement
 from ssl_bench.records.elsewhere import FeaturesOrigin, WeightsOrigin, WeightsRecipe
 from ssl_bench.records.older import TEXT_PROTOCOLS_SCHEMA, in_current_form
-from ssl_bench.records.recipe import Recipe, arch_text
+from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_current_names
-from ssl_bench.records.state_file import read_model, sealed
+from ssl_bench.records.state_file import sealed
 from ssl_bench.system.files import cannot_write, write_atomically
 
 SCHEMA_VERSION = 4
@@ -154,6 +154,18 @@ class MachineRecord(RecordPart):
     """Whether activations were computed again in the backward pass; None in records that did not say."""
 
 
+class MicroBatchRecord(RecordPart):
+    """Steps that saw their batch in micro-batches."""
+
+    images: int
+    """Most images in a forward pass."""
+    steps: int
+    exact: bool
+    """Whether gradients are those of the whole batch."""
+    reason: str = ""
+    """Why they are not, e.g. "batch norm sees 32 images of 256"."""
+
+
 class TrainingRecord(RecordPart):
     """What training cost and how it ended."""
 
@@ -177,6 +189,8 @@ class TrainingRecord(RecordPart):
     """Number of resumes."""
     final_logs: dict[str, float]
     """Mean of each logged value over the last epoch."""
+    micro_batches: tuple[MicroBatchRecord, ...] = ()
+    """One for each size of micro-batches; empty where every step saw its whole batch at once."""
 
 
 class CurveSummary(RecordPart):
@@ -294,53 +308,3 @@ def write_record(record: BaseModel, path: Path) -> None:
     if exists:
         raise UserError(f"{path} exists; records are never overwritten. Give the run another --run-id or remove it.")
     write_atomically(path, sealed(record))
-
-
-def read_record(path: Path) -> RunRecord:
-    """Read a record. Raises `UserError` for a damaged file or one of a newer schema, saying which."""
-    record = read_model(path, RunRecord, SCHEMA_VERSION, UNSEALED_SCHEMA)
-    # earlier versions wrote the network's name without its plugin, e.g. "resnet18" for "timm:resnet18"
-    part = record.recipe.get("backbone")
-    settings = part.get("settings") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or not isinstance(settings, dict):
-        return record
-    arch = arch_text(str(part.get("name")), settings)
-    if not arch.endswith(f":{record.backbone.name}"):
-        return record
-    return record.model_copy(update={"backbone": record.backbone.model_copy(update={"name": arch})})
-
-
-def read_evaluation(path: Path) -> EvaluationRecord:
-    """Read an evaluation that `sslbench eval` wrote beside a record; errors as `read_record`."""
-    return read_model(path, EvaluationRecord, SCHEMA_VERSION, UNSEALED_SCHEMA)
-
-
-def read_all(results: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
-    """Every record under `results/runs/*/record.json`, later evaluations joined in, and one line per unreadable file.
-
-    A damaged or newer file spoils nothing but itself. Hidden folders are what `--restart` moved aside. Sorted by run
-    id.
-    """
-    records: list[tuple[Path, RunRecord]] = []
-    problems: list[str] = []
-    for path in sorted(results.glob("runs/*/record.json")):
-        if path.parent.name.startswith("."):
-            continue
-        try:
-            record = read_record(path)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        records.append((path, with_later_evaluations(record, path.parent, problems)))
-    return records, problems
-
-
-def with_later_evaluations(record: RunRecord, folder: Path, problems: list[str]) -> RunRecord:
-    """The record with what `sslbench eval` added to its folder; a line in `problems` for each unreadable file."""
-    later = []
-    for path in sorted(folder.glob("evaluations/*.json")):
-        try:
-            later.append(read_evaluation(path))
-        except UserError as error:
-            problems.append(str(error))
-    return record.model_copy(update={"evaluations": (*record.evaluations, *later)})

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, distribution, distributions
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,15 +97,17 @@ def group_of(kind: Kind) -> str:
 def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
     found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in LISTED}
     seen: set[str] = set()
-    for distribution in distributions():
+    for candidate in distributions():
         try:
-            name, version, entries = distribution.name, distribution.version, list(distribution.entry_points)
+            if not any(_kind_of_group(entry.group)[0] for entry in candidate.entry_points):
+                continue  # almost every distribution: its other metadata need not be read
+            installed = distribution(candidate.name)  # the first of this name on sys.path hides older copies
+            name, version, entries = installed.name, installed.version, list(installed.entry_points)
         except Exception:  # unreadable metadata, which pip reports
             continue
-        key = re.sub(r"[-_.]+", "-", name or "").lower()
-        if not key or key in seen:  # an older copy of the distribution, further down sys.path
+        if name in seen:
             continue
-        seen.add(key)
+        seen.add(name)
         for entry in entries:
             kind, misfit = _kind_of_group(entry.group)
             if kind is not None:

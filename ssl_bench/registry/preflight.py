@@ -24,12 +24,14 @@ CALLS: Mapping[str, Mapping[str, str]] = {
         "batch_views": "cls, config, views, rng",
         "prepare": "self, batches",
         "step": "self, batch, progress",
+        "batch_logs": "self, carry",
         "before_optimizer": "self, progress",
         "update": "self, carry, progress",
         "signs": "self, batch_size",
         "parameter_groups": "self",
         "networks": "self",
     },
+    "WholeBatchLoss": {"embed": "self, batch", "loss": "self, embeddings, progress"},
     "Backbone": {
         "patch_px_for": "cls, config, image_px",
         "kind_for": "cls, config, image_px",
@@ -82,9 +84,24 @@ def why_no_plugin(loaded: object, contract: type) -> str:
         if getattr(getattr(loaded, name, None), "__isabstractmethod__", False):
             meaning = (getattr(contract, name).__doc__ or "").partition("\n")[0]
             return f"has no {name}(): write it. {meaning}"
-    if wrong := wrong_hook(loaded, kind):
+    if wrong := wrong_hook(loaded, kind) or (wrong_parts(loaded) if kind == "Method" else ""):
         return wrong
     return wrong_capabilities(loaded)
+
+
+def wrong_parts(method: type) -> str:
+    """What is wrong with a method's `step`, or `embed` and `loss` in its place; "" if nothing is."""
+    from ssl_bench.method import Method
+
+    if getattr(method, "step", None) is not Method.step:
+        return ""
+    if not callable(getattr(method, "embed", None)) or not callable(getattr(method, "loss", None)):
+        return (
+            "has no step(): write def step(self, batch, progress), which returns StepOutput(loss, logs, carry); or, "
+            "for a loss that compares the images of a batch with each other, embed(self, batch) and loss(self, "
+            "embeddings, progress)"
+        )
+    return wrong_hook(method, "WholeBatchLoss")
 
 
 def wrong_hook(plugin: type, contract: str) -> str:

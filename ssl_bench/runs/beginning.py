@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,38 +15,67 @@ from ssl_bench.runs.precision import Precision, choose_precision, first_step
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import Plan, TrainingState, restore
+from ssl_bench.training.micro_batches import exactness, has_batch_norm
 
 
 def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, resolved: Resolved) -> Precision:
-    """Choose the precision on the first real batch, which also tries the views and the step before long work."""
+    """Choose the precision on the first real batch, which also tries the views and the step before long work.
+
+    Of a batch in micro-batches the first one is tried. Raises `UserError` where a step cannot work.
+    """
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
     batch: Batch | None = None
     try:
-        batch = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
+        whole = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
+        parts = whole.split(plan.micro_batch)
+        refuse_single_images(method, parts, plan)
+        batch = parts[0].to(plan.device)
         require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
-        return choose_precision(resolved.recipe.training.precision, method, batch, plan)
+        precision = choose_precision(resolved.recipe.training.precision, method, batch, plan)
     except torch.OutOfMemoryError as error:
+        images = plan.images_at_once
+        smaller = (
+            f"--set machine.micro_batch={images // 2}, or a smaller --batch-size" if images > 1 else "smaller views"
+        )
         raise UserError(
-            f"one batch of {plan.batch_size} images does not fit into the memory of {plan.device}: give a smaller "
-            "--batch-size"
+            f"{images} image{'s' * (images > 1)} at once do not fit into the memory of {plan.device}: give {smaller}"
         ) from error
     except UserError:
         raise
     except Exception as error:
         raise step_failure(error, batch, evaluated_network(method), resolved) from error
+    if precision.step_seconds is None or len(parts) == 1:
+        return precision
+    passes = exactness(method, plan.micro_batch, plan.batch_size).forward_passes
+    whole_step = precision.step_seconds * len(parts) * (passes + 2) / 3  # a backward pass is about two forward passes
+    return dataclasses.replace(precision, step_seconds=whole_step)
+
+
+def refuse_single_images(method: Method, parts: Sequence[Batch], plan: Plan) -> None:
+    """Raises `UserError` for a micro-batch of one image where batch norm needs two."""
+    if len(parts) > 1 and len(parts[-1].index) == 1 and has_batch_norm(method):
+        raise UserError(
+            f"machine.micro_batch = {plan.micro_batch} makes micro-batches of a single image out of "
+            f"{plan.batch_size}, and batch norm needs at least 2: give --set machine.micro_batch="
+            f"{plan.images_at_once + 1}"
+        )
 
 
 def resumed_state(
-    method: Method, optimizer: torch.optim.Optimizer, run_dir: Path, line: Callable[[str, str], None]
+    method: Method, optimizer: torch.optim.Optimizer, plan: Plan, line: Callable[[str, str], None]
 ) -> TrainingState:
     """Method and optimizer put into the state of the run's last checkpoint; `line` shows where that is."""
-    checkpoint = load_latest(run_dir / "checkpoints")
+    checkpoint = load_latest(plan.run_dir / "checkpoints")
     if checkpoint is None:
         line("resume", "at step 0: no checkpoint was completed before the stop")
         return TrainingState()
     for warning in checkpoint.warnings:
         line("warning", f"{warning}; resuming from the checkpoint before it")
     state = restore(method, optimizer, checkpoint)
-    line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
+    as_now = {str(plan.images_at_once): state.step} if plan.images_at_once < plan.batch_size else {}
+    if state.micro_batches == as_now:
+        line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
+    else:
+        line("resume", f"at step {state.step:,} with another machine.micro_batch, which the record will say")
     return state

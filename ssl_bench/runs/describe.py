@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.logger import LoggedRun
+from ssl_bench.method import Method
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.records.record import BackboneRecord, DataRecord, TrainingRecord
+from ssl_bench.records.record import BackboneRecord, DataRecord, MicroBatchRecord, TrainingRecord
 from ssl_bench.runs import machine
 from ssl_bench.tables.paths import flatten
 from ssl_bench.training.loop import Plan, TrainingState
+from ssl_bench.training.micro_batches import exactness
 
 
 def announce(
@@ -129,7 +129,16 @@ BUSY_WAIT = 0.1
 """Part of the training time spent waiting for a core above which the time says nothing of a method or a network."""
 
 
-def describe_training(state: TrainingState, plan: Plan, device: torch.device) -> TrainingRecord:
+def describe_micro_batches(state: TrainingState, plan: Plan, method: Method) -> tuple[MicroBatchRecord, ...]:
+    """Which steps saw their batch in micro-batches, and whether they were exact."""
+    described = []
+    for images, steps in state.micro_batches.items():
+        found = exactness(method, int(images), plan.batch_size)
+        described.append(MicroBatchRecord(images=int(images), steps=steps, exact=found.exact, reason=found.reason))
+    return tuple(described)
+
+
+def describe_training(state: TrainingState, plan: Plan, method: Method) -> TrainingRecord:
     """What training cost, as a record holds it, with the evidence that nothing else slowed it down."""
     waited = None if state.waited_seconds is None else state.waited_seconds / max(1e-9, state.seconds)
     note = ""
@@ -146,9 +155,10 @@ def describe_training(state: TrainingState, plan: Plan, device: torch.device) ->
         undisturbed_seconds=None if note else round(state.seconds, 1),
         timing_note=note,
         images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
-        peak_memory_mb=round(machine.peak_memory_mb(device), 1),
+        peak_memory_mb=round(machine.peak_memory_mb(plan.device), 1),
         resumed=state.resumed,
         final_logs=state.final_logs,
+        micro_batches=describe_micro_batches(state, plan, method),
     )
 
 

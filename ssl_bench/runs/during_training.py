@@ -65,7 +65,7 @@ class EpochEvaluations:
         write_curves(self.run_dir, self.curves)
         self.log(step, logged_names(found))
         numbers = [
-            f"{one.network} {one.evaluator} {m.metric} {m.value:.1f} {m.unit}"
+            f"{one.network} {one.evaluator} {m.metric} {m.value:.1f} {m.unit_text}".rstrip()
             for one in found
             for m in one.measurements
             if m.primary

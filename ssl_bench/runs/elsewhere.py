@@ -18,8 +18,9 @@ from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS
 from ssl_bench.recipes.evaluators import require_own_evaluators
 from ssl_bench.records.elsewhere import WeightsRecipe
+from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import MachineSettings
-from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record, write_record
+from ssl_bench.records.record import EvaluationRecord, RunRecord, write_record
 from ssl_bench.registry.capabilities import why_missing
 from ssl_bench.runs.machine import choose_device, choose_workers
 from ssl_bench.runs.trial import require_images_fit

@@ -19,8 +19,9 @@ from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, WITHOUT_LABELS
 from ssl_bench.recipes.evaluators import require_own_evaluators
 from ssl_bench.records.elsewhere import FeatureFile, FeaturesOrigin, WeightsRecipe
+from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import DataPart, Part
-from ssl_bench.records.record import BackboneRecord, DataRecord, RunRecord, read_record, write_record
+from ssl_bench.records.record import BackboneRecord, DataRecord, RunRecord, write_record
 from ssl_bench.runs.weights_data import OpenedSets
 from ssl_bench.runs.weights_network import SEED
 from ssl_bench.runs.weights_record import ELSEWHERE, evaluator_parts, record_without_training

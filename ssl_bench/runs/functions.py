@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request
-from ssl_bench.records.record import EvaluationRecord, RunRecord, read_record
+from ssl_bench.records.reading import read_record
+from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.runs.asking import mask_folders, named_values, plan_run
 from ssl_bench.runs.folder import find_run
 from ssl_bench.runs.which_run import free_run_id

@@ -13,7 +13,8 @@ from typing import Any
 from ssl_bench.datasets.opening import find_dataset
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.evaluation_data import dataset_loaders
-from ssl_bench.records.record import RunRecord, read_record, with_later_evaluations
+from ssl_bench.records.reading import read_record, with_later_evaluations
+from ssl_bench.records.record import RunRecord
 from ssl_bench.runs.elsewhere import WeightsRequest, check_settings, evaluate_subject, load_subject
 from ssl_bench.runs.reevaluate import reevaluate
 from ssl_bench.runs.weights_data import OpenedSets

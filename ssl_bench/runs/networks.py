@@ -9,8 +9,9 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.starting import chosen_start
+from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import Recipe
-from ssl_bench.records.record import RunRecord, read_record
+from ssl_bench.records.record import RunRecord
 from ssl_bench.runs.building import backbone_maker, seed_initial_weights
 from ssl_bench.settings import parse_settings
 from ssl_bench.system.hints import resume_command

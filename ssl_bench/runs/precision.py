@@ -17,7 +17,7 @@ from ssl_bench.evaluation.speed import BUSY, LONG_PASS_SECONDS, Stopwatch, Timin
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.system.files import cache_folder, write_atomically
-from ssl_bench.training.loop import Plan, autocast, prepare
+from ssl_bench.training.loop import Plan, prepare
 
 WORTH = 1.1
 """bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""
@@ -147,7 +147,7 @@ def _one_pass(method: Method, batch: Batch, plan: Plan, name: str) -> Timing:
     """One forward and backward pass; gradients are dropped again."""
     trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
     with Stopwatch(plan.device) as watch:
-        with autocast(trial):
+        with trial.passes(0).autocast():
             loss = method.step(batch, _start(plan)).loss
         loss.backward()  # type: ignore[no-untyped-call]
     method.zero_grad(set_to_none=True)

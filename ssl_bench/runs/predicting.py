@@ -9,8 +9,10 @@ import torch
 
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
-from ssl_bench.method import Method
+from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
+from ssl_bench.method import Method, evaluated_network
 from ssl_bench.planning.choices import Choice
+from ssl_bench.planning.evaluation_memory import EvaluationMemory, predict_evaluation
 from ssl_bench.planning.step_memory import StepMemory, measure_step, predict_step, view_shapes
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.building import build_method
@@ -45,6 +47,12 @@ class StepPredictor:
     def peak(self, choice: Choice, batch_size: int) -> int:
         """Bytes of `memory` in all."""
         return self.memory(choice, batch_size).peak
+
+    def evaluation(self, batch_size: int = THROUGHPUT_BATCH) -> EvaluationMemory:
+        """Of evaluating the run's network on its data, with as many images per forward pass as evaluations have."""
+        network, sets = evaluated_network(self._method(False)), self._resolved.evaluation_sets
+        largest = max(sets, key=lambda one: len(one.train) + (0 if one.test is None else len(one.test)))
+        return predict_evaluation(network, largest, batch_size)
 
     def _step(self, how: Callable[..., StepMemory], choice: Choice, batch_size: int) -> StepMemory:
         method, resolved = self._method(choice.checkpointing), self._resolved

@@ -16,8 +16,9 @@ from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, re
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, open_evaluation_sets, require_labels
 from ssl_bench.recipes.evaluators import require_own_evaluators
+from ssl_bench.records.reading import read_evaluation
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import EvaluationRecord, read_evaluation, write_record
+from ssl_bench.records.record import EvaluationRecord, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
 from ssl_bench.runs.data_checks import trained_and_tested_on

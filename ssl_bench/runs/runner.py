@@ -135,7 +135,7 @@ class _Session:
         """Train from the last checkpoint, save the weights, evaluate, record."""
         progress = TrainingState()
         if self.start.resume:
-            progress = resumed_state(self.method, self.optimizer, self.start.run_dir, self.display.line)
+            progress = resumed_state(self.method, self.optimizer, self.plan, self.display.line)
         logged = describe_logged(
             self.resolved, self.start.run_dir, progress.step, lambda text: self.display.line("log", text)
         )
@@ -171,7 +171,7 @@ class _Session:
                     loggers.log(progress.step, logged_names(trained))
                 except UnusableFeatures as useless:
                     status, reason = useless.status, str(useless)
-            outcome = Outcome(status, reason, describe_training(progress, plan, plan.device), tuple(trained))
+            outcome = Outcome(status, reason, describe_training(progress, plan, self.method), tuple(trained))
             record = run_record(self.resolved, self.start, state, outcome, self.backbone_record, plan.device)
             write_record(record, folder / "record.json")
         except UserError as error:
@@ -266,6 +266,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         workers=workers,
         run_dir=start.run_dir,
         checkpoint_seconds=resolved.machine.checkpoint_minutes * 60,
+        micro_batch=resolved.machine.micro_batch,
     )
     backbone_record = describe_backbone(resolved, network)
     announce(display.line, resolved, plan.steps_per_epoch, backbone_record, network)

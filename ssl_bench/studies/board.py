@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import RunRecord, read_record, with_later_evaluations
+from ssl_bench.records.reading import read_record, with_later_evaluations
+from ssl_bench.records.record import RunRecord
 from ssl_bench.studies.found import FolderOfRun, training_digest_of
 from ssl_bench.studies.plan import StudyRun, training_digest
 from ssl_bench.studies.worker import Working

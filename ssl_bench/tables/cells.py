@@ -110,10 +110,10 @@ def _values(column: Column, path: str, group: Group, view: _View) -> ByCondition
         if source is not None:
             measured = _measured(run, column, source, view)
         else:
-            value = look_up(run.plain, path)
+            value = look_up(run.values, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            number = number and not (column.evidence and look_up(run.plain, column.evidence) is None)
-            conditions = Conditions(Protocol(text=fill_in(column.protocol, run.plain)))
+            number = number and not (column.evidence and look_up(run.values, column.evidence) is None)
+            conditions = Conditions(Protocol(text=fill_in(column.protocol, run.values)))
             measured = {conditions: Number(value * column.scale)} if number else {}
         for conditions, one in measured.items():
             found.setdefault(conditions, []).append(one)
@@ -165,4 +165,5 @@ def _cell(
         baseline_interval=interval_of(before, outcomes) if before else None,
         items=items_of(numbers or before),
         numbers=tuple(numbers),
+        baseline_numbers=tuple(before),
     )

@@ -32,9 +32,10 @@ def check_description(description: TableDescription, where: str) -> None:
             raise UserError(f"{where}: the id {name!r} is used twice; ids of rows and columns must differ")
     for place, names in (
         ("order_by", description.order_by),
+        ("compare_within", description.compare_within),
         *((f"published.join of {p.file}", p.join) for p in description.published),
     ):
-        shown = _shown_by_variants(description) if place != "order_by" else []
+        shown = _shown_by_variants(description) if place.startswith("published") else []
         for name in names:
             if name not in (*row_ids, *shown):
                 raise UserError(
@@ -63,6 +64,17 @@ def check_description(description: TableDescription, where: str) -> None:
                 f"{where}: column {column.id!r}: baseline = {column.baseline!r} must be the same evaluator and metric "
                 "as from, of the other network, e.g. measurement:knn.primary:untrained"
             )
+    for part in description.published:
+        for printed in part.columns:
+            _require_column(description, printed.prints, f"{where}: prints of {printed.column} in {part.file}")
+
+
+def _require_column(description: TableDescription, name: str, place: str) -> None:
+    known = [column.id for column in description.column]
+    if name and name not in known:
+        raise UserError(
+            f"{place} names {name!r}, which is no column id.{did_you_mean(name, known)} Known: {', '.join(known)}"
+        )
 
 
 def require_measured(description: TableDescription, records: Iterable[RunRecord], where: str) -> None:

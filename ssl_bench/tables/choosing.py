@@ -10,7 +10,7 @@ from typing import Any
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.description import TableDescription
-from ssl_bench.tables.grouping import as_runs, natural
+from ssl_bench.tables.grouping import RecordFacts, as_runs, natural
 from ssl_bench.tables.naming import setting_name
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import Row, Table
@@ -19,7 +19,9 @@ SHORT_NAMES = {"method": "method", "arch": "backbone.name", "data": "data.name",
 """Keys that every table takes, beside the ids of its own rows and the names that --set takes."""
 
 
-def narrowed(description: TableDescription, records: Sequence[RunRecord], where: Sequence[str]) -> TableDescription:
+def narrowed(
+    description: TableDescription, records: Sequence[RunRecord | RecordFacts], where: Sequence[str]
+) -> TableDescription:
     """The description with a filter for each KEY=VALUE; a key given twice allows either value.
 
     Raises `UserError` for a key that no record has, or a value that none has under it.
@@ -27,7 +29,7 @@ def narrowed(description: TableDescription, records: Sequence[RunRecord], where:
     conditions: dict[str, tuple[Any, ...]] = {}
     if not where:
         return description
-    recipes = [run.plain for run in as_runs(description, records, of_no_variant=True)]
+    recipes = [run.values for run in as_runs(description, records, of_no_variant=True)]
     paths = _paths(description, recipes)
     for text in where:
         key, equals, value = text.partition("=")

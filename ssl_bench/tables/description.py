@@ -101,6 +101,8 @@ class PublishedColumn(DescriptionPart):
     title: str
     beside: str = ""
     """The word before the figure in the rows of measured runs, e.g. "k-NN"; empty: only in the published list."""
+    prints: str = ""
+    """Id of the table's column that it is a printed value of: the report compares the order of both."""
 
 
 class Published(DescriptionPart):
@@ -159,6 +161,8 @@ class TableDescription(DescriptionPart):
     """Methods that are floor or ceiling of a comparison: their rows are never marked as the best."""
     order_by: tuple[str, ...] = ()
     """Row ids by which rows are sorted first."""
+    compare_within: tuple[str, ...] = ()
+    """Row ids in which two rows must agree for the report to compare them, e.g. ["arch"]."""
     runs: Runs | None = None
     """The runs that fill the table. Where a row is of the variants, only their runs count."""
 
@@ -177,3 +181,8 @@ class TableDescription(DescriptionPart):
     def of_variants(self) -> bool:
         """Whether only runs of a variant count, one row or more for each."""
         return any(key.of_variant for key in self.row)
+
+    @property
+    def metrics(self) -> set[tuple[str, str]]:
+        """(evaluator, metric) of all measurements that it shows; "primary" for an evaluator's main one."""
+        return {(one.source.evaluator, one.source.metric) for one in self.column if one.source}

@@ -241,7 +241,7 @@ def texts(comparisons: Iterable[Comparison]) -> list[tuple[str, str, str, str, s
             continue
         ends = one.interval
         note = ""
-        change = f"{one.difference:+.2f} {one.one.unit}".rstrip()
+        change = f"{one.difference:+.2f} {one.one.unit_text}".rstrip()
         if ends is not None:
             change += f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
             noise = ends[0] <= 0 <= ends[1]

@@ -10,8 +10,8 @@ from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Column
-from ssl_bench.tables.grouping import Group, Run, as_runs
-from ssl_bench.tables.render import cell_text
+from ssl_bench.tables.grouping import Group, RecordFacts, Run, as_runs
+from ssl_bench.tables.render import cell_text, column_title
 from ssl_bench.tables.table import Block, Cell, Conditions, Row, Table, TableData
 
 
@@ -49,7 +49,7 @@ class RowEvidence:
     cells: tuple[CellEvidence, ...]
 
 
-def explain(table: Table, records: Iterable[RunRecord], wanted: str) -> list[RowEvidence]:
+def explain(table: Table, records: Iterable[RunRecord | RecordFacts], wanted: str) -> list[RowEvidence]:
     """The rows that `wanted` means: a number from 1, or words that stand in the row.
 
     Raises `UserError`, listing the rows, where none is meant.
@@ -71,6 +71,12 @@ def explain(table: Table, records: Iterable[RunRecord], wanted: str) -> list[Row
         )
     runs = {run.record.run_id: run for run in as_runs(table.description, records)}
     return [_evidence(table, number, block, row, runs) for number, block, row in chosen]
+
+
+def explain_all(table: Table, records: Iterable[RunRecord]) -> list[RowEvidence]:
+    """Every row of the table, in its order."""
+    runs = {run.record.run_id: run for run in as_runs(table.description, records)}
+    return [_evidence(table, number, block, row, runs) for number, block, row in _rows(table)]
 
 
 def row_name(table: Table, row: Row) -> str:
@@ -131,8 +137,7 @@ def as_text(evidence: Sequence[RowEvidence]) -> str:
     for row in evidence:
         lines += [f"row {row.number}: {row.name}", f"  {row.heading}"]
         for one in row.cells:
-            title = f"{one.column.title} {one.column.unit}".strip()
-            lines += ["", f"  {title}: {cell_text(one.column, one.cell, row.finished)}"]
+            lines += ["", f"  {column_title(one.column)}: {cell_text(one.column, one.cell, row.finished)}"]
             if one.cell.conditions.text:
                 lines.append(f"    protocol: {one.cell.conditions.text}")
             if one.test_items is not None:

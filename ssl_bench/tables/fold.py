@@ -15,7 +15,7 @@ from ssl_bench.records.record import DataRecord, RunRecord
 from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.description import Key, TableDescription
-from ssl_bench.tables.grouping import Group, Run, as_runs, canonical, comparing, group, natural, wanted
+from ssl_bench.tables.grouping import Group, RecordFacts, Run, as_runs, canonical, comparing, group, natural, wanted
 from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.paths import look_up
@@ -28,7 +28,7 @@ TOP_1 = "top1"
 
 def fold(
     description: TableDescription,
-    records: Iterable[RunRecord],
+    records: Iterable[RunRecord | RecordFacts],
     published: PublishedRows = (),
     outcomes: OutcomesSource = no_outcomes,
 ) -> Table:
@@ -45,8 +45,13 @@ def fold(
         keys = (*keys, Key.model_validate({"id": DATA, "title": title, "from": "data.name"}))
     evaluator = description.evaluated_by
     measuring = any(column.source for column in description.column)
-    counted = (r for r in records if not evaluator or any(one.evaluator == evaluator for one in r.evaluations))
-    counted = (r for r in counted if not (measuring and is_speed_alone(r)))
+    facts = (one if isinstance(one, RecordFacts) else RecordFacts(one) for one in records)
+    counted = [
+        one
+        for one in facts
+        if not (evaluator and all(evaluation.evaluator != evaluator for evaluation in one.record.evaluations))
+        and not (measuring and is_speed_alone(one.record))
+    ]
     runs = [run for run in as_runs(description, counted) if wanted(run, description.filter)]
     sections = runs_by_block(description, runs)
     names = [data.name for data in sections if data]
@@ -137,6 +142,8 @@ def _rows(
             ),
             runs=tuple(sorted(run.record.run_id for run in one.runs)),
             reference=one.first.record.method in description.references,
+            variant=one.first.match.candidate.texts["name"] if one.first.match else "",
+            distinguished=one.distinguished,
         )
         for place, cells in lines_of(
             description.column, one, block, outcomes, elsewhere=description.data != "evaluation"
@@ -221,8 +228,8 @@ def _left_out(description: TableDescription, groups: Sequence[Group]) -> list[st
     for column in description.column:
         reasons: dict[str, list[str]] = {}
         for run in (run for one in groups for run in one.runs) if column.why_empty else ():
-            reason = look_up(run.plain, column.why_empty)
-            if look_up(run.plain, column.path) is None and isinstance(reason, str) and reason:
+            reason = look_up(run.values, column.why_empty)
+            if look_up(run.values, column.path) is None and isinstance(reason, str) and reason:
                 reasons.setdefault(reason, []).append(run.record.run_id)
         if reasons:
             explained = "; ".join(f"{', '.join(runs)}: {reason}" for reason, runs in reasons.items())
@@ -255,6 +262,12 @@ def _repeated(members: Group) -> tuple[list[str], list[str]]:
     return sorted(again), sorted(elsewhere)
 
 
+def _approximations(members: Group) -> list[str]:
+    """Why the gradients of some runs are not those of their whole batches."""
+    trained = [run.record.training for run in members.runs if run.record.training is not None]
+    return sorted({part.reason for one in trained for part in one.micro_batches if not part.exact})
+
+
 def _notes(members: Group) -> list[str]:
     notes = []
     record = members.first.record
@@ -271,6 +284,8 @@ def _notes(members: Group) -> list[str]:
         settings = f" ({members.settings})" if members.settings else ""
         weights = "not trained here" if record.steps == 0 else "used for the figures before the arrows"
         notes.append(f"{name}{settings}: started from pretrained weights ({record.backbone.pretrained}), {weights}")
+    for reason in _approximations(members):
+        notes.append(f"{name}: approximate gradients, from micro-batches: {reason}")
     versions = sorted({run.record.method_plugin for run in members.runs})
     if len(versions) > 1:
         notes.append(f"{name}: its seeds were run by different versions: {', '.join(versions)}")

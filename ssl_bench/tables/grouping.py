@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -31,18 +33,76 @@ PRECISION = "machine.precision"
 Item = TypeVar("Item")
 
 
+class RecordFacts:
+    """A record, and what tables derive from it: once, however many tables show the run."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for two runs to be averaged: path -> value.
+
+        Evaluators and their data are not in it: numbers have their own protocols.
+        """
+        record = self.record
+        identity = {
+            path: value
+            for path, value in flatten(record.recipe, "recipe").items()
+            if path not in NOT_IN_IDENTITY
+            and not path.startswith(("recipe.evaluators", "recipe.eval_data", "recipe.initial"))
+        }
+        for name, before in ADDED_SETTINGS.items():  # records made before these settings existed lack them
+            if identity.get(path := f"recipe.backbone.settings.{name}") in before:
+                identity.pop(path, None)
+        initial = record.recipe.get("initial")
+        identity["initial"] = InitialWeights.model_validate(initial).words if initial else None
+        identity["data.fingerprint"] = record.data.fingerprint
+        identity["method_plugin"] = _distribution(record.method_plugin)
+        identity["backbone.plugin"] = _distribution(record.backbone.plugin)
+        identity[PRECISION] = record.machine.precision
+        return identity
+
+    @cached_property
+    def identity_digest(self) -> str:
+        """The same for equal identities."""
+        return hashlib.sha256(canonical(self.identity()).encode()).hexdigest()
+
+    @cached_property
+    def evaluations(self) -> tuple[EvaluationRecord, ...]:
+        """By the time at which they were made, in an order that does not depend on the record's."""
+        found = self.record.evaluations
+        return tuple(_in_order(found, [(one.made_utc, one.evaluator, one.subject, one.data) for one in found], found))
+
+
 @dataclass(frozen=True)
 class Run:
-    """A record, and what must agree for two of them to be averaged."""
+    """A record as a run of a table."""
 
-    record: RunRecord
-    plain: Mapping[str, Any]
-    """The record as plain nested values, but for its evaluations."""
-    identity: Mapping[str, Any]
+    facts: RecordFacts
+    distinguish: tuple[str, ...]
+    """Paths of what the table says two rows differ in, beyond their identity."""
     match: Match | None
     """The variant of the table that it is."""
-    evaluations: tuple[EvaluationRecord, ...]
-    """By the time at which they were made, in an order that does not depend on the record's."""
+
+    @property
+    def record(self) -> RunRecord:
+        """The record itself."""
+        return self.facts.record
+
+    @property
+    def evaluations(self) -> tuple[EvaluationRecord, ...]:
+        """In the order in which they were made."""
+        return self.facts.evaluations
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What paths lead into: the record's parts, and the texts of its variant."""
+        return {**vars(self.record), VARIANT: self.match.candidate.texts if self.match else {}}
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """What must agree for two runs to be averaged in this table: path -> value."""
+        return {**self.facts.identity(), **{path: look_up(self.values, path) for path in self.distinguish}}
 
 
 @dataclass
@@ -55,6 +115,8 @@ class Group:
     """Earlier runs of a seed that was run again; they do not count."""
     settings: str = ""
     """What tells the row from others, and what it changes of its preset."""
+    distinguished: tuple[str, ...] = ()
+    """Those of these words that the description's `distinguish` names."""
 
     @property
     def place(self) -> int:
@@ -71,32 +133,6 @@ class Group:
         return [run for run in self.runs if run.record.status == status]
 
 
-def as_run(record: RunRecord, description: TableDescription, match: Match | None = None) -> Run:
-    """A record with its identity, which has no evaluators and no data of theirs: numbers have their own protocols."""
-    plain = record.model_dump(mode="json", exclude={"evaluations"})
-    plain[VARIANT] = match.candidate.texts if match else {}
-    identity = {
-        path: value
-        for path, value in flatten(plain["recipe"], "recipe").items()
-        if path not in NOT_IN_IDENTITY
-        and not path.startswith(("recipe.evaluators", "recipe.eval_data", "recipe.initial"))
-    }
-    for name, before in ADDED_SETTINGS.items():  # records made before these settings existed lack them
-        if identity.get(path := f"recipe.backbone.settings.{name}") in before:
-            identity.pop(path, None)
-    initial = record.recipe.get("initial")
-    identity["initial"] = InitialWeights.model_validate(initial).words if initial else None
-    identity["data.fingerprint"] = record.data.fingerprint
-    identity["method_plugin"] = _distribution(record.method_plugin)
-    identity["backbone.plugin"] = _distribution(record.backbone.plugin)
-    identity[PRECISION] = record.machine.precision
-    for key in description.distinguish:
-        identity[key.path] = look_up(plain, key.path)
-    made = [(one.made_utc, one.evaluator, one.subject, one.data) for one in record.evaluations]
-    evaluations = _in_order(record.evaluations, made, record.evaluations)
-    return Run(record, plain, identity, match, tuple(evaluations))
-
-
 def _in_order(items: Sequence[Item], keys: Sequence[Any], contents: Sequence[BaseModel]) -> list[Item]:
     """Items sorted by their keys, those of one key by all that they hold: in whatever order they come."""
     counts = Counter(keys)
@@ -107,14 +143,16 @@ def _in_order(items: Sequence[Item], keys: Sequence[Any], contents: Sequence[Bas
 
 
 def as_runs(
-    description: TableDescription, records: Iterable[RunRecord], *, of_no_variant: bool = False
+    description: TableDescription, records: Iterable[RunRecord | RecordFacts], *, of_no_variant: bool = False
 ) -> Iterator[Run]:
     """The records that can count, each with its variant; with `of_no_variant` all of them."""
     matcher = Matcher(description.runs) if description.runs and description.of_variants else None
-    for record in records:
-        match = matcher.find(record) if matcher else None
+    distinguish = tuple(key.path for key in description.distinguish)
+    for one in records:
+        facts = one if isinstance(one, RecordFacts) else RecordFacts(one)
+        match = matcher.find(facts.record) if matcher else None
         if match or of_no_variant or not matcher:
-            yield as_run(record, description, match)
+            yield Run(facts, distinguish, match)
 
 
 def comparing(runs: Sequence[Run]) -> list[Run]:
@@ -130,7 +168,7 @@ def comparing(runs: Sequence[Run]) -> list[Run]:
 def wanted(run: Run, conditions: Mapping[str, Any]) -> bool:
     """Whether a run has, under every dotted path, one of the values that `filter` allows."""
     for path, allowed in conditions.items():
-        value = look_up(run.plain, path)
+        value = look_up(run.values, path)
         if not any(_same(value, choice) for choice in (allowed if isinstance(allowed, tuple) else (allowed,))):
             return False
     return True
@@ -142,7 +180,9 @@ def group(keys: tuple[Key, ...], runs: Sequence[Run]) -> list[Group]:
     ended = [(run.record.finished_utc, run.record.run_id) for run in runs]
     for run in _in_order(runs, ended, [run.record for run in runs]):
         values = tuple(_key_value(key, run) for key in keys)
-        members = found.setdefault(canonical([values, run.identity]), Group(values, []))
+        distinguished = {path: look_up(run.values, path) for path in run.distinguish}
+        same = canonical([values, distinguished, run.facts.identity_digest])
+        members = found.setdefault(same, Group(values, []))
         for earlier in [other for other in members.runs if other.record.seed == run.record.seed]:
             members.runs.remove(earlier)
             members.repeated.append(earlier)
@@ -165,7 +205,7 @@ def natural(value: Any) -> tuple[int, float, str]:
 def _key_value(key: Key, run: Run) -> Any:
     if key.path == "data.name":
         return data_title(run.record.data.name, run.record.data.synthetic)
-    return look_up(run.plain, key.path)
+    return look_up(run.values, key.path)
 
 
 def _distribution(plugin: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ssl_bench.measurement import Outcomes, newcombe_interval
 from ssl_bench.records.outcomes import OutcomesSource
-from ssl_bench.tables.numbers import Ends, Interval, Number, scaled
+from ssl_bench.tables.numbers import Interval, Number, scaled
 from ssl_bench.tables.table import Cell, Row
 
 HOW = {
@@ -22,6 +23,14 @@ HOW = {
     "Student's t over seeds, which is cautious",
 }
 """How the intervals of a block were made, in words."""
+
+
+class DifferenceInterval(NamedTuple):
+    """Ends of the 95 % interval of a difference, in the column's unit, and whether test items were paired."""
+
+    low: float
+    high: float
+    paired: bool
 
 
 def interval_of(numbers: Sequence[Number], source: OutcomesSource) -> Interval | None:
@@ -69,8 +78,8 @@ def with_best(rows: Sequence[Row], column: int, source: OutcomesSource) -> list[
     return marked
 
 
-def difference_interval(one: Cell, other: Cell, source: OutcomesSource) -> Ends | None:
-    """Ends of the interval of `other - one`: paired by test items where both have outcomes, else from both intervals.
+def difference_interval(one: Cell, other: Cell, source: OutcomesSource) -> DifferenceInterval | None:
+    """The interval of `other - one`: paired by test items where both have outcomes, else from both intervals.
 
     None where neither is possible.
     """
@@ -79,12 +88,13 @@ def difference_interval(one: Cell, other: Cell, source: OutcomesSource) -> Ends 
     before, after = _all_outcomes(one.numbers, source), _all_outcomes(other.numbers, source)
     if before and after:
         try:
-            return scaled(paired_interval(before, after), one.numbers[0].scale)
+            return DifferenceInterval(*scaled(paired_interval(before, after), one.numbers[0].scale), paired=True)
         except ValueError:
             pass
     if one.interval is None or other.interval is None or one.value is None or other.value is None:
         return None
-    return newcombe_interval(one.value.mean, one.interval[:2], other.value.mean, other.interval[:2])
+    ends = newcombe_interval(one.value.mean, one.interval[:2], other.value.mean, other.interval[:2])
+    return DifferenceInterval(*ends, paired=False)
 
 
 def _best(cells: Sequence[Cell], source: OutcomesSource) -> list[int]:
@@ -96,8 +106,8 @@ def _best(cells: Sequence[Cell], source: OutcomesSource) -> list[int]:
     best = means.index(max(means) if higher else min(means))
     tied = []
     for index, cell in enumerate(cells):
-        ends = difference_interval(cells[best], cell, source) if index != best else (0.0, 0.0)
-        tied += [index] if ends is not None and ends[0] <= 0 <= ends[1] else []
+        ends = difference_interval(cells[best], cell, source) if index != best else DifferenceInterval(0.0, 0.0, True)
+        tied += [index] if ends is not None and ends.low <= 0 <= ends.high else []
     return tied if len(tied) < len(cells) else []
 
 

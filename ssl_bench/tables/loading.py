@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +32,11 @@ class TableSource(NamedTuple):
     description: TableDescription
     published: tuple[tuple[dict[str, str], ...], ...]
     """One tuple of CSV rows per entry of `description.published`."""
+
+
+def shown_metrics(sources: Iterable[TableSource]) -> set[tuple[str, str]]:
+    """(evaluator, metric) of all measurements that any of the tables shows, for `read_usable`."""
+    return {metric for source in sources for metric in source.description.metrics}
 
 
 def built_in_tables() -> dict[str, str]:

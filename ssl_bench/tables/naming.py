@@ -31,6 +31,8 @@ def tell_apart(description: TableDescription, keys: Sequence[Key], groups: Seque
     and stands in a note instead. What a run changes of its preset is always named.
     """
     common, words = _distinguished(description, groups)
+    for group, group_words in zip(groups, words, strict=True):
+        group.distinguished = tuple(group_words)
     notes: list[str] = []
     shown = [*keys, *description.distinguish]
     for same in _alike(keys, groups):
@@ -68,7 +70,7 @@ def _distinguished(description: TableDescription, groups: Sequence[Group]) -> tu
     common: list[str] = []
     words: list[list[str]] = [[] for _ in groups]
     for key in description.distinguish:
-        texts = [key.text(look_up(group.first.plain, key.path)) for group in groups]
+        texts = [key.text(look_up(group.first.values, key.path)) for group in groups]
         for places, text in zip([common] if len(set(texts)) == 1 else words, texts, strict=False):
             places += [text] if text else []
     return common, words
@@ -120,7 +122,7 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
 
 def _files_tell_weights_apart(groups: Sequence[Group]) -> bool:
     """Whether weights from elsewhere with different content have different file names."""
-    both = {(look_up(one.first.plain, WEIGHTS_FILE), look_up(one.first.plain, WEIGHTS_SHA256)) for one in groups}
+    both = {(look_up(one.first.values, WEIGHTS_FILE), look_up(one.first.values, WEIGHTS_SHA256)) for one in groups}
     return len(both) == len({file for file, _ in both})
 
 
@@ -134,7 +136,7 @@ def _of_variants(groups: Sequence[Group]) -> set[str]:
 
 def _tells(key: Key, groups: Sequence[Group]) -> bool:
     """Whether the key's words tell its values apart: labels can give one word to several values."""
-    values = [look_up(group.first.plain, key.path) for group in groups]
+    values = [look_up(group.first.values, key.path) for group in groups]
     return len({canonical(value) for value in values}) == len({key.text(value) for value in values})
 
 

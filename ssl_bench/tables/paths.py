@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from pydantic import BaseModel
 
-def look_up(plain: Mapping[str, Any], path: str) -> Any:
-    """The value under a dotted path such as `recipe.method.settings.local_views`; None where nothing stands."""
-    value: Any = plain
+
+def look_up(values: dict[str, Any] | BaseModel, path: str) -> Any:
+    """The value under a dotted path such as `recipe.method.settings.local_views`; None where nothing stands.
+
+    The path leads through dicts and through the parts of a record.
+    """
+    value: Any = values
     for part in path.split("."):
-        if not isinstance(value, Mapping):
+        if isinstance(value, BaseModel):
+            value = vars(value)
+        elif not isinstance(value, dict):
             return None
         value = value.get(part)
-    return value
+    return [_plain(one) for one in value] if isinstance(value, tuple) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of nested mappings under its dotted path; lists stay values.
+    """Every value of nested dicts under its dotted path; lists stay values.
 
     >>> flatten({"method": {"name": "dino", "crops": [2, 8]}}, "recipe")
     {'recipe.method.name': 'dino', 'recipe.method.crops': [2, 8]}
     """
     flat: dict[str, Any] = {}
     for key, value in plain.items():
-        path = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, Mapping):
+        path = _below(prefix, key) if prefix else key
+        if isinstance(value, dict):
             flat |= flatten(value, path)
         else:
             flat[path] = value
     return flat
+
+
+@lru_cache(maxsize=4096)
+def _below(prefix: str, key: str) -> str:
+    """One object for equal paths of many records."""
+    return f"{prefix}.{key}"
 
 
 def braced_paths(template: str) -> list[str]:
@@ -38,9 +56,9 @@ def braced_paths(template: str) -> list[str]:
     return re.findall(r"\{([^{}]+)\}", template)
 
 
-def fill_in(template: str, plain: Mapping[str, Any]) -> str:
+def fill_in(template: str, values: dict[str, Any]) -> str:
     """`template` with every `{dotted.path}` replaced by its value in words."""
-    return singular(re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(plain, found.group(1))), template))
+    return singular(re.sub(r"\{([^{}]+)\}", lambda found: plain_text(look_up(values, found.group(1))), template))
 
 
 def singular(text: str) -> str:

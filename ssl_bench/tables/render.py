@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from ssl_bench.measurement import unit_text
 from ssl_bench.tables.description import Column, parse_source
 from ssl_bench.tables.published import shown_beside
 from ssl_bench.tables.table import DATA, Block, Cell, PublishedList, Row, Table
@@ -26,6 +27,8 @@ class Grid:
     right: tuple[bool, ...]
     marks: Mapping[tuple[int, int], Literal["best", "no number"]] = field(default_factory=dict)
     """(row, column) -> what a terminal shows in color."""
+    measured: Mapping[int, int] = field(default_factory=dict)
+    """Column -> index of the description's column that it shows; words and printed figures have none."""
 
 
 def to_markdown(table: Table, *, published_lists: bool = True) -> str:
@@ -87,18 +90,25 @@ def block_grid(table: Table, block: Block) -> Grid:
     columns += [_Texts(SETTINGS, settings)] if any(settings) else []
     columns.append(_Texts("seeds", [_seeds(row) for row in block.rows], right=True))
     marks: dict[tuple[int, int], Literal["best", "no number"]] = {}
+    measured: dict[int, int] = {}
     for index, column in enumerate(table.description.column):
         cells = [row.cells[index] for row in block.rows]
         if not column.evidence or any(cell != Cell() for cell in cells):
             marks |= {(row, len(columns)): "best" for row, cell in enumerate(cells) if cell.best}
             marks |= {(row, len(columns)): "no number" for row, cell in enumerate(cells) if cell.word}
             texts = [cell_text(column, row.cells[index], row.finished) for row in block.rows]
-            columns.append(_Texts(f"{column.title} {column.unit}".strip(), texts, right=True))
+            measured[len(columns)] = index
+            columns.append(_Texts(column_title(column), texts, right=True))
     for index, part in enumerate(table.description.published):
         texts = [shown_beside(part, row.published[index]) for row in block.rows]
         columns += [_Texts(f"published, {part.data}", texts)] if any(texts) else []
     rows = tuple(zip(*(column.texts for column in columns), strict=True))
-    return Grid(tuple(c.title for c in columns), rows, tuple(c.right for c in columns), marks)
+    return Grid(tuple(c.title for c in columns), rows, tuple(c.right for c in columns), marks, measured)
+
+
+def column_title(column: Column) -> str:
+    """What stands above its numbers: the title with the unit, e.g. "k-NN %"."""
+    return f"{column.title} {unit_text(column.unit)}".strip()
 
 
 class _Texts(NamedTuple):

@@ -93,6 +93,19 @@ class Cell:
     """Whether it is the best of its column, or cannot be told from it (`intervals.with_best`)."""
     numbers: tuple[Number, ...] = field(default=(), repr=False, compare=False)
     """The values that `value` is the mean of."""
+    baseline_numbers: tuple[Number, ...] = field(default=(), repr=False, compare=False)
+    """The values that `baseline` is the mean of."""
+
+    @property
+    def before(self) -> Cell:
+        """The baseline as a cell of its own, which can be compared with this one."""
+        return Cell(
+            self.baseline,
+            conditions=self.conditions,
+            interval=self.baseline_interval,
+            items=self.items,
+            numbers=self.baseline_numbers,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,10 @@ class Row:
     runs: tuple[str, ...]
     reference: bool = False
     """Floor or ceiling of a comparison, e.g. an untrained network: never marked as the best."""
+    variant: str = ""
+    """Name of the variant that it is, in a table of variants."""
+    distinguished: tuple[str, ...] = ()
+    """The first words of `settings`: those of the description's `distinguish`. Rows that agree in them compare."""
 
 
 @dataclass(frozen=True)

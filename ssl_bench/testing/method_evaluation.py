@@ -103,15 +103,16 @@ def signs_show_a_forced_collapse(subject: Subject) -> None:
             for parameter in (p for one in method.modules() if isinstance(one, Backbone) for p in one.parameters()):
                 parameter.zero_()
         output = bench.step(method, bench.batch())
-        logs = {"loss": output.loss.item(), **{name: value.item() for name, value in output.logs.items()}}
+        logged = {"loss": output.loss, **output.logs, **method.batch_logs(output.carry)}
+        logs = {name: value.item() for name, value in logged.items()}
         for name in dict.fromkeys(name for sign in signs for name in sign.near):
             require(
                 name in logs or name in ("feature_spread", "effective_rank"),
-                f"signs() looks for {name!r}, which step() does not log: it logs {', '.join(logs)}",
+                f"signs() looks for {name!r}, which is not logged: the logs are {', '.join(logs)}",
             )
         require(
             any(is_present(sign, logs) for sign in signs),
-            "with every weight of the backbones at 0 none of the signs is present: step() logs "
+            "with every weight of the backbones at 0 none of the signs is present: the logs are "
             f"{', '.join(f'{name} {value:.3g}' for name, value in logs.items())} on {bench.network.name}; name the "
             "values that a collapse gives",
         )

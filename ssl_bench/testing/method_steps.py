@@ -43,9 +43,11 @@ def loss_is_a_finite_scalar(subject: Subject) -> None:
 
 
 def logs_are_scalars_without_gradient(subject: Subject) -> None:
-    """Every value of `logs` is one number without a graph."""
+    """Every value of `logs` and of `batch_logs` is one number without a graph."""
     for bench in subject.working:
-        for name, value in bench.step(bench.build(), bench.batch()).logs.items():
+        method = bench.build()
+        output = bench.step(method, bench.batch())
+        for name, value in {**output.logs, **method.batch_logs(output.carry)}.items():
             require(
                 isinstance(value, Tensor) and value.numel() == 1 and value.ndim == 0,
                 f"logs[{name!r}] is {_shown(value)}: log one number as a tensor of shape (), e.g. value.mean()",

@@ -137,11 +137,11 @@ def batches(
     batch_views: BatchViews = nothing_drawn,
     needs_labels: bool,
     workers: int,
-    device: torch.device,
+    pinned: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Batch]:
-    """The batches of `order`, on the device; labels only for a method that needs them. `note` as in
-    `from_workers`."""
+    """The batches of `order`, on the host; labels only for a method that needs them. `pinned` memory is moved to a
+    device without waiting; `note` as in `from_workers`."""
     views = TrainingViews(split, make_views, order.seed, needs_labels)
 
     def make_loader(skipped: int, processes: int) -> DataLoader[Any]:
@@ -151,13 +151,11 @@ def batches(
             num_workers=processes,
             collate_fn=Collate(batch_views, order.seed),  # type: ignore[arg-type]
             worker_init_fn=quiet_worker,
-            pin_memory=device.type == "cuda",
+            pin_memory=pinned,
         )
 
     for images, index, labels in from_workers(make_loader, workers, note):
-        moved = tuple(view.to(device, non_blocking=True) for view in images)
-        moved_index = index.to(device, non_blocking=True)
-        yield Batch(moved, moved_index, labels.to(device, non_blocking=True) if needs_labels else None)
+        yield Batch(tuple(images), index, labels if needs_labels else None)
 
 
 def _stacked(samples: Sequence[Any]) -> Any:

@@ -65,8 +65,9 @@ def probe(backbone: Backbone, images: Tensor, step: int) -> dict[str, float]:
 
     Raises `RunFailed` for features that are not finite.
     """
-    with eval_mode(backbone), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        features = backbone(images[:PROBED_IMAGES]).cpu().double()
+    device = next(backbone.parameters()).device
+    with eval_mode(backbone), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        features = backbone(images[:PROBED_IMAGES].to(device)).cpu().double()
     if not bool(torch.isfinite(features).all()):
         raise RunFailed(f"the features of the evaluated network are not finite after step {step}. {DIVERGED}")
     return {"feature_spread": float(spread(features)), "effective_rank": float(effective_rank(features))}

@@ -9,11 +9,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ from torch import Tensor
 from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
 from ssl_bench.dataset import Split
 from ssl_bench.errors import UserError
-from ssl_bench.method import Batch, MakeViews, Method, Progress, StepOutput
+from ssl_bench.method import Batch, MakeViews, Method, Progress
 from ssl_bench.registry.failures import in_one_message
 from ssl_bench.system.cpu_time import Spent, clocks
 from ssl_bench.system.hints import resume_command
@@ -30,6 +28,7 @@ from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches, s
 from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
+from ssl_bench.training.micro_batches import Passes, add_gradients
 
 
 class Stopped(Exception):
@@ -60,6 +59,8 @@ class TrainingState:
     """The doctor's last probe of the features."""
     lasting: dict[str, int] = field(default_factory=dict)
     """Signs of a collapse that are present now, by their cause: for how many steps."""
+    micro_batches: dict[str, int] = field(default_factory=dict)
+    """Steps done in micro-batches, by the largest number of images in one; a resumed run may use others."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,17 @@ class Plan:
     workers: int
     run_dir: Path
     checkpoint_seconds: float
+    micro_batch: int | None = None
+    """Most images in a forward pass; None: the whole batch."""
+
+    @property
+    def images_at_once(self) -> int:
+        """Most images in a forward pass."""
+        return min(self.batch_size, self.micro_batch or self.batch_size)
+
+    def passes(self, step: int) -> Passes:
+        """How the passes of a step are computed."""
+        return Passes(self.device, f"step-{self.seed}-{step}", self.micro_batch, self.autocast_dtype)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -109,13 +121,13 @@ class Plan:
         first_step: int = 0,
         note: Callable[[str], None] = lambda line: None,
     ) -> Iterator[Batch]:
-        """Batches from `first_step` to the end, on the plan's device; `note` as in `loading.from_workers`."""
+        """Batches from `first_step` to the end, on the host; `note` as in `workers.from_workers`."""
         order = EpochOrder(len(self.split), self.batch_size, self.epochs, self.seed, first_step)
         return self._batches(order, method, make_views, note)
 
     def single_pass(self, method: Method, make_views: MakeViews) -> Iterator[Batch]:
-        """Every training image once, in order, as `Method.prepare` sees them."""
-        return self._batches(SinglePass(len(self.split), self.batch_size, self.seed), method, make_views)
+        """Every training image once, in order, as `Method.prepare` sees them; on the host."""
+        return self._batches(SinglePass(len(self.split), self.images_at_once, self.seed), method, make_views)
 
     def _batches(
         self, order: Order, method: Method, make_views: MakeViews, note: Callable[[str], None] = lambda line: None
@@ -127,7 +139,7 @@ class Plan:
             batch_views=method.draw_over_batch(),
             needs_labels=method.needs_labels,
             workers=self.workers,
-            device=self.device,
+            pinned=self.device.type == "cuda",
             note=note,
         )
 
@@ -188,6 +200,9 @@ def train(
                 state.step += 1
                 spent = before + (clocks() - begun)
                 state.seconds, state.cpu_seconds, state.waited_seconds = spent.wall, spent.cpu, spent.waited
+                if plan.images_at_once < plan.batch_size:
+                    done_so = str(plan.images_at_once)
+                    state.micro_batches[done_so] = state.micro_batches.get(done_so, 0) + 1
                 seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
@@ -259,25 +274,26 @@ def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:
 
     Raises `UserError` for any error in it, in one message.
     """
-    torch.manual_seed(Random(f"prepare-{plan.seed}").getrandbits(63))
-    with in_one_message(f"prepare() of {type(method).__name__} fails"), torch.no_grad(), autocast(plan):
-        method.train().prepare(batches)
+    passes = Passes(plan.device, f"prepare-{plan.seed}", autocast_dtype=plan.autocast_dtype)
+    passes.draw_for(0)
+    with in_one_message(f"prepare() of {type(method).__name__} fails"), torch.no_grad(), passes.autocast():
+        method.train().prepare(batch.to(plan.device) for batch in batches)
     method.train()
 
 
 def training_step(
     method: Method, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, plan: Plan
 ) -> dict[str, float]:
-    """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update."""
-    torch.manual_seed(Random(f"step-{plan.seed}-{progress.step}").getrandbits(63))
+    """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update.
+
+    `batch` is on the host: what is computed next is moved to the device, the whole or a micro-batch at a time.
+    """
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
-    with autocast(plan):
-        output: StepOutput = method(batch, progress)
+    output = add_gradients(method, batch, progress, plan.passes(progress.step))
     if not torch.isfinite(output.loss):
         raise RunFailed(
             f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
         )
-    output.loss.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
     method.before_optimizer(progress)
@@ -285,7 +301,7 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
     with torch.no_grad():
         method.update(output.carry, progress)
-    logs = {"loss": output.loss.detach(), **output.logs, "gradient_norm": gradient_norm}
+    logs = {"loss": output.loss, **output.logs, "gradient_norm": gradient_norm}
     return {**on_host(logs), **scheduled}
 
 
@@ -298,13 +314,6 @@ def on_host(values: Mapping[str, Tensor]) -> dict[str, float]:
         read = torch.stack([values[name].to(exact) for name in names]).tolist()
         numbers |= dict(zip(names, read, strict=True))
     return {name: numbers[name] for name in values}
-
-
-def autocast(plan: Plan) -> AbstractContextManager[Any]:
-    """The plan's precision around a forward pass."""
-    if plan.autocast_dtype is None:
-        return nullcontext()
-    return torch.autocast(plan.device.type, dtype=plan.autocast_dtype)
 
 
 def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: bool) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
+from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import Recipe
-from ssl_bench.records.record import read_record
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_assignments, parse_settings, section_of
 from ssl_bench.system.hints import resume_command, shell_quoted

@@ -19,7 +19,8 @@ from ssl_bench import registry
 from ssl_bench.cli.encodings import HANDLER
 from ssl_bench.cli.main import main
 from ssl_bench.cli.result import show_result
-from ssl_bench.records.record import RunRecord, read_record, write_record
+from ssl_bench.records.reading import read_record
+from ssl_bench.records.record import RunRecord, write_record
 from tests.conftest import Command
 from tests.davis_files import moving_square, write_davis
 from tests.example_records import KNN, evaluation, make_record, measured

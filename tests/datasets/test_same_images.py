@@ -107,10 +107,8 @@ def views_of(dataset: Dataset, workers: int) -> list[torch.Tensor]:
     """Both views, the indices and the labels of two epochs of batches."""
     make_views = ToyMethod.make_views(ToyMethod.Config())
     order = EpochOrder(len(dataset.pretraining), batch_size=8, epochs=2, seed=3)
-    device, found = torch.device("cpu"), []
-    for batch in batches(
-        dataset.pretraining, make_views, order, needs_labels=dataset.labeled, workers=workers, device=device
-    ):
+    found: list[torch.Tensor] = []
+    for batch in batches(dataset.pretraining, make_views, order, needs_labels=dataset.labeled, workers=workers):
         found += [*batch.views, batch.index, *([] if batch.labels is None else [batch.labels])]
     return found
 

@@ -16,7 +16,7 @@ from ssl_bench.figures.fold import fold
 from ssl_bench.figures.loading import built_in_figures, load_figure
 from ssl_bench.figures.of_runs import curves_figure
 from ssl_bench.figures.values import Figure
-from ssl_bench.records.odd_values import read_usable
+from ssl_bench.records.reading import read_usable
 from ssl_bench.tables.fold import fold as fold_table
 from tests.example_records import evaluation, measured
 from tests.figures.runs import write_run

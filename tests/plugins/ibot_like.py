@@ -146,6 +146,7 @@ class IBOT(Method):
 
     Config = IBOTSettings
     requires = frozenset({"masking"})
+    mean_over_images = True
     backbone_defaults: ClassVar[Mapping[str, Any]] = {"positions": "dino"}
     presets = {  # noqa: RUF012
         "paper": Preset("ViT-S/16, 800 epochs", {"training.epochs": 800, "training.batch_size": 1024}),
@@ -234,10 +235,19 @@ class IBOT(Method):
             "masked": mask.float().mean(),
             "teacher_entropy": teacher_entropy,
             "kl": of_class.detach() - teacher_entropy,
-            "scores_used": entropy(class_targets.mean(dim=0)).exp(),
         }
-        carry = {"class_mean": class_scores.mean(dim=0)[None], "patch_mean": patch_scores.mean(dim=(0, 1))[None]}
+        carry = {
+            "class_sum": class_scores.sum(dim=0)[None],
+            "patch_sum": patch_scores.sum(dim=(0, 1))[None],
+            "target_sum": class_targets.sum(dim=0)[None],
+            "tokens": torch.tensor([len(class_scores)]),
+            "patches": torch.tensor([patch_scores[..., 0].numel()]),
+        }
         return StepOutput(of_class + of_patches, logs, carry)
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How many scores the batch uses, from 1 to K."""
+        return {"scores_used": entropy(carry["target_sum"].sum(dim=0) / carry["tokens"].sum()).exp()}
 
     def before_optimizer(self, progress: Progress) -> None:
         """Clip each tensor's gradient, then drop the last layer's at first (train_one_epoch)."""
@@ -248,8 +258,8 @@ class IBOT(Method):
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         """Move both centers by the means of this batch, and the teacher."""
         moved = 1 - self.config.center_momentum
-        self.class_center.lerp_(carry["class_mean"].mean(dim=0), moved)
-        self.patch_center.lerp_(carry["patch_mean"].mean(dim=0), moved)
+        self.class_center.lerp_(carry["class_sum"].sum(dim=0) / carry["tokens"].sum(), moved)
+        self.patch_center.lerp_(carry["patch_sum"].sum(dim=0) / carry["patches"].sum(), moved)
         momentum = ema.momentum_at(progress.step, progress.total_steps, self.config.teacher_momentum)
         ema.move_towards(self.teacher, self.student, momentum)
 

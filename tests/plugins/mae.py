@@ -83,6 +83,7 @@ class MAE(Method):
 
     Config = MAESettings
     requires = frozenset({"masking"})
+    mean_over_images = True  # every image has as many masked patches
     presets = {  # noqa: RUF012
         "paper": Preset(  # appendix A.1, Table 8
             "800 epochs of ImageNet",

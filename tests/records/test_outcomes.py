@@ -16,7 +16,8 @@ from ssl_bench.errors import UserError
 from ssl_bench.measurement import Measurement, Outcomes, Protocol, accuracy_of
 from ssl_bench.records.bootstrap import mean_interval
 from ssl_bench.records.outcomes import OutcomesOfRuns, read_outcomes, write_outcomes
-from ssl_bench.records.record import RunRecord, read_record
+from ssl_bench.records.reading import read_record
+from ssl_bench.records.record import RunRecord
 from ssl_bench.records.state_file import DamagedFile
 from ssl_bench.testing.evaluators import Subject
 from tests.conftest import Command

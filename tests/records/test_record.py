@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import SCHEMA_VERSION, read_all, read_record, write_record
+from ssl_bench.records.reading import read_all, read_record
+from ssl_bench.records.record import SCHEMA_VERSION, write_record
 from ssl_bench.system.files import write_atomically
 from tests.example_records import evaluation, make_record, measured
 

@@ -12,8 +12,8 @@ from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.records.older import in_current_form
+from ssl_bench.records.reading import read_evaluation, read_record
 from ssl_bench.records.recipe import Recipe
-from ssl_bench.records.record import read_evaluation, read_record
 from ssl_bench.records.renamed_settings import (
     RENAMED_SETTINGS,
     assignments_with_current_names,

@@ -152,7 +152,7 @@ CASES = {
     "NoConfig": "the method 'noconfig' of bad-bench 1.0 (outside_bad:NoConfig) has no Config: add a class attribute",
     "PlainConfig": "has a Config that is not a settings model: make Config a subclass of ssl_bench.settings.Settings",
     "WrongDefault": "'method.size' = 'three': input should be a valid integer",
-    "NoStep": "has no step(): write it. Loss of one (micro-)batch.",
+    "NoStep": "has no step(): write def step(self, batch, progress), which returns StepOutput(loss, logs, carry); or,",
     "NoViews": "has no make_views(): write it. The augmentation of one image",
     "OnlyLoss": "the method 'onlyloss': step() gives a tensor of shape (). Return StepOutput(loss, logs, carry)",
     "LossOfEach": "as its loss a tensor of shape (8,). Reduce it to one number, e.g. loss.mean()",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ssl_bench.runs.describe import describe_training
 from ssl_bench.system import cpu_time
@@ -18,12 +19,12 @@ from ssl_bench.tables.render import to_markdown
 from ssl_bench.training.loop import TrainingState
 from tests.example_records import make_record
 
-PLAN: Any = SimpleNamespace(steps_per_epoch=10, batch_size=4)
+PLAN: Any = SimpleNamespace(steps_per_epoch=10, batch_size=4, device=torch.device("cpu"))
 
 
 def training(waited: float | None) -> Any:
     state = TrainingState(step=20, seconds=100.0, cpu_seconds=150.0, waited_seconds=waited)
-    return describe_training(state, PLAN, torch.device("cpu"))
+    return describe_training(state, PLAN, nn.Module())
 
 
 def test_a_quiet_machine_gives_a_time_that_counts() -> None:

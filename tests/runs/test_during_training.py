@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.records.curves import Curves, read_curves, write_curves
-from ssl_bench.records.record import RunRecord, read_record
+from ssl_bench.records.reading import read_record
+from ssl_bench.records.record import RunRecord
 from ssl_bench.runs import runner
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.reevaluate import reevaluate

@@ -19,7 +19,7 @@ from ssl_bench.evaluation.evaluate import evaluate_network
 from ssl_bench.evaluation.features import FeatureStore
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.recipes.evaluation_data import dataset_loaders
-from ssl_bench.records.record import read_record
+from ssl_bench.records.reading import read_record
 from ssl_bench.runs.features_from_files import FeaturesRequest, evaluate_features
 from ssl_bench.settings import parse_settings
 from tests.conftest import Command

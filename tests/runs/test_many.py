@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import read_all
+from ssl_bench.records.reading import read_all
 from ssl_bench.runs import many
 from ssl_bench.runs.elsewhere import WeightsRequest, load_subject
 from ssl_bench.runs.many import evaluate_all, requests_for_all

@@ -270,9 +270,7 @@ def test_worker_processes_that_fail_cost_nothing(monkeypatch: pytest.MonkeyPatch
             return made
 
         notes: list[str] = []
-        made = batches(
-            split, views, order, needs_labels=False, workers=2, device=torch.device("cpu"), note=notes.append
-        )
+        made = batches(split, views, order, needs_labels=False, workers=2, note=notes.append)
         return [batch.views[0] for batch in made], notes
 
     def no_room() -> None:

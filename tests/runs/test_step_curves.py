@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_bench.records.record import read_record
+from ssl_bench.records.reading import read_record
 from ssl_bench.records.steps import read_step_curves
 from ssl_bench.training.loop import Stopped
 from tests.conftest import Command

@@ -11,7 +11,7 @@ import pytest
 
 from ssl_bench.evaluation import speed
 from ssl_bench.evaluation.speed import Speed
-from ssl_bench.records.record import read_record
+from ssl_bench.records.reading import read_record
 from ssl_bench.tables.description import TableDescription
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.render import to_markdown

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.recipes.resolve import resolve
-from ssl_bench.records.record import read_all
+from ssl_bench.records.reading import read_all
 from ssl_bench.runs.folder import hold, in_use
 from ssl_bench.studies import doing
 from ssl_bench.studies.board import Board

@@ -57,6 +57,7 @@ class SoundMethod(Method):
         width: int = setting(16, "Length of the outputs.", ge=4)
 
     presets: Mapping[str, Preset] = {"small-data": Preset("small", {"method.width": 8})}
+    mean_over_images = True
 
     def __init__(self, config: Any, make_backbone: Any) -> None:
         super().__init__(config, make_backbone)
@@ -77,7 +78,10 @@ class SoundMethod(Method):
     def step(self, batch: Batch, progress: Progress) -> StepOutput:
         target = self.target(batch.views[1])
         loss = (self.head(self.student(batch.views[0])) - (target - self.center) - 1).square().mean()
-        return StepOutput(loss, {"spread": target.std(dim=0).mean()}, {"target": target})
+        return StepOutput(loss, {}, {"target": target})
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"spread": carry["target"].std(dim=0).mean()}
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
         self.center.lerp_(carry["target"].mean(dim=0), 0.1)
@@ -98,7 +102,7 @@ def test_a_sound_method_passes_every_check() -> None:
         "batch views depend only on their random numbers",
         "frozen parts never move",
     }
-    assert len(outcomes) == 33
+    assert len(outcomes) == 34
 
 
 def test_a_sound_method_with_every_hook_passes_every_check() -> None:
@@ -130,6 +134,54 @@ class Hooked(SoundMethod):
         target = self.tokenizer(batch.views[0]) - self.mean
         difference = (self.head(self.student(batch.views[0])) - target).square().mean(dim=1)
         return replace(output, loss=output.loss + (difference * batch.views[2]).mean())
+
+
+class ComparesImages(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = self.head(self.student(batch.views[0]))
+        return StepOutput((output - output.mean(dim=0) - 1).square().mean(), {}, {"target": output.detach()})
+
+
+class EmbedsTogether(SoundMethod):
+    """Unpublished."""
+
+    mean_over_images = False
+    step = Method.step
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.head(self.student(batch.views[0]))
+        return {"output": output - output.mean(dim=0)}
+
+    def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
+        output = embeddings["output"]
+        return StepOutput((output - 1).square().mean(), {}, {"target": output.detach()})
+
+
+class CarriesMean(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, carry={"target": output.carry["target"].mean(dim=0, keepdim=True)})
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {}
+
+
+class LogsSpread(SoundMethod):
+    """Unpublished."""
+
+    def step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().step(batch, progress)
+        return replace(output, logs={"deviation": output.carry["target"].std(correction=0)})
+
+
+class Claimless(SoundMethod):
+    """Unpublished."""
+
+    mean_over_images = False
 
 
 class WrongHook(Hooked):
@@ -550,16 +602,26 @@ class Slow(SoundMethod):
         (LogsGraph, "logs are scalars without gradient", "loss.detach()"),
         (CarriesScalar, "carry has a leading dimension and no gradient", "mean[None]"),
         (CarriesGraph, "carry has a leading dimension and no gradient", "target.detach()"),
+        (ComparesImages, "micro batches are the batch", "its loss is no mean over images"),
+        (EmbedsTogether, "micro batches are the batch", "embed() must look at one image at a time"),
+        (CarriesMean, "micro batches are the batch", "center after update() by"),
+        (LogsSpread, "micro batches are the batch", "in batch_logs(carry)"),
         (NamesCopy, "networks are parts of the method", "networks()['student'] holds"),
         (NamesHead, "networks are parts of the method", "networks()['head'] is Linear("),
         (ConstantTeacher, "evaluation features are finite and not constant", "the same for every image"),
         (HidesCollapse, "collapse is detected when forced", "would go unnoticed"),
-        (BlindSign, "signs show a forced collapse", "none of the signs is present: step() logs loss "),
-        (SignOfNothing, "signs show a forced collapse", "'spread_of_teacher', which step() does not log: it logs loss"),
+        (BlindSign, "signs show a forced collapse", "none of the signs is present: the logs are loss "),
+        (SignOfNothing, "signs show a forced collapse", "'spread_of_teacher', which is not logged: the logs are loss"),
     ],
 )
 def test_a_method_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:
     assert words in failure("method", plugin, name)
+
+
+def test_a_method_without_a_claim_is_told_what_it_could_say() -> None:
+    (check,) = [check for check in checks_of("method") if check.name == "micro batches are the batch"]
+    with pytest.raises(CheckSkipped, match="mean_over_images = True"):
+        check(Claimless)
 
 
 def test_a_method_without_signs_is_told_what_they_are_for() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ssl_bench.cli.main import app
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import read_record
+from ssl_bench.records.reading import read_record
 from ssl_bench.runs.elsewhere import WeightsRequest, evaluate_weights
 from ssl_bench.weights.loading import load_network, open_weights
 from tests.weights.networks import RESNET, resnet, tensors

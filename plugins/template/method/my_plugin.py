@@ -3,6 +3,7 @@
 z = f(view)   p = h(z)   loss = D(p1, z2) / 2 + D(p2, z1) / 2,   D(p, z) = -cos(p, stop_gradient(z))    (eq. 1 to 4)
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class MyPlugin(Method):
     """my_plugin: a network predicts its own output for another view of the image."""
 
     Config = MyPluginSettings
+    mean_over_images = True  # so a large batch may be computed in micro-batches
     presets = {  # noqa: RUF012
         "paper": Preset("100 epochs of ImageNet", {"training.epochs": 100, "training.batch_size": 512}),
         "small-data": Preset("small images", {"method.dim": 256, "method.predictor_dim": 64}, steps=750),
@@ -61,7 +63,11 @@ class MyPlugin(Method):
         """The loss of a batch; a method with a teacher or a queue moves it in `update`, never here."""
         first, second = (self.projector(self.backbone(view)) for view in batch.views)
         loss = (negative_cosine(self.predictor(first), second) + negative_cosine(self.predictor(second), first)) / 2
-        return StepOutput(loss, {"spread": spread(first.detach())})  # falls to 0 in a collapse
+        return StepOutput(loss, {}, {"projections": first.detach()})
+
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is logged of the whole batch; the spread falls to 0 in a collapse."""
+        return {"spread": spread(carry["projections"])}
 
     def signs(self, batch_size: int) -> list[Sign]:
         """What the logs come to in a collapse: a run in which this lasts ends, in these words."""

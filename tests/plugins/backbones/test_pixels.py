@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_bench.records.record import read_record
+from ssl_bench.records.reading import read_record
 from ssl_bench_plugins.backbones.pixels import Pixels
 from tests.conftest import Command
 from tests.toy import write_image_folder

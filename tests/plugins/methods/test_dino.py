@@ -23,6 +23,7 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_
 from ssl_bench.blocks.sinkhorn import sinkhorn
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
+from ssl_bench.training.micro_batches import concatenated
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods.dino import DINO, DINOSettings, Head, cross_entropy, entropy, squared_error
@@ -137,7 +138,7 @@ def test_loss_gradient_and_center_are_lightlys():
     torch.testing.assert_close(our_gradient, their_gradient, atol=1e-9, rtol=0)
     ours = method()
     ours.center.copy_(center)
-    ours.update({"teacher_mean": teacher.mean(dim=(0, 1))[None]}, LATER)
+    ours.update({"scores": teacher.sum(dim=(0, 1))[None], "summed": torch.tensor([teacher[..., 0].numel()])}, LATER)
     torch.testing.assert_close(ours.center, theirs.center[0, 0], atol=1e-12, rtol=0)
 
 
@@ -250,6 +251,10 @@ def test_a_step_moves_nothing_and_reaches_every_trainable_parameter(settings):
     assert all(len(value) == 1 for value in out.carry.values())
 
 
+def mean_score(out):
+    return out.carry["scores"][0] / out.carry["summed"]
+
+
 def test_logs_are_the_definitions():
     dino = method()
     dino.center.copy_(torch.linspace(-0.1, 0.1, K))
@@ -265,7 +270,7 @@ def test_logs_are_the_definitions():
     others = [(t, s) for t in range(2) for s in range(len(said)) if s != t]
     divergences = [functional.kl_div(said[s], targets[t], reduction="batchmean") for t, s in others]
     assert out.logs["kl"].item() == pytest.approx(torch.stack(divergences).mean().item(), abs=1e-9)
-    torch.testing.assert_close(out.carry["teacher_mean"][0], teacher.flatten(0, 1).mean(dim=0))
+    torch.testing.assert_close(mean_score(out), teacher.flatten(0, 1).mean(dim=0))
 
 
 def test_each_view_is_compared_with_the_others_only():
@@ -284,12 +289,12 @@ def test_the_center_moves_after_it_was_used():
     dino = method()
     first = dino.step(a_batch(), LATER)
     dino.update(first.carry, LATER)
-    torch.testing.assert_close(dino.center, 0.1 * first.carry["teacher_mean"][0])
+    torch.testing.assert_close(dino.center, 0.1 * mean_score(first))
     second = dino.step(a_batch(), LATER)
     assert second.loss.item() != first.loss.item()
     center = dino.center.clone()
     dino.update(second.carry, LATER)
-    torch.testing.assert_close(dino.center, 0.9 * center + 0.1 * second.carry["teacher_mean"][0])
+    torch.testing.assert_close(dino.center, 0.9 * center + 0.1 * mean_score(second))
     without = method(assignment="softmax")
     without.update(first.carry, LATER)
     assert not without.center.any()
@@ -306,7 +311,7 @@ def test_micro_batches_are_the_batch():
         # timm resamples positions for the local views in float32; all else agrees to 1e-12
         torch.testing.assert_close(mine.grad, other.grad, atol=1e-8, rtol=1e-5)
     whole.update(out.carry, LATER)
-    parts.update({"teacher_mean": torch.cat([half.carry["teacher_mean"] for half in halves])}, LATER)
+    parts.update(concatenated([half.carry for half in halves]), LATER)
     torch.testing.assert_close(whole.center, parts.center)
 
 
@@ -404,7 +409,7 @@ def test_a_convnets_teacher_keeps_its_own_running_statistics():
     assert not torch.equal(ours.running_mean, mean)
     with torch.no_grad():
         ours.weight.add_(1.0)
-    dino.update({"teacher_mean": torch.zeros(1, K, dtype=torch.float64)}, LATER)
+    dino.update({"scores": torch.zeros(1, K, dtype=torch.float64), "summed": torch.ones(1)}, LATER)
     assert torch.equal(theirs.running_mean, mean)
     assert not torch.equal(theirs.weight, weight)
     assert ours.num_batches_tracked == 2  # global and local views are two batches
@@ -423,7 +428,7 @@ def test_bf16_autocast_changes_little_and_gives_a_full_precision_loss():
     full = dino.step(given, LATER)
     with torch.autocast("cpu", torch.bfloat16):
         half = dino.step(given, LATER)
-    assert half.loss.dtype == half.carry["teacher_mean"].dtype == torch.float32
+    assert half.loss.dtype == half.carry["scores"].dtype == torch.float32
     assert half.loss.item() == pytest.approx(full.loss.item(), rel=0.02)
     half.loss.backward()
     assert all(p.grad.dtype == torch.float32 for p in dino.student.parameters())

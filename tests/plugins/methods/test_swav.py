@@ -158,7 +158,7 @@ def test_codes_come_from_the_global_views_and_are_told_by_all_others():
     swav, given = method(make_vit), a_batch()  # one view's code does not depend on what others are
     projected = swav.projector
     projected.eval()  # so that batch norm does not mix the views either
-    embeddings = swav.embed(given.views)
+    embeddings = swav.embed(given)["embeddings"].transpose(0, 1)
     told = embeddings @ swav.prototypes.T
     codes = swav.codes(told[:2].detach(), SOON)
     out = swav.step(given, SOON)
@@ -282,10 +282,12 @@ def test_the_projector_is_lightlys_and_sees_all_views_at_once():
     for layer, other in zip(mine, others, strict=True):  # lightly leaves out the bias that batch norm takes off again
         other.load_state_dict({n: v for n, v in layer.state_dict().items() if n in other.state_dict()})
     given = a_batch().views
+    index = torch.arange(BATCH)
     with torch.no_grad():
         features = torch.cat([swav.backbone(torch.cat(given[:2])), swav.backbone(torch.cat(given[2:]))])
         expected = functional.normalize(theirs(features), dim=1).view(VIEWS, BATCH, DIM)
-        torch.testing.assert_close(swav.embed(given), expected, atol=1e-9, rtol=0)
+        found = swav.embed(Batch(given, index))["embeddings"]
+        torch.testing.assert_close(found, expected.transpose(0, 1), atol=1e-9, rtol=0)
 
 
 # --- ten steps

@@ -1,0 +1,105 @@
+"""The device computes what the CPU computes: features, loss and gradients of one step, from the same weights.
+
+Both in fp32 with TF32 off, dropout and stochastic depth off. The tolerances are relative: of the largest feature, of
+the loss (of 1 where it is smaller), and of the gradient's norm. They allow for the order of float32 sums, which differs
+from device to device, and are far below what a wrong kernel or a forgotten tensor gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_check.checks import Architecture, Bench, Check, attempt
+from benchmarks.gpu_check.noise import built, low_precisions, methods, missing, noise_batch, resolved, without_dropout
+from ssl_bench.backbone import eval_mode
+from ssl_bench.method import Batch, Method, Progress, evaluated_network
+
+PART = "agreement"
+FEATURES, LOSS, GRADIENTS = 1e-3, 1e-4, 1e-2
+LOWER_PRECISION_LOSS = 0.05
+"""Of a loss under autocast: bfloat16 has 8 bits."""
+
+
+def checks(bench: Bench) -> Iterator[Check]:
+    """Each method on each architecture, and the loss at the precisions that autocast offers."""
+    for architecture in bench.sizes.architectures:
+        for name in methods(bench):
+            label = f"{name} on {architecture.name}"
+            if not missing(name):
+                with without_tf32():
+                    yield attempt(PART, label, partial(compare, name, architecture, bench, label))
+                bench.clear()
+
+
+def compare(name: str, architecture: Architecture, bench: Bench, label: str) -> Check:
+    """One step on both sides."""
+    request = resolved(name, architecture, bench)
+    if not request.recipe.training.epochs:
+        return Check(PART, label, None, "trains nothing")
+    on_cpu = without_dropout(built(request))
+    on_device = without_dropout(built(request)).to(bench.device)
+    on_device.load_state_dict(on_cpu.state_dict())
+    count = min(4, bench.sizes.batch)
+    batch = noise_batch(request, on_cpu, count, torch.device("cpu"))
+    moved = noise_batch(request, on_cpu, count, bench.device)
+    differences = {"features": _features(on_cpu, batch, on_device, moved)}
+    loss, loss_there = _loss(on_cpu, batch), _loss(on_device, moved)
+    differences["loss"] = abs(loss_there - loss) / max(1.0, abs(loss))
+    differences["gradients"] = _relative(_gradients(on_cpu), _gradients(on_device))
+    lower = {}
+    for precision, dtype in low_precisions(bench.device).items():
+        with torch.autocast(bench.device.type, dtype=dtype), torch.no_grad():
+            lower[precision] = abs(float(on_device.step(moved, _progress()).loss) - loss) / max(1.0, abs(loss))
+    limits = {"features": FEATURES, "loss": LOSS, "gradients": GRADIENTS}
+    passed = all(differences[what] <= limits[what] for what in limits)
+    passed = passed and all(value <= LOWER_PRECISION_LOSS for value in lower.values())
+    found = differences | {f"loss in {precision}": value for precision, value in lower.items()}
+    return Check(PART, label, passed, ", ".join(f"{what} {value:.0e}" for what, value in found.items()), figures=found)
+
+
+def _features(on_cpu: Method, batch: Batch, on_device: Method, moved: Batch) -> float:
+    """Largest difference of a feature, relative to the largest feature."""
+    found = []
+    for method, views in ((on_cpu, batch.views), (on_device, moved.views)):
+        network = evaluated_network(method)
+        with eval_mode(network), torch.no_grad():
+            found.append(network(views[0]).double().cpu())
+    return float((found[0] - found[1]).abs().max() / found[0].abs().max().clamp_min(1e-12))
+
+
+def _loss(method: Method, batch: Batch) -> float:
+    """Of one step in training mode; gradients stay."""
+    torch.manual_seed(0)
+    method.train().zero_grad(set_to_none=True)
+    loss = method.step(batch, _progress()).loss
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+def _gradients(method: Method) -> Tensor:
+    parts = [one.grad.double().cpu().flatten() for one in method.parameters() if one.grad is not None]
+    return torch.cat(parts) if parts else torch.zeros(1, dtype=torch.float64)
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    return float((expected - found).norm() / expected.norm().clamp_min(1e-12))
+
+
+def _progress() -> Progress:
+    return Progress(500, 1000, 50, 100)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Full float32 products and convolutions inside."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,85 @@
+"""Every registered method trains: the shared loop, on every architecture, with its memory and rate."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_check.checks import Architecture, Bench, Check, attempt
+from benchmarks.gpu_check.noise import built, methods, missing, resolved
+from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
+from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
+
+PART = "training"
+
+
+class _LongEnough(Exception):
+    """Ends a training that would take longer than it may."""
+
+
+def checks(bench: Bench) -> Iterator[Check]:
+    """Each method on each architecture."""
+    for architecture in bench.sizes.architectures:
+        for name in methods(bench):
+            label = f"{name} on {architecture.name}"
+            if lacking := missing(name):
+                yield Check(PART, label, None, f"not tried: {lacking}")
+                continue
+            yield attempt(PART, label, partial(train_some, name, architecture, bench, label))
+            bench.clear()
+
+
+def train_some(name: str, architecture: Architecture, bench: Bench, label: str) -> Check:
+    """`steps` optimizer steps, or as many as fit into the time; passes where every loss is a number."""
+    request = resolved(name, architecture, bench)
+    if not request.recipe.training.epochs:
+        return Check(PART, label, None, "trains nothing")
+    losses: list[float] = []
+    times = [time.monotonic()]
+
+    def report(step: StepReport) -> None:
+        losses.append(step.logs["loss"])
+        times.append(time.monotonic())
+        if times[-1] - times[0] > bench.sizes.seconds_each:
+            raise _LongEnough
+
+    with tempfile.TemporaryDirectory() as folder, suppress(_LongEnough):
+        run(request, bench, Path(folder), report)
+    peak = torch.cuda.max_memory_allocated(bench.device) / 2**20 if bench.device.type == "cuda" else 0.0
+    after_first = times[1:]  # the first step loads kernels
+    rate = (
+        (len(after_first) - 1) * bench.sizes.batch / max(1e-9, after_first[-1] - after_first[0]) if after_first else 0
+    )
+    words = f"{len(losses)} steps of {bench.sizes.batch} images, {rate:.1f} images/s with making the views"
+    words += f", {peak:,.0f} MiB" if peak else ""
+    words += f", loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
+    passed = bool(losses) and all(map(math.isfinite, losses))
+    return Check(PART, label, passed, words, figures={"images_per_second": rate, "peak_mib": peak})
+
+
+def run(request: Resolved, bench: Bench, folder: Path, report: object) -> None:
+    """Train through the shared loop in fp32."""
+    settings = OptimizerSettings(**request.recipe.optimizer)
+    method = built(request).to(bench.device)
+    plan = Plan(
+        split=request.training_split,
+        batch_size=bench.sizes.batch,
+        epochs=1,
+        seed=0,
+        optimizer=settings,
+        device=bench.device,
+        autocast_dtype=None,
+        workers=0,
+        run_dir=folder,
+        checkpoint_seconds=1e9,
+    )
+    optimizer = build_optimizer(settings, method.parameter_groups())
+    train(method, method.make_views(request.method_config), optimizer, plan, TrainingState(), report)  # type: ignore[arg-type]

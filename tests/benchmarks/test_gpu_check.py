@@ -1,0 +1,179 @@
+"""The logic of the GPU check, with the CPU or a stand-in in place of a card: says nothing of a card itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks.gpu_check import __main__ as script
+from benchmarks.gpu_check import agreement, evaluations, memory, noise, speed, training
+from benchmarks.gpu_check.checks import Architecture, Bench, Check, Sizes, attempt
+from benchmarks.gpu_check.report import markdown, write
+from ssl_bench.datasets.shapes.dataset import Shapes
+from ssl_bench.method import Batch
+from tests.fake_cuda import PASCAL, fake_cuda
+
+TINY = Architecture("deit_ti16", {f"backbone.{key}": value for key, value in
+                                  {"depth": 1, "dim": 32, "heads": 2, "patch_px": 8}.items()})  # fmt: skip
+BENCH = Bench(
+    torch.device("cpu"),
+    Sizes((TINY,), image_px=32, batch=4, steps=2, test_images=20, bank=100, queries=20, turns=1, methods=("simclr",)),
+)
+
+
+def only(checks: object) -> Check:
+    (found,) = checks  # type: ignore[misc]
+    assert isinstance(found, Check)
+    return found
+
+
+def test_a_method_trains_through_the_shared_loop() -> None:
+    found = only(training.checks(BENCH))
+    assert (found.part, found.name, found.passed) == ("training", "simclr on deit_ti16", True)
+    assert "2 steps of 4 images" in found.words
+    assert found.figures["images_per_second"] > 0
+
+
+def test_a_loss_that_is_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(request: object, bench: Bench, folder: Path, report: Callable[[object], None]) -> None:
+        report(SimpleNamespace(logs={"loss": 1.0}))
+        report(SimpleNamespace(logs={"loss": float("nan")}))
+
+    monkeypatch.setattr(training, "run", run)
+    assert only(training.checks(BENCH)).passed is False
+
+
+@pytest.mark.parametrize("part", [training, agreement, memory])
+def test_a_method_without_training_has_no_verdict(part: object) -> None:
+    bench = Bench(BENCH.device, Sizes((TINY,), image_px=32, batch=4, steps=2, methods=("random",)))
+    assert {(found.passed, found.words) for found in part.checks(bench)} == {(None, "trains nothing")}  # type: ignore[attr-defined]
+
+
+def test_a_check_that_raises_fails_with_its_reason() -> None:
+    def oom() -> Check:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
+
+    found = attempt("memory", "dino", oom)
+    assert (found.passed, found.words) == (False, "out of memory: CUDA out of memory. Tried to allocate 9 GiB")
+    assert attempt("memory", "dino", lambda: 1 // 0).words == "ZeroDivisionError: integer division or modulo by zero"  # type: ignore[arg-type,return-value]
+
+
+def test_the_same_device_agrees_exactly_and_another_batch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = only(agreement.checks(BENCH))
+    assert found.passed
+    assert [found.figures[what] for what in ("features", "loss", "gradients")] == [0.0, 0.0, 0.0]
+    assert 0 < found.figures["loss in bf16"] < agreement.LOWER_PRECISION_LOSS
+    calls = []
+
+    def other_batch(*given: object) -> Batch:
+        calls.append(given)
+        batch = noise.noise_batch(*given)  # type: ignore[arg-type]
+        return Batch(tuple(view + 0.01 * len(calls) for view in batch.views), batch.index, batch.labels)
+
+    monkeypatch.setattr(agreement, "noise_batch", other_batch)
+    assert only(agreement.checks(BENCH)).passed is False
+
+
+def test_tf32_is_off_only_inside() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with agreement.without_tf32():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize(("measured", "passed"), [(100, True), (108, True), (120, False), (85, False), (None, None)])
+def test_prediction_against_the_allocator(
+    measured: int | None, passed: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "predict_step", lambda *given: SimpleNamespace(peak=100))
+    monkeypatch.setattr(memory, "allocator_peak", lambda device: measured)
+    plain, checkpointing = memory.checks(BENCH)
+    assert [plain.passed, checkpointing.passed] == [passed, passed]
+    assert checkpointing.name == "simclr on deit_ti16, checkpointing"
+    if measured:
+        assert plain.figures["ratio"] == pytest.approx(100 / measured)
+
+
+@pytest.mark.parametrize(
+    ("there", "unit", "passed"), [(31.9, "%", True), (32.1, "%", False), (30.5, "", True), (31.6, "", False)]
+)
+def test_figures_of_an_evaluator_on_both_devices(
+    there: float, unit: str, passed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([30.0, there])
+    monkeypatch.setattr(evaluations, "figure", lambda *given: (next(values), "top1", unit))
+    assert evaluations.compare("knn", None, None, BENCH).passed is passed  # type: ignore[arg-type]
+
+
+def test_an_evaluator_runs() -> None:
+    data = Shapes(Shapes.Config(train_images=40, test_images=20))
+    network = next(iter(noise.built(noise.resolved("simclr", TINY, BENCH)).networks().values()))
+    value, metric, unit = evaluations.figure("knn", network, data, BENCH.device)
+    assert 0 <= value <= 100
+    assert (metric.startswith("top1"), unit) == (True, "%")
+
+
+def test_neighbors_are_compared_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert speed.compare_search(BENCH).passed
+    real = speed.nearest
+
+    def wrong(*given: object, device: object = None, **more: object) -> object:
+        found = real(*given, **more)  # type: ignore[arg-type]
+        return found if len(given) == 5 else found._replace(indices=found.indices + 1)  # five: with a device
+
+    monkeypatch.setattr(speed, "nearest", wrong)
+    assert speed.compare_search(BENCH).passed is False
+
+
+def test_without_a_device_nothing_is_tested(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_cuda(monkeypatch)
+    assert script.main([]) == 0
+    assert capsys.readouterr().out == "no CUDA device here. Nothing was tested.\n"
+    fake_cuda(monkeypatch, PASCAL)
+    assert script.main([]) == 1
+    assert "whl/cu126" in capsys.readouterr().out
+
+
+def test_a_part_whose_process_dies_or_takes_too_long() -> None:
+    found = script.in_own_process("memory", 30.0, [sys.executable, "-c", "raise SystemExit('illegal address')"])
+    assert [(one.passed, one.words) for one in found] == [(False, "its process ended with 1: illegal address")]
+    late = script.in_own_process("memory", 0.5, [sys.executable, "-c", "import time; time.sleep(9)"])
+    assert [(one.passed, one.words) for one in late] == [(None, "stopped after 0 s")]
+
+
+def test_checks_are_written_as_soon_as_they_are_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    into = tmp_path / "checks.jsonl"
+
+    def two(bench: Bench) -> object:
+        yield Check("memory", "one", True, "well", 0.5, {"ratio": 1.0})
+        assert len(into.read_text().splitlines()) == 1
+        yield Check("memory", "two", None, "no verdict")
+
+    monkeypatch.setattr(memory, "checks", two)
+    script.run_part("memory", BENCH, into)
+    assert [Check(**json.loads(text)).name for text in into.read_text().splitlines()] == ["one", "two"]
+
+
+def test_all_parts_together_take_less_than_ten_minutes() -> None:
+    assert sum(script.PARTS.values()) < 600
+    assert all(Path(script.__file__).with_name(f"{part}.py").exists() for part in script.PARTS)
+
+
+def test_the_record(tmp_path: Path) -> None:
+    checks = [Check("memory", "a", True, "1 | 2"), Check("memory", "b", False, "no"), Check("speed", "c", None, "")]
+    path = write(tmp_path / "gpu", "nvidia-h100", "NVIDIA H100", checks)
+    assert path.read_text() == markdown("NVIDIA H100", checks)
+    assert "1 passed, 1 failed, 1 without a verdict" in path.read_text()
+    rows = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {6}
+    document = json.loads((tmp_path / "gpu" / "nvidia-h100.json").read_text())
+    assert [Check(**one) for one in document["checks"]] == checks
