@@ -26,7 +26,7 @@ from statistics import median
 SETTINGS = {
     "whole batch": {},
     "checkpointing": {"machine.activation_checkpointing": True},
-    "half the batch": {"training.batch_size": 0.5},
+    "micro-batches of 2": {"machine.micro_batch": 2},
 }
 MB = 2**20
 QUIET_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -61,7 +61,7 @@ def one(values: dict[str, object], method_name: str, arch: str) -> Row:
 
     from ssl_bench.blocks.optimizers import OptimizerSettings
     from ssl_bench.planning.stand_in import open_stand_in
-    from ssl_bench.planning.step_memory import measure_step, predict_step, view_shapes
+    from ssl_bench.planning.step_memory import HowToStep, measure_step, predict_step, view_shapes
     from ssl_bench.recipes.resolve import Request, resolve
     from ssl_bench.runs.building import build_method
 
@@ -69,13 +69,14 @@ def one(values: dict[str, object], method_name: str, arch: str) -> Row:
     method, optimizer = build_method(resolved), OptimizerSettings(**resolved.recipe.optimizer)
     batch, image_px = resolved.recipe.training.batch_size, resolved.dataset.image_px
     views = view_shapes(method, method.make_views(resolved.method_config), batch, image_px)
+    how = HowToStep(micro_batch=resolved.machine.micro_batch)
     begun = time.process_time()
-    predicted = predict_step(method, optimizer, views)
+    predicted = predict_step(method, optimizer, views, how)
     seconds = time.process_time() - begun
     measure_step(method, optimizer, [(torch.Size((2, *shape[1:])), dtype) for shape, dtype in views])  # loads kernels
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    counted = measure_step(method, optimizer, views)
+    counted = measure_step(method, optimizer, views, how)
     return Row(predicted.peak, counted.peak, resident("VmHWM") - before, seconds)
 
 
@@ -123,8 +124,6 @@ def main() -> None:
         for method in arguments.methods.split(","):
             for name, setting in SETTINGS.items():
                 given = {"training.batch_size": arguments.batch, "data.image_px": arguments.image_px, **setting}
-                if name == "half the batch":
-                    given["training.batch_size"] = arguments.batch // 2
                 row = in_child(given, method, arch)
                 rows.append(row)
                 sizes = " | ".join(f"{size / MB:,.0f}" for size in (row.predicted, row.counted, row.grown))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
+import shlex
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +14,6 @@ from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ssl_bench.planning.devices import Device
-    from ssl_bench.planning.evaluation_memory import EvaluationMemory
-    from ssl_bench.planning.step_memory import StepMemory
     from ssl_bench.recipes.resolve import Resolved
 
 DEFAULT_DEVICE = "1050ti"
@@ -52,9 +51,22 @@ def register(app: typer.Typer) -> None:
         values = parse_assignments(set_ or [])
         if batch_size is not None:
             values["training.batch_size"] = batch_size
+        typed = _typed(method, arch, data, preset, batch_size, set_ or [])
         request = Request(method=method, arch=arch, data=data, preset=preset, values=values)
         resolved = resolve(request, open_stand_in if data is None else None)
-        _show(resolved, target, as_json=as_json)
+        _show(resolved, target, typed, values, as_json=as_json)
+
+
+def _typed(
+    method: str, arch: str, data: str | None, preset: str | None, batch_size: int | None, settings: list[str]
+) -> str:
+    """What was typed of the run itself, as `sslbench run` takes it too."""
+    words = [method, "--arch", arch]
+    for option, value in (("--data", data), ("--preset", preset), ("--batch-size", batch_size)):
+        words += [] if value is None else [option, str(value)]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join(words)
 
 
 def _device(name: str | None, memory: str | None) -> Device:
@@ -71,95 +83,17 @@ def _device(name: str | None, memory: str | None) -> Device:
     return known if amount is None else dataclasses.replace(known, memory=min(amount, known.memory))
 
 
-def _show(resolved: Resolved, device: Device, *, as_json: bool) -> None:
-    from ssl_bench.planning.choices import choices, largest_batch
-    from ssl_bench.planning.devices import GB
-    from ssl_bench.runs.predicting import StepPredictor
+def _show(resolved: Resolved, device: Device, typed: str, given: Collection[str], *, as_json: bool) -> None:
+    from ssl_bench.runs.planned_step import plan_step
 
-    batch = resolved.recipe.training.batch_size
-    predictor = StepPredictor(resolved)
-    rows = []
-    for choice in choices(bf16=device.bf16):
-        memory = predictor.memory(choice, batch)
-        largest = largest_batch(partial(predictor.peak, choice), device.usable, batch, memory.peak)
-        rows.append((choice, memory, largest))
-    evaluation = predictor.evaluation()
-    fitting = next((choice for choice, memory, _ in rows if memory.peak <= device.usable), None)
+    plan = plan_step(resolved, device, given)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "method": resolved.recipe.method.name,
-                    "arch": resolved.recipe.arch,
-                    "batch_size": batch,
-                    "device": device.name,
-                    "memory_bytes": device.memory,
-                    "usable_bytes": device.usable,
-                    "note": predictor.note,
-                    "evaluation": dataclasses.asdict(evaluation),
-                    "ways": [
-                        {
-                            "precision": choice.precision,
-                            "activation_checkpointing": choice.checkpointing,
-                            "peak_bytes": memory.peak,
-                            "parts": dict(memory.parts),
-                            "fits": memory.peak <= device.usable,
-                            "largest_batch": largest,
-                        }
-                        for choice, memory, largest in rows
-                    ],
-                },
-                indent=1,
-            )
-        )
+        from ssl_bench.cli.plan_text import as_document
+
+        print(json.dumps(as_document(plan, resolved), indent=1))
         return
-    print(f"sslbench plan {resolved.recipe.method.name} --arch {resolved.recipe.arch}")
-    print(
-        f"  data      {resolved.dataset.name}, {len(resolved.training_split):,} images, {resolved.dataset.image_px} px"
-    )
-    print(f"  method    preset {resolved.preset} ({resolved.preset_reason}), batch {batch}")
-    usable = f"{device.usable / GB:.1f} GB usable: an allowance of {device.allowance}"
-    print(f"  memory    {device.memory / GB:.1f} GB of {device.name}, {usable}")
-    if predictor.note:
-        print(f"  measured  {predictor.note}")
-    print()
-    _print_ways([(choice.words, memory, largest) for choice, memory, largest in rows], batch, device.usable)
-    held = rows[0][1].held
-    _print_evaluation(evaluation, held, max(held, *(memory.peak for _, memory, _ in rows[:1])), device)
-    print()
-    if fitting is not None:
-        print(f"fits: sslbench run ... --batch-size {batch} {fitting.settings}")
-        return
-    best, _, most = max(rows, key=lambda row: row[2])
-    if most:
-        print(f"batch {batch} does not fit. The largest that does: --batch-size {most} {best.settings}")
-        print("A smaller batch changes a method that compares the images of a batch.")
-    else:
-        least = min(memory.parts["weights"] for _, memory, _ in rows)
-        print(f"nothing fits, not even one image: the weights alone take {least / GB:.2f} GB. Take a smaller --arch.")
+    from ssl_bench.cli.plan_text import lines
 
-
-def _print_ways(ways: list[tuple[str, StepMemory, int]], batch: int, usable: int) -> None:
-    from ssl_bench.planning.step_memory import PARTS
-
-    width = max(len(words) for words, _, _ in ways) + 2
-    print(" " * 28 + "".join(words.rjust(width) for words, _, _ in ways))
-    lines = [(part, [f"{memory.parts[part] / 2**20:,.0f} MB" for _, memory, _ in ways]) for part in PARTS]
-    lines.append((f"peak at batch {batch}", [f"{memory.peak / 2**20:,.0f} MB" for _, memory, _ in ways]))
-    lines.append(("fits", ["yes" if memory.peak <= usable else "no" for _, memory, _ in ways]))
-    lines.append(("largest batch, about", [f"{largest:,}" for _, _, largest in ways]))
-    for name, cells in lines:
-        print(f"  {name:<26}" + "".join(cell.rjust(width) for cell in cells))
-
-
-def _print_evaluation(evaluation: EvaluationMemory, held: int, training: int, device: Device) -> None:
-    """`held` bytes of weights and moments stay where they are while the trained network is evaluated."""
-    from ssl_bench.planning.devices import GB
-
-    extraction, search = held + evaluation.extraction, held + evaluation.search
-    print(f"  evaluation  {extraction / GB:.1f} GB for features, which take {evaluation.features / GB:.1f} GB of RAM")
-    on_card = search <= device.usable
-    place = "" if on_card else ", so it is done in RAM"
-    print(f"  k-NN        {search / GB:.1f} GB for the search{place}")
-    parts = {"training": training, "evaluation": extraction, **({"k-NN": search} if on_card else {})}
-    print(f"  largest     {max(parts, key=lambda name: parts[name])}")
+    print(f"sslbench plan {typed}")
+    for line in lines(plan, resolved, typed):
+        print(line)

@@ -1,18 +1,17 @@
-"""What makes a training step fit: precision, activation checkpointing, and the largest batch of each."""
+"""Ways to do a training step, and which of them fits and is fastest."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ssl_bench.planning.step_memory import StepMemory
 
-LARGEST = 2**20
-"""No larger batch is tried."""
-TRIES = 12
-CLOSE = 0.05
-"""Of the largest batch: nearer is not looked for."""
+CLOSE_TO_LIMIT = 0.99
+"""Of the usable memory: a guess along a line is kept so far below it."""
+START_OF_A_PASS = 1.0
+"""What starting a forward and backward pass costs, in images: 8 micro-batches of 32 take as long as 264 images. An
+assumption, so that of two ways with the same work the one with fewer passes is faster."""
 
 
 @dataclass(frozen=True)
@@ -20,55 +19,136 @@ class Choice:
     """A way to do a training step; `Predict` tells its memory."""
 
     precision: str
-    """fp32 or bf16."""
     checkpointing: bool
+    micro_batch: int | None = None
+    """Most images in a forward pass; None: the whole batch."""
 
     @property
     def words(self) -> str:
-        """E.g. "fp32, activation checkpointing"."""
-        return self.precision + (", activation checkpointing" if self.checkpointing else "")
+        """E.g. "fp32, activation checkpointing, 32 images at once"."""
+        parts = [self.precision]
+        parts += ["activation checkpointing"] if self.checkpointing else []
+        parts += [] if self.micro_batch is None else [f"{self.micro_batch} at once"]
+        return ", ".join(parts)
 
     @property
     def settings(self) -> str:
         """As `sslbench run` takes them."""
-        checkpointing = " --set machine.activation_checkpointing=true" if self.checkpointing else ""
-        return f"--set training.precision={self.precision}{checkpointing}"
+        given = [f"training.precision={self.precision}"]
+        given += ["machine.activation_checkpointing=true"] if self.checkpointing else []
+        given += [] if self.micro_batch is None else [f"machine.micro_batch={self.micro_batch}"]
+        return " ".join(f"--set {one}" for one in given)
 
 
-Predict = Callable[[Choice, int], StepMemory]
-"""(choice, batch size) -> memory of a step."""
+@dataclass(frozen=True)
+class Asked:
+    """What the user has set and the plan leaves as it is; None: the plan decides."""
+
+    batch_size: int
+    precisions: Sequence[str]
+    checkpointing: bool | None = None
+    micro_batch: int | None = None
+    least: int = 1
+    """Images that a micro-batch must have: 2 with batch norm."""
 
 
-def choices(*, bf16: bool) -> list[Choice]:
-    """Every way, in the order in which they usually are fast: recomputing activations costs about a third more time."""
-    precisions = ["bf16", "fp32"] if bf16 else ["fp32"]
-    return [Choice(precision, checkpointing) for checkpointing in (False, True) for precision in precisions]
+Predict = Callable[[Choice], StepMemory]
+Exact = Callable[[int | None], bool]
+"""Micro-batch -> whether its gradients are those of the whole batch."""
 
 
-def largest_batch(predict: Callable[[int], int], usable: int, batch: int, peak: int) -> int:
-    """About the largest batch whose peak is at most `usable` bytes, and never a larger one; 0 where none fits.
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A choice with what is predicted for it."""
 
-    `predict` tells the peak of a batch, which grows with it, and `peak` is that of `batch`. Most peaks are nearly a
-    straight line in the batch, those of losses over all pairs of images a parabola: the next batch to try lies where
-    the line through the last two meets the limit, or halfway (in factors) between what fits and what does not.
+    choice: Choice
+    memory: StepMemory
+    exact: bool
+    passes: int
+    """Forward and backward passes of a step."""
+    batch_size: int
+
+    @property
+    def work(self) -> float:
+        """Operations of a step and of starting its passes: what its time is compared by."""
+        return self.memory.operations * (1 + START_OF_A_PASS * self.passes / self.batch_size)
+
+
+def wholes(asked: Asked, predict: Predict, can_recompute: bool) -> list[Way]:
+    """The ways that see the whole batch at once (or the micro-batch that is asked for), predicted."""
+    return [_way(choice, asked, predict, lambda _: True) for choice in _starting_points(asked, can_recompute)]
+
+
+def fastest(asked: Asked, predict: Predict, exact: Exact, usable: int, tried: Sequence[Way]) -> Way | None:
+    """The fastest way of which the peak is at most `usable` bytes, exact ones before approximate ones; None: no way.
+
+    `tried` are the `wholes`. Where none of them fits, or where micro-batches are exact and may be faster than computing
+    activations again, the largest micro-batch that fits is looked for. Approximate micro-batches are as large as
+    possible instead of as fast as possible: batch norm then sees most images.
     """
-    fits, too_large = (batch, LARGEST + 1) if peak <= usable else (0, batch)
-    last, last_peak = batch, peak
-    guess = batch // 2 if batch > 1 else 2
-    for _ in range(TRIES):
-        guess_peak = predict(guess)
-        if guess_peak <= usable:
-            fits = max(fits, guess)
-        else:
-            too_large = min(too_large, guess)
-        if too_large - fits <= 1:
-            break
-        slope = (guess_peak - last_peak) / (guess - last) if guess != last else 0.0
-        last, last_peak = guess, guess_peak
-        on_line = math.floor(last + (usable - last_peak) / slope) if slope > 0 else 0
-        if fits and abs(on_line - fits) <= fits * CLOSE:
-            break
-        halfway = max(fits + 1, math.isqrt(max(1, fits) * too_large))
-        guess = on_line if fits < on_line < too_large else halfway
-        guess = min(guess, halfway if last_peak > usable else guess, too_large - 1)
-    return fits
+    found = [way for way in tried if way.memory.peak <= usable]
+    too_large = [way for way in tried if way.memory.peak > usable]
+    if asked.micro_batch is None and exact(asked.least):
+        for way in too_large:
+            if not found or way.memory.operations < min(one.work for one in found):
+                found += _largest_micro_batch(way, asked, predict, exact, usable)
+    elif asked.micro_batch is None and not found:
+        for way in reversed(too_large):
+            found = found or _largest_micro_batch(way, asked, predict, exact, usable)
+    return min(found, key=lambda way: way.work, default=None)
+
+
+def smallest(asked: Asked, predict: Predict, exact: Exact, tried: Sequence[Way]) -> Way:
+    """The way that takes least memory: the smallest micro-batches, unless another size is asked for."""
+    ways, sizes = list(tried), list(micro_batches(asked.batch_size, asked.least))
+    if asked.micro_batch is None and sizes:
+        ways += [_way(replace(way.choice, micro_batch=sizes[-1]), asked, predict, exact) for way in tried[-1:]]
+    return min(ways, key=lambda way: way.memory.peak)
+
+
+def micro_batches(batch_size: int, least: int = 1) -> Iterator[int]:
+    """Largest micro-batch of 2, 4, 8 ... parts of a batch, as long as the smallest has `least` images."""
+    parts = 2
+    while parts <= batch_size and batch_size // parts >= least:
+        yield -(-batch_size // parts)
+        parts *= 2
+
+
+def _starting_points(asked: Asked, can_recompute: bool) -> list[Choice]:
+    recompute = [False, True] if asked.checkpointing is None else [asked.checkpointing]
+    return [
+        Choice(precision, checkpointing, asked.micro_batch)
+        for checkpointing in recompute
+        for precision in asked.precisions
+        if can_recompute or not checkpointing
+    ]
+
+
+def _way(choice: Choice, asked: Asked, predict: Predict, exact: Exact) -> Way:
+    size = choice.micro_batch or asked.batch_size
+    passes = -(-asked.batch_size // size)
+    return Way(choice, predict(choice), exact(choice.micro_batch), passes, asked.batch_size)
+
+
+def _largest_micro_batch(way: Way, asked: Asked, predict: Predict, exact: Exact, usable: int) -> list[Way]:
+    """The largest of `micro_batches` that fits, as a list of one; empty where none does.
+
+    Memory is nearly a straight line in the micro-batch: two small ones tell which size to try first.
+    """
+    sizes = list(micro_batches(asked.batch_size, asked.least))
+    known: dict[int, Way] = {}
+
+    def at(size: int) -> Way:
+        if size not in known:
+            known[size] = _way(replace(way.choice, micro_batch=size), asked, predict, exact)
+        return known[size]
+
+    low, high = (sizes[-min(2, len(sizes))], sizes[-min(4, len(sizes))]) if sizes else (0, 0)
+    if low != high:
+        slope = (at(high).memory.peak - at(low).memory.peak) / (high - low)
+        room = CLOSE_TO_LIMIT * usable - at(low).memory.peak
+        sizes = [size for size in sizes if (size - low) * slope <= room or size <= low]
+    for size in sizes:
+        if at(size).memory.peak <= usable:
+            return [at(size)]
+    return []

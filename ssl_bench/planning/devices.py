@@ -34,6 +34,10 @@ class Device:
         """Bytes that tensors can use."""
         return max(0, self.memory - CPU_PROCESS if self.is_cpu else int(self.memory * (1 - WORKSPACES)) - CONTEXT)
 
+    def with_usable(self, usable: int) -> int:
+        """Bytes that a device of this kind must have, so that tensors can use `usable` of them."""
+        return usable + CPU_PROCESS if self.is_cpu else int((usable + CONTEXT) / (1 - WORKSPACES)) + 1
+
     @property
     def allowance(self) -> str:
         """What is set aside, in words."""

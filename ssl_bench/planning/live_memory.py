@@ -1,4 +1,4 @@
-"""Counting the memory of tensors that are alive, and what it was made of at its peak.
+"""Counting the memory of tensors that are alive, what it was made of at its peak, and floating point operations.
 
 Every operator's results pass through a `TorchDispatchMode`; a storage counts from then on until it is released, which a
 weak reference tells. It works on real and on fake tensors alike, so a prediction can be checked against the real step.
@@ -15,9 +15,29 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 BLOCK = 512
 """CUDA's allocator hands out multiples of so many bytes."""
+
+
+aten = torch.ops.aten
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+
+
+def _attention_backward(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+
+
+OPERATIONS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""Floating point operations of an operator's call, `torch.utils.flop_counter`'s and those that it lacks."""
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -29,6 +49,8 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now: Counter[str] = Counter()
         self.at_peak: Counter[str] = Counter()
         self.peak = 0
+        self.operations = 0
+        """Floating point operations of products, convolutions and attention, multiplication and addition apart."""
         self._total = 0
         self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], str, int]] = {}
 
@@ -52,6 +74,9 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        count = OPERATIONS.get(getattr(func, "overloadpacket", None))
+        if count is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=result)
         for one in tree_iter(result):
             if isinstance(one, Tensor):
                 self._see(one, self.part)

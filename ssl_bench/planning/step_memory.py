@@ -6,35 +6,38 @@ What a device needs besides tensors (context, workspaces of kernels, fragmentati
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, Progress
 from ssl_bench.planning.fake import fake_tensors
+from ssl_bench.planning.few_micro_batches import gradients_of_few
 from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.registry.failures import in_words
+from ssl_bench.training.micro_batches import Passes, add_gradients
 
 PARTS = ("weights", "frozen weights and buffers", "gradients", "optimizer", "views", "activations")
 """In the order in which they are shown. Frozen weights are a teacher's, say; buffers a queue's."""
-
 HELD = ("weights", "frozen weights and buffers", "optimizer")
 """Parts that stay between two steps."""
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes at the peak of a training step."""
+    """Bytes at the peak of a training step, and its work."""
 
     parts: Mapping[str, int]
     """By `PARTS`; temporary tensors of the backward pass count as activations, of the optimizer as the optimizer's."""
+    operations: int = 0
+    """Floating point operations of the products, convolutions and attention of a step."""
 
     @property
     def peak(self) -> int:
@@ -47,12 +50,30 @@ class StepMemory:
         return sum(self.parts[part] for part in HELD)
 
     @classmethod
-    def on_line(cls, one: tuple[int, StepMemory], other: tuple[int, StepMemory], batch_size: int) -> StepMemory:
-        """At another batch, along the straight line through two (batch, memory); at least 0 in every part."""
+    def on_line(cls, one: tuple[int, StepMemory], other: tuple[int, StepMemory], images: int) -> StepMemory:
+        """At another number of images, along the straight line through two; at least 0 in every part."""
         (first, low), (second, high) = one, other
-        share = (batch_size - first) / (second - first)
-        parts = {part: round(size + share * (high.parts[part] - size)) for part, size in low.parts.items()}
-        return cls({part: max(0, size) for part, size in parts.items()})
+        share = (images - first) / (second - first)
+
+        def between(less: int, more: int) -> int:
+            return max(0, round(less + share * (more - less)))
+
+        parts = {part: between(size, high.parts[part]) for part, size in low.parts.items()}
+        return cls(parts, between(low.operations, high.operations))
+
+
+@dataclass(frozen=True)
+class HowToStep:
+    """What decides the memory of a step besides the method and its views."""
+
+    micro_batch: int | None = None
+    """Most images in a forward pass; None: the whole batch."""
+    autocast_dtype: torch.dtype | None = None
+    batch_on_device: bool = True
+    """Whether the whole batch lies in the memory that is planned, as on a CPU; a GPU gets a micro-batch at a time."""
+
+
+AS_A_WHOLE = HowToStep()
 
 
 def view_shapes(
@@ -69,7 +90,7 @@ def predict_step(
     method: Method,
     optimizer: OptimizerSettings,
     views: Sequence[tuple[torch.Size, torch.dtype]],
-    autocast_dtype: torch.dtype | None = None,
+    how: HowToStep = AS_A_WHOLE,
 ) -> StepMemory:
     """The peak of a training step on tensors without numbers; `method` is left as it was.
 
@@ -79,7 +100,7 @@ def predict_step(
     was_training = method.training
     try:
         with fake_tensors(method, mode), torch.random.fork_rng(devices=[]), mode:
-            return _step_memory(method, optimizer, views, autocast_dtype)
+            return _step_memory(method, optimizer, views, how, gradients_of_few)
     except Exception as error:
         raise UserError(
             f"the memory of {type(method).__name__} cannot be predicted: its step looks at numbers or fails on tensors "
@@ -93,18 +114,29 @@ def measure_step(
     method: Method,
     optimizer: OptimizerSettings,
     views: Sequence[tuple[torch.Size, torch.dtype]],
-    autocast_dtype: torch.dtype | None = None,
+    how: HowToStep = AS_A_WHOLE,
 ) -> StepMemory:
-    """As `predict_step`, by doing the step on a copy of the method and images of zeros."""
+    """As `predict_step`, by doing the step on a copy of the method and images of zeros, on the CPU."""
+
+    def gradients(
+        method: Method, batch: Batch, progress: Progress, passes: Passes, memory: LiveMemory
+    ) -> Mapping[str, Tensor]:
+        return add_gradients(method, batch, progress, passes).carry
+
     with torch.random.fork_rng(devices=[]):
-        return _step_memory(copy.deepcopy(method), optimizer, views, autocast_dtype)
+        return _step_memory(copy.deepcopy(method), optimizer, views, how, gradients)
+
+
+Gradients = Callable[[Method, Batch, Progress, Passes, LiveMemory], Mapping[str, Tensor]]
+"""Adds the gradients of a batch; returns its carry."""
 
 
 def _step_memory(
     method: Method,
     settings: OptimizerSettings,
     views: Sequence[tuple[torch.Size, torch.dtype]],
-    autocast_dtype: torch.dtype | None,
+    how: HowToStep,
+    gradients: Gradients,
 ) -> StepMemory:
     """One step in the order of `training.loop.training_step`, with the optimizer's state of earlier ones."""
     memory = LiveMemory()
@@ -112,12 +144,14 @@ def _step_memory(
     memory.add(trained, "weights")
     memory.add([*method.parameters(), *method.buffers()], "frozen weights and buffers")
     tensors = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in views)
-    numbers = torch.zeros(len(tensors[0]), dtype=torch.long)
-    memory.add(tensors, "views")
+    images = len(tensors[0])
+    batch = Batch(tensors, *2 * (torch.zeros(images, dtype=torch.long),))
+    memory.add(tensors if how.batch_on_device else (), "views")
     progress = Progress(1, 2, 0, 1)
+    passes = Passes(torch.device("cpu"), "plan", how.micro_batch, how.autocast_dtype)
     with memory:
         optimizer = build_optimizer(settings, method.parameter_groups())
-        set_schedule(optimizer, settings, progress, len(numbers))
+        set_schedule(optimizer, settings, progress, images)
         memory.part = "gradients"
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
@@ -129,14 +163,12 @@ def _step_memory(
                 lambda one: memory.move([one.grad], "gradients")
             )
         memory.part = "activations"
-        with nullcontext() if autocast_dtype is None else torch.autocast("cpu", dtype=autocast_dtype):
-            output = method(Batch(tensors, numbers, numbers), progress)
-        output.loss.backward()
+        carry = gradients(method, batch, progress, passes, memory)
         method.before_optimizer(progress)
         memory.part = "optimizer"
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         memory.part = "activations"
         with torch.no_grad():
-            method.update(output.carry, progress)
-    return StepMemory({part: memory.at_peak[part] for part in PARTS})
+            method.update(carry, progress)
+    return StepMemory({part: memory.at_peak[part] for part in PARTS}, memory.operations)

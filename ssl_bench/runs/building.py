@@ -48,10 +48,15 @@ def build_method(resolved: Resolved) -> Method:
     with in_one_message(f"{recipe.method.name} cannot be built on {recipe.arch} with these settings"):
         method = resolved.method(resolved.method_config, make_backbone)
     if resolved.machine.activation_checkpointing:
-        for module in method.modules():
-            if isinstance(module, Backbone):
-                module.set_activation_checkpointing(True)
+        recompute_activations(method, True)
     return method
+
+
+def recompute_activations(method: Method, enabled: bool) -> None:
+    """Activation checkpointing in every network of the method. Raises `UserError` for a network that cannot."""
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.set_activation_checkpointing(enabled)
 
 
 def require_rebuildable(method: Method, resolved: Resolved) -> None:

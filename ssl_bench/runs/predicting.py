@@ -1,4 +1,4 @@
-"""The memory of a recipe's training step, for any batch, precision and with activation checkpointing or without."""
+"""The memory of a recipe's training step for any choice of precision, activation checkpointing and micro-batches."""
 
 from __future__ import annotations
 
@@ -11,59 +11,108 @@ from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.method import Method, evaluated_network
-from ssl_bench.planning.choices import Choice
+from ssl_bench.planning.choices import Asked, Choice, Way, fastest, smallest, wholes
 from ssl_bench.planning.evaluation_memory import EvaluationMemory, predict_evaluation
-from ssl_bench.planning.step_memory import StepMemory, measure_step, predict_step, view_shapes
+from ssl_bench.planning.step_memory import HowToStep, StepMemory, measure_step, predict_step, view_shapes
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.runs.building import build_method
+from ssl_bench.runs.building import build_method, recompute_activations
+from ssl_bench.training.micro_batches import Exactness, exactness, has_batch_norm
 
 MEASURED_BATCHES = 2, 4
 """Batches that are really computed where a step cannot be predicted."""
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StepPredictor:
-    """Builds the method once for each kind of checkpointing, and predicts as often as it is asked."""
+    """Builds the method once, or uses the one that is given, and predicts as often as it is asked."""
 
-    def __init__(self, resolved: Resolved) -> None:
-        self._resolved = resolved
-        self._built: dict[bool, Method] = {}
-        self._measured: dict[Choice, list[StepMemory]] = {}
+    def __init__(self, resolved: Resolved, *, batch_on_device: bool, method: Method | None = None) -> None:
+        self._resolved, self._batch_on_device = resolved, batch_on_device
+        if method is None:
+            machine = resolved.machine.model_copy(update={"activation_checkpointing": False})
+            with torch.random.fork_rng(devices=[]):
+                method = build_method(dataclasses.replace(resolved, machine=machine))
+        self.method = method
+        self._measured: dict[tuple[str, bool], list[StepMemory]] = {}
+        self._known: dict[Choice, StepMemory] = {}
         self.note = ""
         """How the figures came about where they are not predictions."""
 
-    def memory(self, choice: Choice, batch_size: int) -> StepMemory:
-        """Of a training step. Where the method's step needs numbers, along a line through two small measured ones."""
-        if choice not in self._measured:
-            try:
-                return self._step(predict_step, choice, batch_size)
-            except UserError as problem:
-                self.note = (
-                    f"{problem}. Steps of {' and '.join(map(str, MEASURED_BATCHES))} images were measured instead"
-                )
-                self._measured[choice] = [self._step(measure_step, choice, batch) for batch in MEASURED_BATCHES]
-        one, other = zip(MEASURED_BATCHES, self._measured[choice], strict=True)
-        return StepMemory.on_line(one, other, batch_size)
+    @property
+    def batch_size(self) -> int:
+        """Images of an optimizer step."""
+        return self._resolved.recipe.training.batch_size
 
-    def peak(self, choice: Choice, batch_size: int) -> int:
-        """Bytes of `memory` in all."""
-        return self.memory(choice, batch_size).peak
+    @property
+    def least(self) -> int:
+        """Images that a micro-batch must have."""
+        return 2 if has_batch_norm(self.method) else 1
+
+    def exactness(self, micro_batch: int | None) -> Exactness:
+        """Whether micro-batches give the gradients of the whole batch."""
+        return exactness(self.method, micro_batch, self.batch_size)
+
+    def memory(self, choice: Choice) -> StepMemory:
+        """Of a training step. Where the method's step needs numbers, along a line through two small measured ones."""
+        if choice not in self._known:
+            self._known[choice] = self._predicted(choice)
+        return self._known[choice]
 
     def evaluation(self, batch_size: int = THROUGHPUT_BATCH) -> EvaluationMemory:
         """Of evaluating the run's network on its data, with as many images per forward pass as evaluations have."""
-        network, sets = evaluated_network(self._method(False)), self._resolved.evaluation_sets
+        network, sets = evaluated_network(self.method), self._resolved.evaluation_sets
         largest = max(sets, key=lambda one: len(one.train) + (0 if one.test is None else len(one.test)))
         return predict_evaluation(network, largest, batch_size)
 
-    def _step(self, how: Callable[..., StepMemory], choice: Choice, batch_size: int) -> StepMemory:
-        method, resolved = self._method(choice.checkpointing), self._resolved
-        make_views = method.make_views(resolved.method_config)
-        views = view_shapes(method, make_views, batch_size, resolved.dataset.image_px)
-        dtype = torch.bfloat16 if choice.precision == "bf16" else None
-        return how(method, OptimizerSettings(**resolved.recipe.optimizer), views, dtype)
+    def wholes(self, asked: Asked) -> list[Way]:
+        """`choices.wholes` of this method."""
+        return wholes(asked, self.memory, self._recomputes())
 
-    def _method(self, checkpointing: bool) -> Method:
-        if checkpointing not in self._built:
-            machine = self._resolved.machine.model_copy(update={"activation_checkpointing": checkpointing})
-            with torch.random.fork_rng(devices=[]):
-                self._built[checkpointing] = build_method(dataclasses.replace(self._resolved, machine=machine))
-        return self._built[checkpointing]
+    def fastest(self, asked: Asked, usable: int, tried: list[Way]) -> Way | None:
+        """`choices.fastest` of this method."""
+        return fastest(asked, self.memory, self._is_exact, usable, tried)
+
+    def smallest(self, asked: Asked, tried: list[Way]) -> Way:
+        """`choices.smallest` of this method."""
+        return smallest(asked, self.memory, self._is_exact, tried)
+
+    def _is_exact(self, micro_batch: int | None) -> bool:
+        return self.exactness(micro_batch).exact
+
+    def _recomputes(self) -> bool:
+        """Whether all networks can compute activations again."""
+        try:
+            recompute_activations(self.method, True)
+        except UserError:
+            return False
+        finally:
+            recompute_activations(self.method, False)
+        return True
+
+    def _predicted(self, choice: Choice) -> StepMemory:
+        key = (choice.precision, choice.checkpointing)
+        if key not in self._measured:
+            try:
+                return self._step(predict_step, choice, self.batch_size)
+            except UserError as problem:
+                counts = " and ".join(map(str, MEASURED_BATCHES))
+                self.note = f"{problem}. Steps of {counts} images were measured instead"
+                whole = dataclasses.replace(choice, micro_batch=None)
+                self._measured[key] = [self._step(measure_step, whole, batch) for batch in MEASURED_BATCHES]
+        one, other = zip(MEASURED_BATCHES, self._measured[key], strict=True)
+        if choice.micro_batch is None:
+            return StepMemory.on_line(one, other, self.batch_size)
+        memory = StepMemory.on_line(one, other, choice.micro_batch)
+        parts = dict(memory.parts)  # the gradients of earlier micro-batches are there in all passes
+        parts["gradients"] = max(parts["gradients"], parts["weights"])
+        return StepMemory(parts, memory.operations * self.batch_size // choice.micro_batch)
+
+    def _step(self, how: Callable[..., StepMemory], choice: Choice, batch_size: int) -> StepMemory:
+        method, resolved = self.method, self._resolved
+        views = view_shapes(method, method.make_views(resolved.method_config), batch_size, resolved.dataset.image_px)
+        way = HowToStep(choice.micro_batch, AUTOCAST[choice.precision], self._batch_on_device)
+        recompute_activations(method, choice.checkpointing)
+        try:
+            return how(method, OptimizerSettings(**resolved.recipe.optimizer), views, way)
+        finally:
+            recompute_activations(method, False)

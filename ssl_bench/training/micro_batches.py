@@ -43,13 +43,13 @@ def exactness(method: Method, micro_batch: int | None, batch_size: int) -> Exact
     reasons = []
     if has_batch_norm(method):
         reasons.append(f"batch norm sees {micro_batch} images of {batch_size}")
-    cached = _caches_gradients(method)
+    cached = caches_gradients(method)
     if not cached and not method.mean_over_images:
         reasons.append("the method does not say that its loss is a mean over images")
     return Exactness(not reasons, "; ".join(reasons), 2 if cached else 1)
 
 
-def _caches_gradients(method: Method) -> bool:
+def caches_gradients(method: Method) -> bool:
     """A mean needs no second pass, even where the method is written in two parts."""
     return has_whole_batch_loss(type(method)) and not method.mean_over_images
 
@@ -89,7 +89,7 @@ def add_gradients(method: Method, batch: Batch, progress: Progress, passes: Pass
     `batch` may lie on the host: one micro-batch at a time is moved to the device.
     """
     parts = batch.split(passes.micro_batch)
-    if len(parts) > 1 and _caches_gradients(method):
+    if len(parts) > 1 and caches_gradients(method):
         output = _by_cached_gradients(method, parts, progress, passes)
     else:
         output = _by_accumulation(method, parts, progress, passes)

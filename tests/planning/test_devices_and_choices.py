@@ -1,12 +1,15 @@
-"""Amounts of memory as they are typed, known cards, and the largest batch that fits."""
+"""Amounts of memory as they are typed, known cards, and which way to do a step is chosen."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.planning.choices import TRIES, choices, largest_batch
+from ssl_bench.planning.choices import Asked, Choice, fastest, micro_batches, smallest, wholes
 from ssl_bench.planning.devices import GB, card, parse_memory
+from ssl_bench.planning.step_memory import StepMemory
 
 
 @pytest.mark.parametrize(
@@ -37,36 +40,67 @@ def test_an_unknown_card() -> None:
         card("1050it")
 
 
-def test_faster_ways_come_first() -> None:
-    assert [one.words for one in choices(bf16=True)][:2] == ["bf16", "fp32"]
-    assert [one.words for one in choices(bf16=False)] == ["fp32", "fp32, activation checkpointing"]
+MB = 2**20
 
 
-PEAKS = {
-    "line": lambda size: 100 + 10 * size,
-    "bend": lambda size: 100 + 10 * size + 3 * min(size, 20),
-    "all pairs": lambda size: 100 + 10 * size + 16 * size * size,
-    "steps": lambda size: 100 + 512 * (size // 3),
-}
+def toy(choice: Choice, batch: int = 64) -> StepMemory:
+    """10 MB, 1 MB an image that is computed at once, half of it recomputed at 4/3 of the work."""
+    images = choice.micro_batch or batch
+    activations = images * MB // (2 if choice.checkpointing else 1)
+    return StepMemory({"weights": 10 * MB, "activations": activations}, 400 if choice.checkpointing else 300)
 
 
-@pytest.mark.parametrize("kind", PEAKS)
-@pytest.mark.parametrize("batch", [1, 8, 300, 20_000])
-@pytest.mark.parametrize("usable", [1000, 30_000])
-def test_the_largest_batch_fits_and_is_nearly_the_largest(kind: str, batch: int, usable: int) -> None:
-    peak = PEAKS[kind]
-    largest = max(size for size in range(1, 4000) if peak(size) <= usable)
-    asked: list[int] = []
-
-    def predict(size: int) -> int:
-        asked.append(size)
-        return peak(size)
-
-    found = largest_batch(predict, usable, batch, peak(batch))
-    assert peak(found) <= usable
-    assert found >= 0.9 * largest
-    assert len(asked) <= TRIES
+def plan(usable_mb: int, *, exact: bool = True, recomputes: bool = True, **asked: Any) -> Choice | None:
+    given = Asked(**{"batch_size": 64, "precisions": ["fp32"], **asked})
+    tried = wholes(given, toy, recomputes)
+    way = fastest(given, toy, lambda micro_batch: micro_batch is None or exact, usable_mb * MB, tried)
+    assert way is None or way.memory.peak <= usable_mb * MB
+    return None if way is None else way.choice
 
 
-def test_where_not_even_one_image_fits() -> None:
-    assert largest_batch(lambda size: 500 + size, 400, 8, 508) == 0
+def test_the_whole_batch_where_it_fits() -> None:
+    assert plan(74) == Choice("fp32", False)
+    assert plan(74, precisions=["bf16", "fp32"]) == Choice("bf16", False)
+
+
+def test_exact_micro_batches_where_they_are_faster_than_recomputing() -> None:
+    """32 images at once are two passes: 300 (1 + 2/64) operations, against 400 (1 + 1/64)."""
+    assert plan(73) == Choice("fp32", False, 32)
+    assert plan(43) == Choice("fp32", False, 32)
+    assert plan(41) == Choice("fp32", False, 16)
+    assert plan(12) == Choice("fp32", False, 2)  # 300 (1 + 32/64) against 400 (1 + 16/64) with 4, recomputed
+
+
+def test_recomputing_rather_than_approximate_micro_batches() -> None:
+    assert plan(73, exact=False) == Choice("fp32", True)
+    assert plan(42, exact=False) == Choice("fp32", True)
+    assert plan(41, exact=False) == Choice("fp32", True, 32)  # the largest: batch norm sees most images
+    assert plan(41, exact=False, recomputes=False) == Choice("fp32", False, 16)
+
+
+def test_what_the_user_set_stays() -> None:
+    assert plan(41, exact=False, checkpointing=False) == Choice("fp32", False, 16)
+    assert plan(74, checkpointing=True) == Choice("fp32", True)
+    assert plan(74, micro_batch=8) == Choice("fp32", False, 8)
+    assert plan(14, micro_batch=8) == Choice("fp32", True, 8)
+    assert plan(13, micro_batch=8) is None
+
+
+def test_a_limit_too_small_and_the_smallest_way() -> None:
+    assert plan(10) is None
+    assert plan(11, least=2) == Choice("fp32", True, 2)
+    given = Asked(64, ["fp32"], least=2)
+    assert smallest(given, toy, lambda _: True, wholes(given, toy, True)).choice == Choice("fp32", True, 2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "least", "sizes"), [(64, 1, [32, 16, 8, 4, 2, 1]), (10, 2, [5, 3]), (2, 2, []), (1, 1, []), (3, 1, [2])]
+)
+def test_sizes_of_micro_batches(batch: int, least: int, sizes: list[int]) -> None:
+    assert list(micro_batches(batch, least)) == sizes
+
+
+def test_settings_as_they_are_typed() -> None:
+    assert Choice("fp32", True, 32).settings == (
+        "--set training.precision=fp32 --set machine.activation_checkpointing=true --set machine.micro_batch=32"
+    )

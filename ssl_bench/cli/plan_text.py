@@ -1,0 +1,107 @@
+"""A plan as lines for a terminal and as a JSON document."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ssl_bench.planning.choices import Way
+from ssl_bench.planning.devices import GB
+from ssl_bench.planning.step_memory import PARTS
+from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.runs.planned_step import StepPlan
+
+MB = 2**20
+
+
+def lines(plan: StepPlan, resolved: Resolved, typed: str) -> Iterator[str]:
+    """The whole plan; `typed` is the run as `sslbench run` takes it."""
+    device, data, batch = plan.device, resolved.dataset, resolved.recipe.training.batch_size
+    yield f"  data      {data.name}, {len(resolved.training_split):,} images, {data.image_px} px"
+    yield f"  method    preset {resolved.preset} ({resolved.preset_reason}), batch {batch}"
+    usable = f"{device.usable / GB:.1f} GB usable: an allowance of {device.allowance}"
+    yield f"  memory    {device.memory / GB:.1f} GB of {device.name}, {usable}"
+    if plan.note:
+        yield f"  measured  {plan.note}"
+    yield ""
+    yield from _table(plan)
+    yield from _evaluation(plan)
+    yield ""
+    yield from _conclusion(plan, typed)
+
+
+def _table(plan: StepPlan) -> Iterator[str]:
+    ways, fastest = plan.ways, min(way.work for way in plan.ways)
+    columns = [way.choice.words for way in ways]
+    rows = [(part, [f"{way.memory.parts[part] / MB:,.0f} MB" for way in ways]) for part in PARTS]
+    rows.append(("peak", [f"{way.memory.peak / MB:,.0f} MB" for way in ways]))
+    rows.append(("fits", ["yes" if way.memory.peak <= plan.device.usable else "no" for way in ways]))
+    rows.append(("exact", ["yes" if way.exact else "no" for way in ways]))
+    rows.append(("time, relative", [f"{way.work / fastest:.2f}" for way in ways]))
+    width = max(map(len, columns)) + 2
+    yield " " * 28 + "".join(words.rjust(width) for words in columns)
+    for name, cells in rows:
+        yield f"  {name:<26}" + "".join(cell.rjust(width) for cell in cells)
+
+
+def _evaluation(plan: StepPlan) -> Iterator[str]:
+    """Weights and moments stay where they are while the trained network is evaluated."""
+    step = (plan.chosen or plan.ways[-1]).memory
+    extraction, search = step.held + plan.evaluation.extraction, step.held + plan.evaluation.search
+    on_device = search <= plan.device.usable
+    yield ""
+    features = f"features of all images take {plan.evaluation.features / GB:.1f} GB of RAM"
+    yield f"  evaluation  {extraction / GB:.1f} GB; {features}"
+    yield f"  k-NN        {search / GB:.1f} GB for its search{'' if on_device else ', so it is done in RAM'}"
+    sizes = {"training": step.peak, "evaluation": extraction, **({"k-NN": search} if on_device else {})}
+    largest = max(sizes, key=lambda name: sizes[name])
+    yield f"  largest     {largest}, {sizes[largest] / GB:.1f} GB"
+
+
+def _conclusion(plan: StepPlan, typed: str) -> Iterator[str]:
+    if plan.chosen is not None:
+        yield f"fits: sslbench run {typed} {plan.chosen.choice.settings}"
+        if plan.approximate:
+            yield f"Approximate: {plan.approximate}. The record and tables will say so."
+        return
+    assert plan.smallest is not None
+    least = plan.smallest
+    needed = math.ceil(10 * plan.device.with_usable(least.memory.peak) / GB) / 10
+    yield f"nothing fits. The smallest way takes {least.memory.peak / GB:.2f} GB ({least.choice.words})."
+    yield (
+        f"It needs a device of {needed} GB: --memory {needed}GB. Or take a smaller network (--arch), smaller images "
+        "(--set data.image_px), or a smaller head or fewer views (sslbench run METHOD --help)."
+    )
+
+
+def as_document(plan: StepPlan, resolved: Resolved) -> dict[str, Any]:
+    """For `--json`."""
+    device, usable = plan.device, plan.device.usable
+    return {
+        "method": resolved.recipe.method.name,
+        "arch": resolved.recipe.arch,
+        "batch_size": resolved.recipe.training.batch_size,
+        "device": device.name,
+        "memory_bytes": device.memory,
+        "usable_bytes": usable,
+        "note": plan.note,
+        "evaluation": dataclasses.asdict(plan.evaluation),
+        "ways": [_way(way, usable) for way in plan.ways],
+        "chosen": None if plan.chosen is None else _way(plan.chosen, usable),
+        "approximate": plan.approximate,
+    }
+
+
+def _way(way: Way, usable: int) -> dict[str, Any]:
+    return {
+        "precision": way.choice.precision,
+        "activation_checkpointing": way.choice.checkpointing,
+        "micro_batch": way.choice.micro_batch,
+        "peak_bytes": way.memory.peak,
+        "parts": dict(way.memory.parts),
+        "operations": way.memory.operations,
+        "fits": way.memory.peak <= usable,
+        "exact": way.exact,
+    }

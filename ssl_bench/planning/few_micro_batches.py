@@ -1,0 +1,99 @@
+"""A step in micro-batches of which only a few are computed: the others take the same memory and the same work.
+
+For predictions: a batch of 4096 images in micro-batches of 8 is otherwise 512 times the same pass. What the others
+leave behind (carries, embeddings and their gradients) is there at its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from ssl_bench.blocks.recompute import running_statistics_kept
+from ssl_bench.method import Batch, Method, Progress, WholeBatchLoss
+from ssl_bench.planning.live_memory import LiveMemory
+from ssl_bench.training.micro_batches import Passes, add_gradients, caches_gradients, concatenated
+
+Result = TypeVar("Result")
+COMPUTED = 2
+"""Micro-batches that are computed: the second one has the gradients of the first beside it."""
+
+
+def gradients_of_few(
+    method: Method, batch: Batch, progress: Progress, passes: Passes, memory: LiveMemory
+) -> Mapping[str, Tensor]:
+    """As `training.micro_batches.add_gradients` takes memory; returns the carry, of the whole batch's size.
+
+    Views that `memory` does not count yet are on the host: it counts those of a micro-batch.
+    """
+    parts = batch.split(passes.micro_batch)
+    if memory.now["views"]:
+        part = parts[0]
+    else:
+        part = replace(parts[0], views=tuple(torch.zeros(view.shape, dtype=view.dtype) for view in parts[0].views))
+        memory.move(part.views, "views")
+    if len(parts) == 1:
+        return add_gradients(method, part, progress, passes).carry
+    if caches_gradients(method):
+        return _by_cached_gradients(method, part, len(parts), progress, passes, memory)
+    return _by_accumulation(method, part, len(parts), progress, passes, memory)
+
+
+def _by_accumulation(
+    method: Method, part: Batch, count: int, progress: Progress, passes: Passes, memory: LiveMemory
+) -> Mapping[str, Tensor]:
+    def one() -> Mapping[str, Tensor]:
+        with passes.autocast():
+            output = method(part, progress)
+        (output.loss * 0.5).backward()
+        return cast(Mapping[str, Tensor], output.carry)
+
+    first, work = _counted(one, memory)
+    between = [{name: torch.empty_like(value) for name, value in first.items()} for _ in range(count - COMPUTED)]
+    carry = concatenated([first, *between, one()])
+    memory.operations += (count - COMPUTED) * work
+    return carry
+
+
+def _by_cached_gradients(
+    method: Method, part: Batch, count: int, progress: Progress, passes: Passes, memory: LiveMemory
+) -> Mapping[str, Tensor]:
+    in_two, images = cast(WholeBatchLoss, method), len(part.index)
+
+    def embed() -> Mapping[str, Tensor]:
+        with passes.autocast():
+            return in_two.embed(part)
+
+    with torch.no_grad(), running_statistics_kept(method):
+        one, work = _counted(embed, memory)
+        rest = (count - 1) * images
+        others = {name: value.new_empty(rest, *value.shape[1:]) for name, value in one.items()}
+        embeddings = concatenated([one, others])
+        del one, others
+    memory.operations += (count - 1) * work
+    for embedding in embeddings.values():
+        embedding.requires_grad_(embedding.is_floating_point())
+    with passes.autocast():
+        output = in_two.loss(embeddings, progress)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    cached = {name: one.grad[:images] for name, one in embeddings.items() if one.grad is not None}
+
+    def propagate() -> None:
+        again = {name: one for name, one in embed().items() if one.requires_grad and name in cached}
+        torch.autograd.backward(list(again.values()), [cached[name] for name in again])
+
+    _, work = _counted(propagate, memory)
+    propagate()
+    memory.operations += (count - COMPUTED) * work
+    return output.carry
+
+
+def _counted(compute: Callable[[], Result], memory: LiveMemory) -> tuple[Result, int]:
+    """The result and how many operations it took."""
+    before = memory.operations
+    result = compute()
+    return result, memory.operations - before

@@ -1,0 +1,67 @@
+"""What makes a recipe's training step fit into a device, fastest way first, and what evaluations take there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ssl_bench.planning.choices import Asked, Way
+from ssl_bench.planning.devices import Device
+from ssl_bench.planning.evaluation_memory import EvaluationMemory
+from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.runs.predicting import StepPredictor
+
+CHECKPOINTING, MICRO_BATCH = "machine.activation_checkpointing", "machine.micro_batch"
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The plan for one device."""
+
+    device: Device
+    tried: tuple[Way, ...]
+    """Ways that see the whole batch at once."""
+    chosen: Way | None
+    """The fastest that fits; None where nothing does."""
+    smallest: Way | None
+    """The way that takes least memory, where nothing fits."""
+    approximate: str
+    """Why the chosen way is an approximation of the whole batch; empty where it is exact."""
+    evaluation: EvaluationMemory
+    note: str
+    """How the figures came about where they are not predictions."""
+
+    @property
+    def ways(self) -> list[Way]:
+        """All that are worth showing, each once."""
+        return list(dict.fromkeys((*self.tried, *filter(None, (self.chosen, self.smallest)))))
+
+
+def asked_of(resolved: Resolved, given: Collection[str], device: Device, least: int) -> Asked:
+    """What `given`, the names of settings that the user typed, leaves the plan to decide."""
+    precision, machine = resolved.recipe.training.precision, resolved.machine
+    precisions = [precision] if precision != "auto" else ["bf16", "fp32"] if device.bf16 else ["fp32"]
+    return Asked(
+        batch_size=resolved.recipe.training.batch_size,
+        precisions=precisions,
+        checkpointing=machine.activation_checkpointing if CHECKPOINTING in given else None,
+        micro_batch=machine.micro_batch,
+        least=least,
+    )
+
+
+def plan_step(resolved: Resolved, device: Device, given: Collection[str]) -> StepPlan:
+    """Plan a training step of the recipe for a device; `given` as in `asked_of`."""
+    predictor = StepPredictor(resolved, batch_on_device=device.is_cpu)
+    asked = asked_of(resolved, given, device, predictor.least)
+    tried = predictor.wholes(asked)
+    chosen = predictor.fastest(asked, device.usable, tried)
+    return StepPlan(
+        device=device,
+        tried=tuple(tried),
+        chosen=chosen,
+        smallest=None if chosen else predictor.smallest(asked, tried),
+        approximate=predictor.exactness(chosen.choice.micro_batch).reason if chosen else "",
+        evaluation=predictor.evaluation(),
+        note=predictor.note,
+    )
