@@ -22,6 +22,7 @@ from ssl_bench.report.runs import MOST_RECIPES, RunView, machine_text, run_view
 from ssl_bench.report.tables import TableView, table_view
 from ssl_bench.tables.explain import explain_all
 from ssl_bench.tables.fold import fold
+from ssl_bench.tables.grouping import RecordFacts
 from ssl_bench.tables.intervals import HOW
 from ssl_bench.tables.loading import TableSource, built_in_tables, load_table
 from ssl_bench.tables.table import Table
@@ -80,7 +81,8 @@ def gather(asked: Asked) -> Contents | None:
         return None
     records = [record for _, record in found]
     outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
-    tables = [fold(source.description, records, source.published, outcomes) for source in sources]
+    facts = [RecordFacts(record) for record in records]
+    tables = [fold(source.description, facts, source.published, outcomes) for source in sources]
     shown = [table for table in tables if table.blocks and (asked.names or table.compares)]
     behind = {run for table in shown for block in table.blocks for row in block.rows for run in row.runs}
     findings = tuple(findings_of(table, outcomes) for table in shown)
@@ -100,7 +102,7 @@ def gather(asked: Asked) -> Contents | None:
         prose=prose_html(prose) if prose else "",
         findings=tuple(one for one in findings if one.blocks),
         nothing=tuple(table.description.title for table in tables if table not in shown),
-        tables=tuple(table_view(table, explain_all(table, records)) for table in shown),
+        tables=tuple(table_view(table, explain_all(table, facts)) for table in shown),
         figures=figures,
         pictures=pictures.shown,
         more_pictures=pictures.left_out,

@@ -19,11 +19,14 @@ MOST_RECIPES = 200
 
 
 @dataclass(frozen=True)
-class NumberView:
-    """One measurement of a run."""
+class EvaluationView:
+    """What one evaluator measured under one protocol."""
 
-    texts: tuple[str, ...]
-    """Evaluator and metric, network, value with unit, 95 % interval, n, data, protocol, and when by what."""
+    title: str
+    """Evaluator, network, data, and when it was made by what."""
+    protocol: str
+    numbers: tuple[tuple[str, ...], ...]
+    """(metric, value with unit, 95 % interval, n) of each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class RunView:
     """A line for each file beside it that is not the one that the record names."""
     notes: tuple[str, ...]
     """What else a reader must know, e.g. that the record has no fingerprint."""
-    numbers: tuple[NumberView, ...]
+    evaluations: tuple[EvaluationView, ...]
     recipe: str
     """As a file for `sslbench run --recipe`; empty for weights from elsewhere, and in a page of many runs."""
 
@@ -93,7 +96,7 @@ def run_view(record: RunRecord, path: Path, *, with_recipe: bool) -> RunView:
         facts=tuple((name, text) for name, text in _facts(record, path) if text),
         changed=tuple(changed_files(record, path.parent)),
         notes=tuple(_notes(record)),
-        numbers=tuple(_number_view(one, m) for one in record.evaluations for m in one.measurements),
+        evaluations=tuple(view for one in record.evaluations for view in _evaluation_views(one)),
         recipe=_recipe_text(record) if with_recipe else "",
     )
 
@@ -153,23 +156,20 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield from [note] if note else []
 
 
-def _number_view(evaluation: EvaluationRecord, one: Measurement) -> NumberView:
+def _evaluation_views(evaluation: EvaluationRecord) -> Iterable[EvaluationView]:
+    by_protocol: dict[str, list[Measurement]] = {}
+    for one in evaluation.measurements:
+        by_protocol.setdefault(one.protocol.text, []).append(one)
+    network = f"{evaluation.subject} network" + (f" ({evaluation.network})" if evaluation.network else "")
+    title = f"{evaluation.evaluator}, {network}, on {evaluation.data}, {evaluation.made_utc}, {evaluation.plugin}"
+    for protocol, numbers in by_protocol.items():
+        yield EvaluationView(title, protocol, tuple(map(_number, numbers)))
+
+
+def _number(one: Measurement) -> tuple[str, ...]:
     ends = f"{one.interval[0]:,.2f} to {one.interval[1]:,.2f}" if one.interval else ""
-    network = evaluation.subject + (f", {evaluation.network}" if evaluation.network else "")
-    made = f"{evaluation.made_utc}, {evaluation.plugin}"
-    name = f"{evaluation.evaluator} {one.metric}{' (main)' if one.primary else ''}"
     value = f"{one.value:,.4g}" if abs(one.value) < 1 else f"{one.value:,.2f}"
-    texts = (
-        name,
-        network,
-        f"{value} {one.unit_text}".strip(),
-        ends,
-        f"{one.n:,}",
-        evaluation.data,
-        one.protocol.text,
-        made,
-    )
-    return NumberView(texts)
+    return f"{one.metric}{' (main)' if one.primary else ''}", f"{value} {one.unit_text}".strip(), ends, f"{one.n:,}"
 
 
 def _recipe_text(record: RunRecord) -> str:
