@@ -115,6 +115,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             + (f", {machine.precision}" if machine.precision else "")
             + (f" ({machine.precision_reason})" if machine.precision_reason else "")
             + (", activations computed again" if machine.activation_checkpointing else "")
+            + (", TF32" if machine.tf32 else "")
+            + (", compiled" if machine.compiled else "")
             + f", {machine.platform}",
         ),
         ("note", "; ".join(dict.fromkeys([*record.notes, *(n for one in record.evaluations for n in one.notes)]))),

@@ -152,6 +152,11 @@ class MachineRecord(RecordPart):
     platform: str
     activation_checkpointing: bool | None = None
     """Whether activations were computed again in the backward pass; None in records that did not say."""
+    tf32: bool | None = None
+    """Whether fp32 products could use TF32; None on devices without it, and in records of earlier versions, which left
+    torch's default: TF32 in convolutions only."""
+    compiled: bool | None = None
+    """Whether the networks were compiled by torch.compile; None in records of earlier versions."""
 
 
 class MicroBatchRecord(RecordPart):
