@@ -113,8 +113,8 @@ def test_a_line_is_the_mean_over_the_seeds_that_have_a_value_and_collapsed_runs_
     measured_rows = [row for row in rows_of(figure) if row["kind"] == "measured"]
     assert len(measured_rows) == 5
     assert measured_rows[0] == {
-        "line": "1", "kind": "measured", "heading": figure.strips[0].heading, "panel": "h", "series": "momentum", "label": "",
-        "x": "1", "y": "4", "std": "1.41421356", "n": "2", "unit": "", "source": "", "runs": "a0 a1",
+        "line": "1", "kind": "measured", "heading": figure.strips[0].heading, "panel": "h", "series": "momentum",
+        "label": "", "x": "1", "y": "4", "std": "1.41421356", "n": "2", "unit": "", "source": "", "runs": "a0 a1",
     }  # fmt: skip
 
 
