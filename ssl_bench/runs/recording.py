@@ -54,11 +54,7 @@ def run_record(
         backbone=backbone.model_copy(update=before.speed.model_dump()),
         data=state.data,
         eval_data=state.eval_data,
-        machine=machine.record(
-            device,
-            Precision(before.precision, before.precision_reason, None),
-            activation_checkpointing=resolved.machine.activation_checkpointing,
-        ),
+        machine=machine.record(device, Precision(before.precision, before.precision_reason, None), resolved.machine),
         training=outcome.training,
         evaluations=(*before.untrained, *outcome.trained),
         curves=summarize_curves(start.run_dir),
