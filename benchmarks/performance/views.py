@@ -1,11 +1,12 @@
-"""Speed of DINO's views, two of 224 px and eight of 96 px, against lightly's DINOTransform with the same settings.
+"""Speed of a method's views against lightly's transform for the same method with the same settings.
 
-    python -m benchmarks.performance.views [--images FOLDER] [--repeats 9] [--small]
+    python -m benchmarks.performance.views [--method dino] [--images FOLDER] [--repeats 9] [--small]
 
 Both sides open every JPEG from disk with Pillow, convert it to RGB and make its views, on one thread. Each repetition
 times both sides on the same images, image by image in alternating order, so that what else runs on the machine meets
 both; the printed figure is the median over repetitions of the ratio of views per second. ``--small`` takes 32 px
-images and CIFAR-sized crops (2 x 32, 6 x 16) instead, where the price is the call and not the pixel.
+images and CIFAR-sized crops (2 x 32, for DINO and SwAV also 6 x 16) instead, where the price is the call and not the
+pixel. Strengths and probabilities are those of the papers, which are lightly's defaults.
 """
 
 from __future__ import annotations
@@ -16,18 +17,28 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightly.transforms import DINOTransform
+from lightly.transforms import (
+    BYOLTransform,
+    BYOLView1Transform,
+    BYOLView2Transform,
+    DINOTransform,
+    MoCoV2Transform,
+    SimCLRTransform,
+    SwaVTransform,
+)
 from PIL import Image
 
 from benchmarks.performance.ratios import Goal, Ratio, faster
-from ssl_bench.blocks.views import Crop, MultiCrop
+from ssl_bench import registry
 from ssl_bench.evaluation.speed import Timing
+from ssl_bench.method import MakeViews
+from ssl_bench.settings import parse_settings
 
 JPEG_SUFFIXES = {".jpg", ".jpeg"}
 
@@ -50,22 +61,46 @@ class Result:
         return 1000 * seconds / (self.images * self.views_per_image)
 
 
-def our_views(global_px: int, local_px: int, local_views: int) -> MultiCrop:
-    """DINO's published settings."""
-    first = Crop(
-        crop_px=global_px,
-        scale=(0.4, 1.0),
-        jitter_probability=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.2,
-        hue=0.1,
-        gray_probability=0.2,
-        blur_probability=1.0,
-    )
-    second = replace(first, blur_probability=0.1, solarize_probability=0.2)
-    local = replace(first, crop_px=local_px, scale=(0.05, 0.4), blur_probability=0.5)
-    return MultiCrop([(first, 1), (second, 1), (local, local_views)])
+@dataclass(frozen=True)
+class Sizes:
+    """Sides of the views in pixels, and how many are local."""
+
+    global_px: int
+    local_px: int
+    local_views: int
+
+
+PHOTO, SMALL = Sizes(224, 96, 8), Sizes(32, 16, 6)
+MULTI_CROP = ("dino", "swav")
+METHODS = ("dino", "swav", "simclr", "byol", "mocov2")
+BLUR_SIGMA_PX = (0.1, 2.0)
+
+
+def our_views(method: str, sizes: Sizes) -> MakeViews:
+    """The method's views with its default settings."""
+    given: dict[str, Any] = {"blur_sigma_px": BLUR_SIGMA_PX}
+    if method in MULTI_CROP:
+        given |= {"global_crop_px": sizes.global_px, "local_crop_px": sizes.local_px, "local_views": sizes.local_views}
+    else:
+        given |= {"crop_px": sizes.global_px}
+    if method == "dino":
+        given |= {"global_scale": (0.4, 1.0), "local_scale": (0.05, 0.4)}
+    kind = registry.method(method)
+    return kind.make_views(parse_settings(kind.Config, given, "method", method))
+
+
+def lightly_views(method: str, sizes: Sizes) -> Callable[[Image.Image], Any]:
+    """lightly's transform of the method with its default settings."""
+    px = sizes.global_px
+    if method == "dino":
+        return DINOTransform(global_crop_size=px, local_crop_size=sizes.local_px, n_local_views=sizes.local_views)
+    if method == "swav":
+        return SwaVTransform(crop_sizes=(px, sizes.local_px), crop_counts=(2, sizes.local_views))
+    if method == "simclr":
+        return SimCLRTransform(input_size=px)
+    if method == "byol":
+        return BYOLTransform(BYOLView1Transform(input_size=px), BYOLView2Transform(input_size=px))
+    return MoCoV2Transform(input_size=px)
 
 
 def sample_photos(folder: Path) -> None:
@@ -92,17 +127,15 @@ def timed(make_views: Callable[[Image.Image], Any], path: Path) -> Timing:
     return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def measure(paths: Sequence[Path], repeats: int, small: bool = False) -> Result:
+def measure(method: str, sizes: Sizes, paths: Sequence[Path], repeats: int) -> Result:
     """Time both sides in interleaved pairs; the first, unmeasured pass over the images warms caches up."""
-    global_px, local_px, local_views = (32, 16, 6) if small else (224, 96, 8)
-    ours = our_views(global_px, local_px, local_views)
-    lightly = DINOTransform(global_crop_size=global_px, local_crop_size=local_px, n_local_views=local_views)
+    ours, lightly = our_views(method, sizes), lightly_views(method, sizes)
     rng = random.Random(0)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
     sides: list[Callable[[Image.Image], Any]] = [lambda image: ours(image, rng), lightly]
-    views = 2 + local_views
+    views = 2 + (sizes.local_views if method in MULTI_CROP else 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pairs = []
@@ -125,28 +158,37 @@ def measure(paths: Sequence[Path], repeats: int, small: bool = False) -> Result:
 
 
 def ratios(*, quick: bool = False) -> list[Ratio]:
-    """Full-size photos and 32 px images, on one thread."""
+    """DINO's views of full-size photos, and every method's of 32 px images, on one thread."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         photos = Path(temporary, "photos")
         photos.mkdir()
         sample_photos(photos)
         paths = sorted(photos.iterdir())
-        for name, small, repeats, goal in (
-            ("views of photos of 500 x 375 px: 2 x 224 + 8 x 96 px", False, 15, Goal(at_least=3.5)),
-            ("views of images of 32 px: 2 x 32 + 6 x 16 px", True, 60, Goal(at_least=3)),
+        small = shrink(paths, Path(temporary))
+        for method, sizes, images, repeats, goal in (
+            ("dino", PHOTO, paths, 15, Goal(at_least=3.5)),
+            *((method, SMALL, small, 60, Goal(at_least=3)) for method in METHODS),
         ):
-            result = measure(shrink(paths, Path(temporary)) if small else paths, 2 if quick else repeats, small)
+            result = measure(method, sizes, images, 2 if quick else repeats)
             work = result.images * result.views_per_image
-            found.append(faster(name, "lightly's DINOTransform", result.pairs, 1, goal, work=work))
+            found.append(faster(words(method, sizes), "lightly's transform", result.pairs, 1, goal, work=work))
     return found
+
+
+def words(method: str, sizes: Sizes) -> str:
+    """E.g. "dino views of photos of 500 x 375 px: 2 x 224 + 8 x 96 px"."""
+    images = "images of 32 px" if sizes is SMALL else "photos of 500 x 375 px"
+    local = f" + {sizes.local_views} x {sizes.local_px}" if method in MULTI_CROP else ""
+    return f"{method} views of {images}: 2 x {sizes.global_px}{local} px"
 
 
 def main(arguments: Sequence[str] | None = None) -> Result:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=METHODS, default="dino", help="default: dino")
     parser.add_argument("--images", type=Path, help="folder of JPEG files; default: two photos from scikit-learn")
     parser.add_argument("--repeats", type=int, default=9, help="passes over the images (default: 9)")
-    parser.add_argument("--small", action="store_true", help="32 px images, 2 x 32 and 6 x 16 px views")
+    parser.add_argument("--small", action="store_true", help="32 px images, with views of 32 and 16 px")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: give 1 or more")
@@ -159,12 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> Result:
             parser.error(f"--images {folder}: no .jpg or .jpeg file below it")
         if options.small:
             paths = shrink(paths, Path(temporary))
-        result = measure(paths, options.repeats, options.small)
+        result = measure(options.method, SMALL if options.small else PHOTO, paths, options.repeats)
     ratio = statistics.median(result.ratios)
     print(
         f"ours / lightly {ratio:.2f} views per second per core (median of {len(result.ratios)} repetitions, "
         f"{min(result.ratios):.2f} to {max(result.ratios):.2f}; {result.images} images, {result.views_per_image} views "
-        f"each; ours {result.milliseconds_per_view:.2f} ms a view, decoding included)"
+        f"each; ours {result.milliseconds_per_view:.2f} ms a view, decoding included); by CPU time "
+        f"{statistics.median(lightly.cpu / ours.cpu for ours, lightly in result.pairs):.2f}"
     )
     return result
 

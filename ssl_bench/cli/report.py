@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from ssl_bench.system.hints import command
 
 FILE = "report.html"
 ENDINGS = (".html", ".htm")
+MOST_WARNINGS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +26,7 @@ def register(app: typer.Typer) -> None:
         names: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[NAME|FILE]...",
+                metavar="NAME|FILE",
                 help="tables of sslbench's (sslbench table --list), or descriptions of your own (.toml) "
                 "[default: each of sslbench's that there are records for]",
             ),
@@ -77,10 +79,16 @@ def register(app: typer.Typer) -> None:
                 print(
                     f"your own text beside it: {command('report', *(names or ()), '--findings', own, results=results)}"
                 )
-        for problem in contents.problems:
-            print(f"warning: {problem}", file=sys.stderr)
+        _warn(contents.problems)
         if differs or contents.problems:
             raise typer.Exit(1)
+
+
+def _warn(problems: Sequence[str]) -> None:
+    for problem in problems[:MOST_WARNINGS]:
+        print(f"warning: {problem}", file=sys.stderr)
+    if len(problems) > MOST_WARNINGS:
+        print(f"warning: {len(problems) - MOST_WARNINGS:,} more; the page has all of them", file=sys.stderr)
 
 
 def _place(path: Path) -> Path:

@@ -161,6 +161,7 @@ def register(app: typer.Typer) -> None:
 
 def show_tables(sources: list[TableSource], results: Path) -> None:
     """Print and write tables of all records under `results`, as `sslbench table` does without options."""
+    from ssl_bench.records.outcomes import OutcomesOfRuns
     from ssl_bench.records.reading import read_usable
     from ssl_bench.tables.fold import fold
     from ssl_bench.tables.grouping import RecordFacts
@@ -168,8 +169,9 @@ def show_tables(sources: list[TableSource], results: Path) -> None:
     from ssl_bench.tables.written import write_tables
 
     found, problems = read_usable(results, shown_metrics(sources))
+    outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
     records = [RecordFacts(record) for _, record in found]
-    tables = [fold(source.description, records, source.published) for source in sources]
+    tables = [fold(source.description, records, source.published, outcomes) for source in sources]
     filled = [table for table in tables if table.blocks]
     written = write_tables(filled, results / "tables")
     _print(filled, drawn=True)

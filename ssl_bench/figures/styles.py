@@ -8,7 +8,8 @@ COLORS = ("#000000", "#0072B2", "#D55E00", "#007A5A", "#A6478A", "#3A8FC7", "#B2
 """After Okabe and Ito's palette for color-blind readers, darkened to be legible as text on white."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.2, 1.6), (6, 1.6, 1.2, 1.6), (3, 1.2), (8, 2.5))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "----")
+HATCHES = ("", "////", "++++", "xxxx", "\\\\\\\\", "----")
+"""None with dots or circles, which are curves: one bar of them makes an SVG larger by a quarter of a megabyte."""
 FILLS = ("0.92", "0.75", "0.45", "0.85", "0.6", "0.3")
 
 

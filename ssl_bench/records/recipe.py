@@ -28,8 +28,10 @@ class TrainingSettings(Settings):
         None, "epochs between two evaluations during training, of every network of the method; none: not evaluated",
         unit="epochs", ge=1,
     )  # fmt: skip
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "fp32, bf16 autocast, or auto: bf16 where a measurement on this machine shows that it is faster"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto",
+        "fp32, bf16 or fp16 autocast (fp16 with loss scaling), or auto: bf16 where a measurement on this machine shows "
+        "that it is faster",
     )
 
 
@@ -51,6 +53,20 @@ class MachineSettings(Settings):
         None, "images per forward pass; none: the whole batch, or what the plan chooses for the memory there is",
         unit="images", ge=1,
     )  # fmt: skip
+    auto_precision: Literal["measure", "fp32", "bf16", "fp16"] = setting(
+        "measure",
+        "what training.precision=auto becomes: what a measurement shows, or what an earlier run recorded; --recipe of "
+        "a recorded run sets it",
+    )
+    tf32: bool = setting(
+        False,
+        "products and convolutions in fp32 may use TF32 on cards from compute capability 8.0 on: faster, with 10 bits "
+        "of mantissa in place of 23; off: float32 everywhere",
+    )
+    compile: bool = setting(
+        False,
+        "compile the networks with torch.compile: a slow first step, then faster ones; the same result up to rounding",
+    )
     log: tuple[str, ...] = setting(
         (), "loggers that get every value while the run trains, e.g. tensorboard, wandb (sslbench list loggers)"
     )

@@ -147,11 +147,16 @@ class MachineRecord(RecordPart):
     cores: int
     threads: int
     precision: str
-    """fp32 or bf16 (autocast), as chosen; `precision_reason` says why."""
+    """fp32, bf16 or fp16 (autocast), as chosen; `precision_reason` says why."""
     precision_reason: str
     platform: str
     activation_checkpointing: bool | None = None
     """Whether activations were computed again in the backward pass; None in records that did not say."""
+    tf32: bool | None = None
+    """Whether fp32 products could use TF32; None on devices without it, and in records of earlier versions, which left
+    torch's default: TF32 in convolutions only."""
+    compiled: bool | None = None
+    """Whether the networks were compiled by torch.compile; None in records of earlier versions."""
 
 
 class MicroBatchRecord(RecordPart):
@@ -213,6 +218,8 @@ class TrainingRecord(RecordPart):
     """One for each size of micro-batches; empty where every step saw its whole batch at once."""
     memory: MemoryRecord | None = None
     """None in records of earlier versions, and where nothing was trained."""
+    skipped_steps: int = 0
+    """Steps of `steps` that moved nothing, because gradients overflowed in fp16."""
 
 
 class CurveSummary(RecordPart):

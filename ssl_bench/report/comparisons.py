@@ -12,9 +12,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ssl_bench.records.outcomes import OutcomesSource
+from ssl_bench.report.printed import PrintedValues
 from ssl_bench.tables.description import Column
 from ssl_bench.tables.intervals import DifferenceInterval, difference_interval
 from ssl_bench.tables.table import Block, Cell, Conditions, Row, Table
@@ -102,6 +103,7 @@ class Comparison:
 def comparisons(table: Table, block: Block, source: OutcomesSource) -> list[Comparison]:
     """The comparisons of a block, in the order of its rows."""
     found = []
+    printed = PrintedValues(table)
     for among, rows in _comparable(table, block).items():
         named = _named(table, rows)
         rankings: list[Ranking] = []
@@ -113,7 +115,7 @@ def comparisons(table: Table, block: Block, source: OutcomesSource) -> list[Comp
             for cells in _by_conditions(named, index):
                 rankings += _ranking(column, cells, source)
                 gains += _gains(column, cells, source)
-                orders += _orders(table, column, cells, source)
+                orders += _orders(table, printed, column, cells, source)
         if rankings or orders or (gains and (len(rows) > 1 or not table.description.of_variants)):
             found.append(
                 Comparison(among, tuple(name for name, _ in named), tuple(rankings), tuple(gains), tuple(orders))
@@ -202,26 +204,47 @@ def _gains(column: Column, cells: Cells, source: OutcomesSource) -> Iterator[Gai
         yield Gains(column, " or ".join(starts), leads)
 
 
-def _orders(table: Table, column: Column, cells: Cells, source: OutcomesSource) -> Iterator[PrintedOrder]:
-    """One, of the first printed column that has a pair."""
+def _orders(
+    table: Table, printed: PrintedValues, column: Column, cells: Cells, source: OutcomesSource
+) -> Iterator[PrintedOrder]:
+    """Those of the first printed column that has a pair, one for each network that the values are printed for."""
     higher = cells[0][2].conditions.higher_is_better
     for place, part in enumerate(table.description.published):
-        for number, printed in enumerate(part.columns):
-            if printed.prints != column.id or higher is None:
+        for number, one in enumerate(part.columns):
+            if one.prints != column.id or higher is None:
                 continue
-            known = [one for one in cells if number_in(one[1].published[place][number]) is not None]
-            texts = {id(one): one[1].published[place][number] for one in known}
-            pairs = []
-            for one, other in combinations(known, 2):
-                values = float(texts[id(one)]), float(texts[id(other)])
-                if values[0] == values[1]:
-                    continue
-                better, worse = (one, other) if (values[0] > values[1]) == higher else (other, one)
-                lead = _lead(better[0], better[1], better[2], worse[2], source)
-                pairs.append(Pair(better[0], worse[0], (texts[id(better)], texts[id(worse)]), lead))
-            if pairs:
-                yield PrintedOrder(column, printed.title, part.data, tuple(pairs))
+            known: dict[str, list[_Printed]] = {}
+            for name, row, cell in cells:
+                texts, network = printed.texts(row, place, part)
+                if number_in(texts[number]) is not None:
+                    known.setdefault(network, []).append(_Printed(name, row, cell, texts[number]))
+            orders = []
+            for network, rows in known.items():
+                if pairs := [_pair(*pair, higher, source) for pair in combinations(rows, 2) if _differ(*pair)]:
+                    title = f"{one.title}, printed for {network}" if network else one.title
+                    orders.append(PrintedOrder(column, title, part.data, tuple(pairs)))
+            if orders:
+                yield from orders
                 return
+
+
+class _Printed(NamedTuple):
+    """A row with its printed value."""
+
+    name: str
+    row: Row
+    cell: Cell
+    text: str
+
+
+def _differ(one: _Printed, other: _Printed) -> bool:
+    return float(one.text) != float(other.text)
+
+
+def _pair(one: _Printed, other: _Printed, higher: bool, source: OutcomesSource) -> Pair:
+    better, worse = (one, other) if (float(one.text) > float(other.text)) == higher else (other, one)
+    lead = _lead(better.name, better.row, better.cell, worse.cell, source)
+    return Pair(better.name, worse.name, (better.text, worse.text), lead)
 
 
 def number_in(text: str) -> float | None:

@@ -1,5 +1,5 @@
 "use strict";
-// Sortable headers: ascending or best first is left to the reader; the third press restores the order.
+// A header sorts its table, the largest number or the first word on top; the third press restores the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], original = [...body.rows];
   const headers = [...table.tHead.rows[0].cells];
@@ -10,25 +10,29 @@ for (const table of document.querySelectorAll("table.sortable")) {
     header.replaceChildren(button);
     header.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
-      const first = header.classList.contains("number") ? "descending" : "ascending";
+      const numeric = header.classList.contains("number");
+      const first = numeric ? "descending" : "ascending";
       const second = first === "ascending" ? "descending" : "ascending";
       const now = header.getAttribute("aria-sort");
       const next = now === "none" ? first : now === first ? second : "none";
       headers.forEach((other) => other.setAttribute("aria-sort", "none"));
       header.setAttribute("aria-sort", next);
-      body.append(...(next === "none" ? original : sorted(original, column, next === "descending")));
+      body.append(...(next === "none" ? original : sorted(original, column, numeric, next === "descending")));
     });
   });
 }
 
-function sorted(rows, column, descending) {
-  const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
-  const empty = (text) => text === "" || (/[A-Za-z]/.test(text) === false && Number.isNaN(Number.parseFloat(text)));
+// Numbers by size, words by the alphabet; what has no number in a column of numbers, or no word, comes last.
+function sorted(rows, column, numeric, descending) {
+  const key = (row) => {
+    const text = row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+    return numeric ? Number.parseFloat(text) : text;
+  };
+  const empty = (value) => value === "" || Number.isNaN(value);
   return [...rows].sort((one, other) => {
     const [a, b] = [key(one), key(other)];
-    if (empty(a) || empty(b)) return Number(empty(a)) - Number(empty(b));  // what has no number comes last
-    const [x, y] = [Number(a), Number(b)];
-    const order = Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y;
+    if (empty(a) || empty(b)) return Number(empty(a)) - Number(empty(b));
+    const order = numeric ? a - b : a.localeCompare(b, "en", { numeric: true });
     return descending ? -order : order;
   });
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,14 @@ MOST_RECIPES = 200
 
 
 @dataclass(frozen=True)
-class NumberView:
-    """One measurement of a run."""
+class EvaluationView:
+    """What one evaluator measured under one protocol."""
 
-    texts: tuple[str, ...]
-    """Evaluator and metric, network, value with unit, 95 % interval, n, data, protocol, and when by what."""
+    title: str
+    """Evaluator, network, data, and when it was made by what."""
+    protocol: str
+    numbers: tuple[tuple[str, ...], ...]
+    """(metric, value with unit, 95 % interval, n) of each."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,21 @@ class RunView:
     """A line for each file beside it that is not the one that the record names."""
     notes: tuple[str, ...]
     """What else a reader must know, e.g. that the record has no fingerprint."""
-    numbers: tuple[NumberView, ...]
+    evaluations: tuple[EvaluationView, ...]
     recipe: str
     """As a file for `sslbench run --recipe`; empty for weights from elsewhere, and in a page of many runs."""
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """What one run gives to a number."""
+
+    id: str
+    anchor: str
+    seed: int
+    status: str
+    value: str
+    """Before and after training."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +69,7 @@ class CellSources:
     text: str
     protocol: str
     items: str
-    runs: tuple[tuple[str, str, str, str], ...]
-    """(run id, seed, status, value before and after training) of each."""
+    runs: tuple[RunSource, ...]
 
 
 @dataclass(frozen=True)
@@ -67,8 +83,9 @@ class RowSources:
 
 
 def run_anchor(run_id: str) -> str:
-    """The place of a run in the page."""
-    return f"run-{run_id}"
+    """The place of a run in the page: its id, or where that cannot name a place, one with a digest."""
+    plain = re.sub(r"[^\w.-]", "_", run_id)
+    return f"run-{plain}" if plain == run_id else f"run-{plain}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 
 def row_anchor(table_id: str, number: int) -> str:
@@ -93,7 +110,7 @@ def run_view(record: RunRecord, path: Path, *, with_recipe: bool) -> RunView:
         facts=tuple((name, text) for name, text in _facts(record, path) if text),
         changed=tuple(changed_files(record, path.parent)),
         notes=tuple(_notes(record)),
-        numbers=tuple(_number_view(one, m) for one in record.evaluations for m in one.measurements),
+        evaluations=tuple(view for one in record.evaluations for view in _evaluation_views(one)),
         recipe=_recipe_text(record) if with_recipe else "",
     )
 
@@ -102,18 +119,14 @@ def _cell_sources(row: RowEvidence, one: CellEvidence) -> CellSources:
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:,.{one.column.decimals + 2}f}"
 
-    runs = tuple(
-        (
-            run.run_id,
-            str(run.seed),
-            run.status,
-            (f"{number(run.baseline)} → " if run.baseline is not None else "") + number(run.value),
-        )
-        for run in one.runs
-    )
+    runs = []
+    for run in one.runs:
+        before = f"{number(run.baseline)} → " if run.baseline is not None else ""
+        value = before + number(run.value)
+        runs.append(RunSource(run.run_id, run_anchor(run.run_id), run.seed, run.status, value))
     items = "" if one.test_items is None else f"{one.test_items:,} test items behind each value"
     text = cell_text(one.column, one.cell, row.finished)
-    return CellSources(column_title(one.column), text, one.cell.conditions.text, items, runs)
+    return CellSources(column_title(one.column), text, one.cell.conditions.text, items, tuple(runs))
 
 
 def _facts(record: RunRecord, path: Path) -> Iterable[tuple[str, str]]:
@@ -153,23 +166,20 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield from [note] if note else []
 
 
-def _number_view(evaluation: EvaluationRecord, one: Measurement) -> NumberView:
+def _evaluation_views(evaluation: EvaluationRecord) -> Iterable[EvaluationView]:
+    by_protocol: dict[str, list[Measurement]] = {}
+    for one in evaluation.measurements:
+        by_protocol.setdefault(one.protocol.text, []).append(one)
+    network = f"{evaluation.subject} network" + (f" ({evaluation.network})" if evaluation.network else "")
+    title = f"{evaluation.evaluator}, {network}, on {evaluation.data}, {evaluation.made_utc}, {evaluation.plugin}"
+    for protocol, numbers in by_protocol.items():
+        yield EvaluationView(title, protocol, tuple(map(_number, numbers)))
+
+
+def _number(one: Measurement) -> tuple[str, ...]:
     ends = f"{one.interval[0]:,.2f} to {one.interval[1]:,.2f}" if one.interval else ""
-    network = evaluation.subject + (f", {evaluation.network}" if evaluation.network else "")
-    made = f"{evaluation.made_utc}, {evaluation.plugin}"
-    name = f"{evaluation.evaluator} {one.metric}{' (main)' if one.primary else ''}"
     value = f"{one.value:,.4g}" if abs(one.value) < 1 else f"{one.value:,.2f}"
-    texts = (
-        name,
-        network,
-        f"{value} {one.unit_text}".strip(),
-        ends,
-        f"{one.n:,}",
-        evaluation.data,
-        one.protocol.text,
-        made,
-    )
-    return NumberView(texts)
+    return f"{one.metric}{' (main)' if one.primary else ''}", f"{value} {one.unit_text}".strip(), ends, f"{one.n:,}"
 
 
 def _recipe_text(record: RunRecord) -> str:

@@ -94,7 +94,7 @@ def _measured_cell(row: Row, grid: Grid, number: int, position: int, anchor: str
     if index is None or not text:
         return CellView(text, css)
     value = row.cells[index].value
-    return CellView(text, css, f"#{anchor}", repr(value.mean) if value else "")
+    return CellView(text, css, f"#{anchor}", repr(value.mean) if value else "none")
 
 
 def _header(grid: Grid) -> tuple[CellView, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.records.reading import read_record
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.which_run import (
     checked_run_id,
@@ -55,7 +56,7 @@ def plan_run(
         raise UserError(
             "--accept-changed-data is for a stopped run: sslbench run --resume FOLDER --accept-changed-data"
         )
-    request = _with_start(request, results)
+    request = _with_recorded_precision(_with_start(request, results))
     alone = request.arch is None and request.recipe_file is None
     folder = None if request.method is None else folder_of_run(request.method, resume, results, alone=alone)
     if folder is not None:
@@ -79,3 +80,20 @@ def _with_start(request: Request, results: Path) -> Request:
         return request
     source = str(source_of_weights(request.init, results))
     return dataclasses.replace(request, init=None, values={**request.values, "initial.source": source})
+
+
+def _with_recorded_precision(request: Request) -> Request:
+    """With the precision that "auto" became in the run whose recipe file is given, so that it is the same again.
+
+    Nothing changes where the file stands beside no record, or the user says how precise to be.
+    """
+    if request.recipe_file is None or {"training.precision", "machine.auto_precision"} & request.values.keys():
+        return request
+    path = request.recipe_file.expanduser().with_name("record.json")
+    try:
+        record = read_record(path)
+    except UserError:  # no record, or one that says nothing
+        return request
+    if record.recipe.get("training", {}).get("precision") != "auto" or not record.steps:
+        return request
+    return dataclasses.replace(request, values={**request.values, "machine.auto_precision": record.machine.precision})

@@ -34,7 +34,7 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
         refuse_single_images(method, parts, plan)
         batch = parts[0].to(plan.device)
         require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
-        precision = choose_precision(resolved.recipe.training.precision, method, batch, plan)
+        precision = precision_of(resolved, method, batch, plan)
     except UserError:
         raise
     except Exception as error:
@@ -48,6 +48,22 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
     passes = exactness(method, plan.micro_batch, plan.batch_size).forward_passes
     whole_step = precision.step_seconds * len(parts) * (passes + 2) / 3  # a backward pass is about two forward passes
     return dataclasses.replace(precision, step_seconds=whole_step)
+
+
+def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -> Precision:
+    """The precision of a recipe; its "auto" is what an earlier run recorded where `machine.auto_precision` says so.
+
+    A recorded precision that this device does not compute is measured anew.
+    """
+    asked, recorded = resolved.recipe.training.precision, resolved.machine.auto_precision
+    if asked != "auto" or recorded == "measure":
+        return choose_precision(asked, method, batch, plan)
+    try:
+        found = choose_precision(recorded, method, batch, plan)
+    except UserError:
+        found = choose_precision("auto", method, batch, plan)
+        return dataclasses.replace(found, reason=f"{found.reason}; {recorded}, as recorded, does not work here")
+    return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
 
 
 def refuse_single_images(method: Method, parts: Sequence[Batch], plan: Plan) -> None:

@@ -162,6 +162,7 @@ def describe_training(
         final_logs=state.final_logs,
         micro_batches=describe_micro_batches(state, plan, method),
         memory=memory,
+        skipped_steps=state.scaling.skipped_steps,
     )
 
 

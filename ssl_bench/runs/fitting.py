@@ -81,6 +81,8 @@ def fit(resolved: Resolved, method: Method, make_views: MakeViews, plan: Plan) -
         micro_batch=asked.micro_batch,
         activation_checkpointing=bool(asked.checkpointing),
     )
+    if resolved.machine.compile:
+        return as_asked.model_copy(update={"note": "not planned: compiled networks are not predicted"})
     bound = upper_bound(resolved, method, make_views, plan)
     if bound is not None and bound <= CLEARLY * device.usable:
         return as_asked.model_copy(update={"predicted_peak_mb": round(bound / MB, 1), "predicted_by": "upper bound"})

@@ -13,6 +13,7 @@ import torch
 
 import ssl_bench
 from ssl_bench.errors import UserError
+from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import MachineRecord
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.precision import Precision
@@ -96,7 +97,17 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
     return words
 
 
-def record(device: torch.device, precision: Precision, *, activation_checkpointing: bool) -> MachineRecord:
+def set_tf32(allowed: bool) -> None:
+    """Whether products and convolutions in fp32 may use TF32; torch alone allows it in convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Cards from Ampere on (compute capability 8.0)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def record(device: torch.device, precision: Precision, settings: MachineSettings) -> MachineRecord:
     """The machine as a record holds it."""
     return MachineRecord(
         device=device_name(device),
@@ -105,7 +116,9 @@ def record(device: torch.device, precision: Precision, *, activation_checkpointi
         precision=precision.name,
         precision_reason=precision.reason,
         platform=platform.platform(),
-        activation_checkpointing=activation_checkpointing,
+        activation_checkpointing=settings.activation_checkpointing,
+        tf32=torch.backends.cuda.matmul.allow_tf32 if has_tf32(device) else None,
+        compiled=settings.compile,
     )
 
 

@@ -57,8 +57,12 @@ def run_record(
         machine=machine.record(
             device,
             Precision(before.precision, before.precision_reason, None),
-            activation_checkpointing=outcome.training.memory is not None
-            and outcome.training.memory.activation_checkpointing,
+            resolved.machine.model_copy(
+                update={
+                    "activation_checkpointing": outcome.training.memory is not None
+                    and outcome.training.memory.activation_checkpointing
+                }
+            ),
         ),
         training=outcome.training,
         evaluations=(*before.untrained, *outcome.trained),

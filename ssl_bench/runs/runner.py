@@ -28,6 +28,7 @@ from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
 from ssl_bench.runs.beginning import precision_on_first_batch, resumed_state
 from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
+from ssl_bench.runs.compiling import compile_networks
 from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_logged, describe_training
 from ssl_bench.runs.during_training import EpochEvaluations, logged_names
@@ -287,7 +288,10 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     sets = {folder_name(one.name): one for one in resolved.eval_data}
     assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
+    machine.set_tf32(resolved.machine.tf32)
     method = build_method(resolved).to(device)
+    if resolved.machine.compile:
+        compile_networks(method, device)
     make_views = method.make_views(resolved.method_config)
     require_parts(make_views, method.networks(), recipe.method.name)
     require_frozen(method, recipe.method.name)

@@ -14,7 +14,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.opening import Found
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.records.elsewhere import WeightsOrigin, WeightsRecipe
-from ssl_bench.records.recipe import DataPart, EvaluatorPart, Part
+from ssl_bench.records.recipe import DataPart, EvaluatorPart, MachineSettings, Part
 from ssl_bench.records.record import BackboneRecord, DataRecord, EvaluationRecord, RunRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.describe import describe_dataset
@@ -121,8 +121,8 @@ def record_without_training(
         method_plugin=ELSEWHERE,
         backbone=backbone,
         data=data,
-        machine=machine.record(device, precision, activation_checkpointing=False).model_copy(
-            update={"precision": ""}
+        machine=machine.record(device, precision, MachineSettings()).model_copy(
+            update={"precision": "", "compiled": None}
         ),  # of training, which was elsewhere
         training=None,
         evaluations=tuple(evaluations),

@@ -8,6 +8,7 @@ do beside extracting features is a rough sum. The first run of the kind replaces
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -35,6 +36,8 @@ MOST_SECONDS = 60.0
 TRIED_PIXELS = 2**18
 """Pixels of the images of a tried batch, at most: 256 images of 32 px, or 5 of 224."""
 STEPS = 3
+LOADED = 3
+"""How often one batch is loaded; the quickest counts. The first time imports modules, and draws images of `shapes`."""
 READ = 8
 """Images."""
 PROBE_OPERATIONS_PER_SECOND = 4e10
@@ -109,13 +112,12 @@ def trial(resolved: Resolved) -> Sample:
 
 def _training(resolved: Resolved) -> tuple[float, bool]:
     """(seconds of an epoch, whether whole batches were tried)."""
-    import torch
-
     from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
     from ssl_bench.method import Progress
     from ssl_bench.runs import machine
     from ssl_bench.runs.building import build_method, seed_initial_weights
     from ssl_bench.training.loop import Plan, prepare, training_step
+    from ssl_bench.training.precision import AUTOCAST_DTYPES
 
     recipe = resolved.recipe
     batch_size = recipe.training.batch_size
@@ -131,12 +133,14 @@ def _training(resolved: Resolved) -> tuple[float, bool]:
     tried = min(batch_size, max(2, TRIED_PIXELS // resolved.dataset.image_px**2))
     plan = Plan(
         split=resolved.training_split, batch_size=tried, epochs=1, seed=0, optimizer=settings, device=device,
-        autocast_dtype=torch.bfloat16 if recipe.training.precision == "bf16" else None, workers=0, run_dir=Path(),
+        autocast_dtype=AUTOCAST_DTYPES.get(recipe.training.precision), workers=0, run_dir=Path(),
         checkpoint_seconds=1e9,
     )  # fmt: skip
-    begun = time.monotonic()
-    batch = next(plan.batches(method, make_views))
-    loading = time.monotonic() - begun
+    loading = math.inf
+    for _ in range(LOADED):
+        begun = time.monotonic()
+        batch = next(plan.batches(method, make_views))
+        loading = min(loading, time.monotonic() - begun)
     prepare(method, [batch], plan)
     method.train()
     times = []
@@ -191,11 +195,15 @@ def _seconds_per_image(network: Backbone, image_px: int, device: torch.device) -
 
 
 def _seconds_to_read(dataset: Dataset) -> float:
-    """Of an image, without what is done with it."""
-    begun = time.monotonic()
-    for index in range(min(READ, len(dataset.train))):
-        dataset.train.image(index * (len(dataset.train) // READ or 1))
-    return (time.monotonic() - begun) / READ
+    """Of an image, without what is done with it, once it was read before."""
+    indices = [index * (len(dataset.train) // READ or 1) for index in range(min(READ, len(dataset.train)))]
+    seconds = math.inf
+    for _ in range(2):
+        begun = time.monotonic()
+        for index in indices:
+            dataset.train.image(index)
+        seconds = min(seconds, time.monotonic() - begun)
+    return seconds / len(indices)
 
 
 class _Kept:

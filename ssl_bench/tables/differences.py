@@ -202,6 +202,8 @@ def _surroundings(record: RunRecord) -> dict[str, str]:
     machine, training = record.machine, record.training
     return {
         "precision": machine.precision,
+        "TF32": "not known" if machine.tf32 is None else "on" if machine.tf32 else "off",
+        "compiled": "yes" if machine.compiled else "no",
         "device": machine.device,
         "threads": str(machine.threads),
         "method plugin": record.method_plugin,

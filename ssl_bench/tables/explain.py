@@ -73,10 +73,13 @@ def explain(table: Table, records: Iterable[RunRecord | RecordFacts], wanted: st
     return [_evidence(table, number, block, row, runs) for number, block, row in chosen]
 
 
-def explain_all(table: Table, records: Iterable[RunRecord]) -> list[RowEvidence]:
+def explain_all(table: Table, records: Iterable[RecordFacts]) -> list[RowEvidence]:
     """Every row of the table, in its order."""
-    runs = {run.record.run_id: run for run in as_runs(table.description, records)}
-    return [_evidence(table, number, block, row, runs) for number, block, row in _rows(table)]
+    rows = list(_rows(table))
+    behind = {name for _, _, row in rows for name in row.runs}
+    shown = [one for one in records if one.record.run_id in behind]
+    runs = {run.record.run_id: run for run in as_runs(table.description, shown)}
+    return [_evidence(table, number, block, row, runs) for number, block, row in rows]
 
 
 def row_name(table: Table, row: Row) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
-from ssl_bench.datasets.shapes import dataset as shapes
+from ssl_bench.datasets.shapes import drawn as drawing
 from ssl_bench.datasets.shapes.dataset import Shapes
 from ssl_bench.datasets.shapes.render import CLASSES, draw, render, render_clip, scene
 
@@ -125,20 +125,58 @@ def test_pixels_alone_do_not_solve_it(made, mean, std):
     assert 0.10 < accuracy < 0.40
 
 
-def test_the_cache_is_used_again_and_a_damaged_file_is_made_anew(made, monkeypatch):
-    expected = made.test.image(3).tobytes()
-    files = sorted(made.path.glob("*.npy"))
-    assert len(files) == 2
-    assert not list(made.path.glob("*.part"))
-    monkeypatch.setattr(shapes, "render", lambda *_: pytest.fail("drawn again"))
-    assert Shapes(made.config, made.path).test.image(3).tobytes() == expected
+def test_nothing_is_drawn_before_it_is_read(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, "render", lambda *which: drawn.append(which) or render(*which))
+    large = Shapes(Shapes.Config(image_px=192), tmp_path / "cache")
+    assert (len(large.train), len(large.test), large.train.size(7)) == (8000, 2000, (192, 192))
+    assert large.train.labels[7999] == 9
+    assert drawn == []
+    assert not (tmp_path / "cache").exists()
+    assert large.train.image(7999).tobytes() == render(0, "train", 7999, 192).image.tobytes()
+    assert drawn == [(0, "train", 7999, 192)]
+    with pytest.raises(IndexError):
+        large.train.image(8000)
+
+
+def test_an_image_is_drawn_once_for_all_processes_and_a_damaged_one_anew(tmp_path, monkeypatch):
+    config = Shapes.Config(train_images=20, test_images=10)
+    expected = [render(0, "test", index, 32).image.tobytes() for index in range(10)]
+    first, second = Shapes(config, tmp_path).test, Shapes(config, tmp_path).test
+    assert [first.image(index).tobytes() for index in (3, 5)] == [expected[3], expected[5]]
+    monkeypatch.setattr(drawing, "render", lambda *_: pytest.fail("drawn again"))
+    assert second.image(3).tobytes() == expected[3]
+    assert pickle.loads(pickle.dumps(first)).image(5).tobytes() == expected[5]
     monkeypatch.undo()
-    file = next(file for file in files if "-test-" in file.name)
+    (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[:20], b""):
+    flipped = bytearray(whole)
+    flipped[40 + 3 * 32 * 32 * 3 + 17] ^= 1  # one bit of image 3, after ten sums of 4 bytes
+    for damaged in (bytes(flipped), whole[: len(whole) // 2], b""):
         file.write_bytes(damaged)
-        assert Shapes(made.config, made.path).test.image(3).tobytes() == expected
-        assert file.read_bytes() == whole
+        assert Shapes(config, tmp_path).test.image(3).tobytes() == expected[3]
+    assert [Shapes(config, tmp_path).test.image(index).tobytes() for index in range(10)] == expected
+
+
+def test_all_images_of_earlier_versions_are_read(tmp_path, monkeypatch):
+    config = Shapes.Config(train_images=20, test_images=10, seed=4)
+    pixels = np.stack([render(4, "test", index, 32).image for index in range(10)])
+    np.save(tmp_path / "shapes-v1-s4-test-10x32px.npy", pixels)
+    monkeypatch.setattr(drawing, "render", lambda *_: pytest.fail("drawn again"))
+    assert Shapes(config, tmp_path).test.image(9).tobytes() == pixels[9].tobytes()
+
+
+@pytest.mark.parametrize("broken", ["open", "pwrite"])
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch, broken):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drawing.os, broken, full)
+    train = Shapes(Shapes.Config(), tmp_path).train
+    with pytest.warns(UserWarning, match="shapes cannot keep its images in"):
+        assert train.image(1).tobytes() == render(0, "train", 1, 32).image.tobytes()
+    monkeypatch.setattr(drawing, "render", lambda *_: pytest.fail("drawn again"))
+    assert train.image(1).tobytes() == train.image(1).tobytes()
 
 
 def test_the_fingerprint_tells_sets_apart(made):

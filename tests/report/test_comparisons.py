@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,3 +177,23 @@ def test_no_row_id_or_column_that_is_not_there_is_named() -> None:
     )
     with pytest.raises(ValueError, match=r"prints of knn_thesis in comparison\.csv names 'kn'"):
         parse_description(text.replace("archh", "arch") + published, "own.toml")
+
+
+def test_a_small_network_is_compared_with_the_printed_values_of_the_one_it_stands_for() -> None:
+    # laptop size: deit_ti16 of four blocks for deit_s16; thesis Table 5.1: dino 74.4, byol 66.7, mocov2 64.5
+    def small(method: str, value: float, **changes: Any) -> RunRecord:
+        record = run(method, 24, value, arch="deit_ti16", changed_settings={"backbone.depth": 4, **changes})
+        recipe = dict(record.recipe)
+        recipe["backbone"] = {"name": "deit_ti16", "settings": {"depth": 4}}
+        return record.model_copy(update={"recipe": recipe})
+
+    table = comparison_table(small("dino", 40), small("byol", 60), small("mocov2", 60.5))
+    (order,) = findings_of(table, NO_OUTCOMES).blocks[0].groups[0].orders
+    assert order.about == "k-NN %, thesis, printed for deit_s16, ImageNet-1k"
+    assert {line[:3] + line[4:] for line in order.lines} == {
+        ("dino", "byol", "74.4 and 66.7", "reversed"),
+        ("dino", "mocov2", "74.4 and 64.5", "reversed"),
+        ("byol", "mocov2", "66.7 and 64.5", "not told apart"),
+    }
+    ablated = comparison_table(small("dino", 40), small("byol", 60, **{"method.predictor": True}))
+    assert not findings_of(ablated, NO_OUTCOMES).blocks[0].groups[0].orders

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ssl_bench.cli.table import show_tables
 from ssl_bench.measurement import Protocol, accuracy_of, wilson_interval
 from ssl_bench.records.bootstrap import mean_interval, paired_interval, seeds_interval
 from ssl_bench.records.outcomes import OutcomesOfRuns, write_outcomes
@@ -185,3 +186,11 @@ def test_old_records_of_accuracies_have_an_interval() -> None:
     old |= {"schema_version": 1, "measurements": [measured, measured | {"metric": "rankme", "unit": "dims"}]}
     read = type(evaluation("knn", "trained")).model_validate(old)
     assert [one.interval for one in read.measurements] == [wilson_interval(400, 1000), None]
+
+
+def test_the_tables_that_bench_writes_are_those_that_the_check_expects(sslbench: Command, tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    for seed in range(2):
+        runs.add("dino", right(0.5, seed), seed)
+    show_tables([load_table("comparison")], tmp_path)
+    assert sslbench("table", "--check", "--results", str(tmp_path))[0] == 0

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_bench.datasets.indexed_png import write_mask
-from ssl_bench.datasets.shapes.dataset import VERSION
+from ssl_bench.datasets.shapes.drawn import VERSION
 from ssl_bench.datasets.shapes.render import CLIP_FRAMES, render, render_clip
 from ssl_bench.errors import UserError
 from ssl_bench.system.files import cache_folder
