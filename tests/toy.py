@@ -77,7 +77,7 @@ class ToyMethod(Method):
         return {"spread": carry["teacher"].std()}
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
-        self.center.lerp_(carry["teacher"].mean(0), 0.1)
+        self.center.lerp_(carry["teacher"].mean(0).to(self.center.dtype), 0.1)
         move_towards(self.teacher, self.student, 0.9)
 
     def networks(self) -> dict[str, Backbone]:

@@ -46,6 +46,7 @@ from ssl_bench.runs import machine
 from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.system.files import write_atomically
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
+from ssl_bench.training.precision import AUTOCAST_DTYPES
 
 TOLERATED = 1.5
 TWINS = ("byol", "dino", "simclr")
@@ -134,7 +135,7 @@ def train_twin(resolved: Resolved, ours: RunRecord) -> tuple[list[EvaluationReco
             seed=recipe.training.seed,
             optimizer=settings,
             device=device,
-            autocast_dtype=torch.bfloat16 if ours.machine.precision == "bf16" else None,
+            autocast_dtype=AUTOCAST_DTYPES[ours.machine.precision],
             workers=machine.choose_workers(None, dataset.image_px),
             run_dir=Path(folder),
             checkpoint_seconds=float("inf"),

@@ -113,7 +113,8 @@ class LightlyDINO(Method):
         student = [*in_full(self.student(torch.cat(list(batch.views[:2])))).chunk(2)]
         if local := batch.views[2:]:
             student += in_full(self.student(torch.cat(list(local)))).chunk(len(local))
-        loss = self.criterion(list(teacher), student, epoch=progress.epoch)
+        with torch.autocast(student[0].device.type, enabled=False):
+            loss = self.criterion(list(teacher), student, epoch=progress.epoch)
         return StepOutput(loss, {"loss": loss.detach()}, {"teacher": torch.stack(teacher, dim=1)})
 
     def before_optimizer(self, progress: Progress) -> None:
@@ -190,8 +191,9 @@ class LightlySwAV(Method):
     def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
         """Each global view's code against the predictions of all other views."""
         vectors = embeddings["embeddings"].transpose(0, 1)  # (views, batch, out_dim)
-        scores = in_full(self.prototypes(vectors.flatten(0, 1))).chunk(len(vectors))
-        loss = self.criterion(list(scores[:2]), list(scores[2:])).squeeze(0)
+        with torch.autocast(vectors.device.type, enabled=False):
+            scores = self.prototypes(vectors.flatten(0, 1)).chunk(len(vectors))
+            loss = self.criterion(list(scores[:2]), list(scores[2:])).squeeze(0)
         return StepOutput(loss, {"loss": loss.detach()})
 
     def parameter_groups(self) -> Any:

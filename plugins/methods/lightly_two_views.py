@@ -129,7 +129,8 @@ class LightlySimCLR(Method):
 
     def loss(self, embeddings: Mapping[str, Tensor], progress: Progress) -> StepOutput:
         """NT-Xent of both views' projections."""
-        loss = self.criterion(embeddings["first"], embeddings["second"])
+        with torch.autocast(embeddings["first"].device.type, enabled=False):
+            loss = self.criterion(embeddings["first"], embeddings["second"])
         return StepOutput(loss, {"loss": loss.detach()})
 
     def networks(self) -> dict[str, Backbone]:
@@ -190,7 +191,8 @@ class LightlyBYOL(Method):
         with torch.no_grad():
             targets = [in_full(self.target(view)) for view in batch.views]
         first, second = (in_full(self.prediction_head(self.online(view))) for view in batch.views)
-        loss = 2 * self.criterion(first, targets[1]) + 2 * self.criterion(second, targets[0])
+        with torch.autocast(first.device.type, enabled=False):
+            loss = 2 * self.criterion(first, targets[1]) + 2 * self.criterion(second, targets[0])
         return StepOutput(loss, {"loss": loss.detach()})
 
     def update(self, carry: Mapping[str, Tensor], progress: Progress) -> None:
@@ -271,7 +273,8 @@ class LightlyMoCoV2(Method):
         queries = in_full(self.query(batch.views[0]))
         with torch.no_grad():
             keys = nn.functional.normalize(in_full(self.key(batch.views[1])), dim=1)
-        loss = self.criterion(queries, keys)
+        with torch.autocast(queries.device.type, enabled=False):
+            loss = self.criterion(queries, keys)
         return StepOutput(loss, {"loss": loss.detach()}, {"keys": keys})
 
     def parameter_groups(self) -> Any:

@@ -28,8 +28,10 @@ class TrainingSettings(Settings):
         None, "epochs between two evaluations during training, of every network of the method; none: not evaluated",
         unit="epochs", ge=1,
     )  # fmt: skip
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "fp32, bf16 autocast, or auto: bf16 where a measurement on this machine shows that it is faster"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto",
+        "fp32, bf16 or fp16 autocast (fp16 with loss scaling), or auto: bf16 where a measurement on this machine shows "
+        "that it is faster",
     )
 
 

@@ -147,7 +147,7 @@ class MachineRecord(RecordPart):
     cores: int
     threads: int
     precision: str
-    """fp32 or bf16 (autocast), as chosen; `precision_reason` says why."""
+    """fp32, bf16 or fp16 (autocast), as chosen; `precision_reason` says why."""
     precision_reason: str
     platform: str
     activation_checkpointing: bool | None = None
@@ -196,6 +196,8 @@ class TrainingRecord(RecordPart):
     """Mean of each logged value over the last epoch."""
     micro_batches: tuple[MicroBatchRecord, ...] = ()
     """One for each size of micro-batches; empty where every step saw its whole batch at once."""
+    skipped_steps: int = 0
+    """Steps of `steps` that moved nothing, because gradients overflowed in fp16."""
 
 
 class CurveSummary(RecordPart):

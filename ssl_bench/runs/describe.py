@@ -159,6 +159,7 @@ def describe_training(state: TrainingState, plan: Plan, method: Method) -> Train
         resumed=state.resumed,
         final_logs=state.final_logs,
         micro_batches=describe_micro_batches(state, plan, method),
+        skipped_steps=state.scaling.skipped_steps,
     )
 
 

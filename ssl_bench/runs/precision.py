@@ -18,6 +18,7 @@ from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.system.files import cache_folder, write_atomically
 from ssl_bench.training.loop import Plan, prepare
+from ssl_bench.training.precision import AUTOCAST_DTYPES
 
 WORTH = 1.1
 """bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""
@@ -36,7 +37,7 @@ class Precision:
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """What autocast is given; None for fp32."""
-        return torch.bfloat16 if self.name == "bf16" else None
+        return AUTOCAST_DTYPES[self.name]
 
 
 def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Precision:
@@ -50,7 +51,7 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
         if asked == "bf16" and not native:
             raise UserError(
                 f"training.precision = 'bf16': {torch.cuda.get_device_name(plan.device)} only emulates bf16; "
-                "give --set training.precision=fp32"
+                "give --set training.precision=fp32, or fp16"
             )
         if asked == "auto" and not native:
             return Precision("fp32", "auto: bf16 is only emulated on this card", None)
@@ -145,7 +146,7 @@ def _timings(method: Method, batch: Batch, plan: Plan, names: list[str]) -> dict
 
 def _one_pass(method: Method, batch: Batch, plan: Plan, name: str) -> Timing:
     """One forward and backward pass; gradients are dropped again."""
-    trial = dataclasses.replace(plan, autocast_dtype=torch.bfloat16 if name == "bf16" else None)
+    trial = dataclasses.replace(plan, autocast_dtype=AUTOCAST_DTYPES[name])
     with Stopwatch(plan.device) as watch:
         with trial.passes(0).autocast():
             loss = method.step(batch, _start(plan)).loss

@@ -112,13 +112,12 @@ def trial(resolved: Resolved) -> Sample:
 
 def _training(resolved: Resolved) -> tuple[float, bool]:
     """(seconds of an epoch, whether whole batches were tried)."""
-    import torch
-
     from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
     from ssl_bench.method import Progress
     from ssl_bench.runs import machine
     from ssl_bench.runs.building import build_method, seed_initial_weights
     from ssl_bench.training.loop import Plan, prepare, training_step
+    from ssl_bench.training.precision import AUTOCAST_DTYPES
 
     recipe = resolved.recipe
     batch_size = recipe.training.batch_size
@@ -134,7 +133,7 @@ def _training(resolved: Resolved) -> tuple[float, bool]:
     tried = min(batch_size, max(2, TRIED_PIXELS // resolved.dataset.image_px**2))
     plan = Plan(
         split=resolved.training_split, batch_size=tried, epochs=1, seed=0, optimizer=settings, device=device,
-        autocast_dtype=torch.bfloat16 if recipe.training.precision == "bf16" else None, workers=0, run_dir=Path(),
+        autocast_dtype=AUTOCAST_DTYPES.get(recipe.training.precision), workers=0, run_dir=Path(),
         checkpoint_seconds=1e9,
     )  # fmt: skip
     loading = math.inf

@@ -6,11 +6,13 @@ before every step, so a run that stops and resumes is bitwise the uninterrupted 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,6 +31,7 @@ from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.micro_batches import Passes, add_gradients
+from ssl_bench.training.precision import LossScaling, ScalingState
 
 
 class Stopped(Exception):
@@ -61,6 +64,8 @@ class TrainingState:
     """Signs of a collapse that are present now, by their cause: for how many steps."""
     micro_batches: dict[str, int] = field(default_factory=dict)
     """Steps done in micro-batches, by the largest number of images in one; a resumed run may use others."""
+    scaling: ScalingState = field(default_factory=ScalingState)
+    """Of the loss in fp16."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,7 @@ def train(
     before, first_step = Spent(state.seconds, state.cpu_seconds, state.waited_seconds), state.step
     saved_step, step_is_whole = state.step, True
     notes: list[str] = []
+    scaling = LossScaling(plan.device, plan.autocast_dtype, state.scaling)
     method.train()
     with stop_requests() as stop_requested, MetricsLog(plan.run_dir, state.step) as metrics:
 
@@ -184,7 +190,7 @@ def train(
             metrics.flush()
             refuse_nan(method, state.step)
             path = save_checkpoint(
-                checkpoints, state.step, method.state_dict(), optimizer.state_dict(), vars(state),
+                checkpoints, state.step, method.state_dict(), optimizer.state_dict(), asdict(state),
                 suspect=doctor.suspects(state.step, state.lasting),
             )  # fmt: skip
             last_saved, saved_step = time.monotonic(), state.step
@@ -196,7 +202,7 @@ def train(
             for batch in plan.batches(method, make_views, state.step, notes.append):
                 progress = Progress(state.step, plan.total_steps, state.step // plan.steps_per_epoch, plan.epochs)
                 step_is_whole = False
-                logs = training_step(method, optimizer, batch, progress, plan)
+                logs = training_step(method, optimizer, batch, progress, plan, scaling)
                 state.step += 1
                 spent = before + (clocks() - begun)
                 state.seconds, state.cpu_seconds, state.waited_seconds = spent.wall, spent.cpu, spent.waited
@@ -207,7 +213,8 @@ def train(
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
                 log(state.step, {**logs, **seen})
-                _accumulate(state, logs, epoch_done=state.step % plan.steps_per_epoch == 0)
+                counted = {} if scaling.state.overflows_in_a_row else logs  # a skipped step's are not all there
+                _accumulate(state, counted, epoch_done=state.step % plan.steps_per_epoch == 0)
                 logs |= state.probed
                 warning = doctor.look(state.step, logs, state.lasting)
                 step_is_whole = True
@@ -259,7 +266,8 @@ def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkp
     try:
         method.load_state_dict(checkpoint.method)
         optimizer.load_state_dict(checkpoint.optimizer)
-        state = TrainingState(**checkpoint.state)
+        scaling = ScalingState(**checkpoint.state.get("scaling", {}))
+        state = TrainingState(**{**checkpoint.state, "scaling": scaling})
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the checkpoint does not fit this run ({str(error).splitlines()[0]}): it is from another run or "
@@ -282,27 +290,40 @@ def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:
 
 
 def training_step(
-    method: Method, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, plan: Plan
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    progress: Progress,
+    plan: Plan,
+    scaling: LossScaling | None = None,
 ) -> dict[str, float]:
     """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update.
 
-    `batch` is on the host: what is computed next is moved to the device, the whole or a micro-batch at a time.
+    `batch` is on the host: what is computed next is moved to the device, the whole or a micro-batch at a time. Where
+    gradients overflow in fp16, optimizer and update are left out, and only what is finite is logged.
     """
+    scaling = scaling or LossScaling(plan.device, plan.autocast_dtype, ScalingState())
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
-    output = add_gradients(method, batch, progress, plan.passes(progress.step))
-    if not torch.isfinite(output.loss):
+    passes = dataclasses.replace(plan.passes(progress.step), scale=scaling.scale)
+    output = add_gradients(method, batch, progress, passes)
+    if not scaling.enabled and not torch.isfinite(output.loss):
         raise RunFailed(
             f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
         )
+    scaling.unscale(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
     method.before_optimizer(progress)
-    optimizer.step()
+    done = scaling.step(optimizer)
     optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
-    with torch.no_grad():
-        method.update(output.carry, progress)
-    logs = {"loss": output.loss, **output.logs, "gradient_norm": gradient_norm}
-    return {**on_host(logs), **scheduled}
+    if done:
+        with torch.no_grad():
+            method.update(output.carry, progress)
+    logs = {**on_host({"loss": output.loss, **output.logs, "gradient_norm": gradient_norm}), **scheduled}
+    if scaling.enabled:
+        logs = {name: value for name, value in logs.items() if math.isfinite(value)}
+        logs["loss_scale"] = scaling.state.scale
+    return logs
 
 
 def on_host(values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -320,7 +341,7 @@ def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: boo
     sums: defaultdict[str, float] = defaultdict(float, state.sums)
     for name, value in logs.items():
         sums[name] += value
-    state.sums, state.counted = dict(sums), state.counted + 1
+    state.sums, state.counted = dict(sums), state.counted + bool(logs)
     if epoch_done:
         state.final_logs = {name: value / state.counted for name, value in state.sums.items()} | state.probed
         state.sums, state.counted = {}, 0

@@ -201,6 +201,9 @@ class Flattening(ToyMethod):
         logs = {"spread": torch.tensor(0.0 if progress.step >= self.flat_from else 0.8)}
         return StepOutput(output.loss, logs, output.carry)
 
+    def batch_logs(self, carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {}
+
     def signs(self, batch_size: int) -> tuple[Sign, ...]:
         return (Sign({"spread": NO_SPREAD}, "all is flat", "--set method.noise=..."),)
 
