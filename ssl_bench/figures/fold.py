@@ -19,8 +19,13 @@ from ssl_bench.tables.table import Block, Cell, Row, Table, TableData
 def fold(description: FigureDescription, table: Table, runs: Mapping[str, RunCurves]) -> Figure:
     """The figure of a table's rows; `runs` are all runs by their id."""
     notes: list[str] = []
-    strips = [_strip(description, table, block, runs, notes) for block in table.blocks]
-    strips = [strip for strip in strips if any(panel.lines for panel in strip.panels)]
+    strips: list[Strip] = []
+    for block in table.blocks:
+        of_block: list[str] = []
+        strip = _strip(description, table, block, runs, of_block)
+        if any(panel.lines for panel in strip.panels):
+            strips.append(strip)
+            notes += of_block
     if strips and description.kind != "lines":
         printed = published_strip(description, table)
         strips += [printed] if printed else []
@@ -46,7 +51,7 @@ def _strip(
     if description.kind == "lines":
         rows, common = named_rows(table, block)
         panels = [one for panel in description.panel for one in _lines(description, panel, rows, runs)]
-        notes += _notes(table, rows, runs)
+        notes += _notes(description, table, rows, runs)
         heading = f"{block.heading}{common}"
         return Strip(heading, tuple(panels), share_y=description.split != "none" and len(description.panel) == 1)
     panels = []
@@ -128,8 +133,10 @@ def _references(panel: PanelDescription, rows: Sequence[Named], runs: Mapping[st
     return tuple(references)
 
 
-def _notes(table: Table, rows: Sequence[Named], runs: Mapping[str, RunCurves]) -> list[str]:
-    """Printed numbers of the rows, and runs without curves."""
+def _notes(
+    description: FigureDescription, table: Table, rows: Sequence[Named], runs: Mapping[str, RunCurves]
+) -> list[str]:
+    """Printed numbers of the rows, and runs without the curves that the figure draws."""
     notes = []
     for index, part in enumerate(table.description.published):
         texts = [(one.name, shown_beside(part, one.row.published[index])) for one in rows]
@@ -137,9 +144,14 @@ def _notes(table: Table, rows: Sequence[Named], runs: Mapping[str, RunCurves]) -
         if shown:
             notes.append(f"published, {part.data} ({part.source}), not measured here: {shown}")
     names = [name for one in rows for name in one.row.runs]
-    records = [runs[name].record for name in names if name in runs]
-    if bare := [record.run_id for record in records if record and record.step_curves is None]:
-        notes.append(f"without steps.csv, which earlier versions did not write: {', '.join(sorted(bare))}")
+    records = [record for name in names if name in runs and (record := runs[name].record)]
+    drawn = {source.by for panel in description.panel if (source := curve_source(panel.y))}
+    for by, without, bare in (
+        ("step", "steps.csv, which earlier versions did not write", [one for one in records if not one.step_curves]),
+        ("epoch", "evaluations during training (--eval-every N)", [one for one in records if not one.curves]),
+    ):
+        if by in drawn and bare:
+            notes.append(f"without {without}: {', '.join(sorted(one.run_id for one in bare))}")
     return notes
 
 

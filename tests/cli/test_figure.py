@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,9 @@ def test_the_curves_of_runs_and_of_one_that_still_trains(sslbench: Command, tmp_
     status, out, _ = sslbench("figure", "curves", "dino-a", "dino-b", "--results", str(tmp_path), "--values", "loss")
     assert status == 0
     assert f"written: {tmp_path / 'figures' / 'curves.png'}, {tmp_path / 'figures' / 'curves.csv'}" in out
-    rows = (tmp_path / "figures" / "curves.csv").read_text().splitlines()
-    assert [row.split(",")[5:7] for row in rows[1:]] == [["1", "3"], ["2", "2"], ["1", "5"]]
+    with (tmp_path / "figures" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["line"], row["x"], row["y"]) for row in rows] == [("1", "1", "3"), ("1", "2", "2"), ("2", "1", "5")]
     status, out, _ = sslbench("figure", "curves", "dino-a", "--results", str(tmp_path), "--format", "pdf")
     assert status == 0
     assert (tmp_path / "figures" / "curves-dino-a.pdf").read_bytes().startswith(b"%PDF")

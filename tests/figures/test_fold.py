@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.figures.csv_text import to_csv
+from ssl_bench.figures.csv_text import OF_LINE, to_csv
 from ssl_bench.figures.curves import RunCurves
 from ssl_bench.figures.fold import fold
 from ssl_bench.figures.loading import built_in_figures, load_figure
@@ -85,7 +85,13 @@ def drawn(tmp_path: Path, description: str) -> tuple[Figure, dict[str, RunCurves
 
 
 def rows_of(figure: Figure) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(to_csv(figure))))
+    """The CSV's rows, each with what stands in the first one of its line."""
+    rows, first = [], dict[str, str]()
+    for row in csv.DictReader(io.StringIO(to_csv(figure))):
+        first = first if first.get("line") == row["line"] else row
+        assert row is first or not any(row[name] for name in OF_LINE)
+        rows.append(row | {name: first[name] for name in OF_LINE})
+    return rows
 
 
 def test_a_line_is_the_mean_over_the_seeds_that_have_a_value_and_collapsed_runs_are_drawn(tmp_path: Path) -> None:
@@ -107,8 +113,8 @@ def test_a_line_is_the_mean_over_the_seeds_that_have_a_value_and_collapsed_runs_
     measured_rows = [row for row in rows_of(figure) if row["kind"] == "measured"]
     assert len(measured_rows) == 5
     assert measured_rows[0] == {
-        "kind": "measured", "heading": figure.strips[0].heading, "panel": "h", "series": "momentum", "label": "",
-        "x": "1", "y": "4", "std": "1.41421356", "n": "2", "unit": "", "source": "", "runs": "a0 a1",
+        "line": "1", "kind": "measured", "heading": figure.strips[0].heading, "panel": "h", "series": "momentum",
+        "label": "", "x": "1", "y": "4", "std": "1.41421356", "n": "2", "unit": "", "source": "", "runs": "a0 a1",
     }  # fmt: skip
 
 
@@ -179,12 +185,16 @@ def test_a_damaged_file_leaves_its_run_out_and_is_named(tmp_path: Path) -> None:
     write_run(tmp_path, "a0", logged={"teacher_entropy": [3.0]}, seed=0, settings=settings)
     write_run(tmp_path, "a1", logged={"teacher_entropy": [5.0]}, seed=1, settings=settings)
     write_run(tmp_path, "a2", seed=2, settings=settings)
+    write_run(tmp_path, "a3", knn={"teacher": [10.0]}, seed=3, settings=settings)
     (tmp_path / "runs" / "a1" / "steps.csv").write_text("nothing")
     figure, runs = drawn(tmp_path, LINES)
     (point,) = figure.strips[0].panels[0].lines[0].points
     assert (point.y, point.n) == (3.0, 1)
     assert "steps.csv is not the file that the record names" in runs["a1"].problems[0]
     assert any("without steps.csv" in note and "a2" in note for note in figure.notes)
+    epochs, _ = drawn(tmp_path, EPOCHS)
+    assert not any("steps.csv" in note for note in epochs.notes), "it draws no logged value"
+    assert any(note == "without evaluations during training (--eval-every N): a0, a1, a2" for note in epochs.notes)
 
 
 def test_the_curves_of_runs_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
