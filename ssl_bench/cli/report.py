@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         names: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[NAME|FILE]...",
+                metavar="NAME|FILE",
                 help="tables of sslbench's (sslbench table --list), or descriptions of your own (.toml) "
                 "[default: each of sslbench's that there are records for]",
             ),

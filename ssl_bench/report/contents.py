@@ -20,6 +20,7 @@ from ssl_bench.report.pictures import PictureView, pictures_of
 from ssl_bench.report.prose import prose_html, read_prose
 from ssl_bench.report.runs import MOST_RECIPES, RunView, machine_text, run_view
 from ssl_bench.report.tables import TableView, table_view
+from ssl_bench.tables.checks import require_measured
 from ssl_bench.tables.explain import explain_all
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.grouping import RecordFacts
@@ -53,6 +54,8 @@ class Contents:
     glance: tuple[str, ...]
     prose: str
     """The user's own text as HTML."""
+    prose_file: str
+    """Name of the file that it is from."""
     findings: tuple[TableFindings, ...]
     nothing: tuple[str, ...]
     """Titles of tables that nothing, or too little to compare, was measured for."""
@@ -72,7 +75,8 @@ class Contents:
 
 def gather(asked: Asked) -> Contents | None:
     """The contents of the page; None where there is no record. Raises `UserError` for an unknown table."""
-    sources = [load_table(name) for name in asked.names or built_in_tables()]
+    by_name = _sources(asked.names)
+    sources = list(by_name.values())
     prose = read_prose(asked.findings) if asked.findings else ""
     found, problems = read_usable(asked.results)
     if not found:
@@ -80,6 +84,9 @@ def gather(asked: Asked) -> Contents | None:
             raise UserError(f"no record under {asked.results / 'runs'} can be used: {'; '.join(problems)}")
         return None
     records = [record for _, record in found]
+    for name, source in by_name.items():
+        if name.endswith(".toml"):
+            require_measured(source.description, records, name)
     outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
     facts = [RecordFacts(record) for record in records]
     tables = [fold(source.description, facts, source.published, outcomes) for source in sources]
@@ -100,6 +107,7 @@ def gather(asked: Asked) -> Contents | None:
         facts=tuple(_facts(records, len(behind))),
         glance=tuple(at_a_glance(findings)),
         prose=prose_html(prose) if prose else "",
+        prose_file=asked.findings.name if asked.findings else "",
         findings=tuple(one for one in findings if one.blocks),
         nothing=tuple(table.description.title for table in tables if table not in shown),
         tables=tuple(table_view(table, explain_all(table, facts)) for table in shown),
@@ -107,11 +115,25 @@ def gather(asked: Asked) -> Contents | None:
         pictures=pictures.shown,
         more_pictures=pictures.left_out,
         runs=views,
-        intervals=tuple(f"{how}" for how in HOW.values()),
+        intervals=tuple(HOW.values()),
         left_out=tuple(dict.fromkeys(left_out)),
         unshown=tuple(sorted(record.run_id for record in records if record.run_id not in behind)),
         problems=tuple(dict.fromkeys([*left_out, *changed])),
     )
+
+
+def _sources(names: Sequence[str]) -> dict[str, TableSource]:
+    """Name as given -> table, each once. Raises `UserError` for an unknown one, and for two of one id."""
+    sources: dict[str, TableSource] = {}
+    ids: dict[str, TableSource] = {}
+    for name in names or built_in_tables():
+        source = load_table(name)
+        known = ids.setdefault(source.description.id, source)
+        if known.description != source.description:
+            raise UserError(f"two of these tables have the id {source.description.id!r}: give {name} another one")
+        if known is source:
+            sources[name] = source
+    return sources
 
 
 def _figures(

@@ -61,6 +61,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     save(folder, with_reach(make_record("dino", knn=(30, 60)), 2.0))
     save(folder, with_reach(make_record("byol", knn=(30, 40)), 2.0))
+    (folder / "own.md").write_text(f"# Mine\n\n{ATTACK} and **bold**, [a link](https://a.b)\n")
     hostile = make_record("simclr", knn=(30, 45), notes=(f'a "note" & {ATTACK}',), command=f"run '{ATTACK}'")
     save(folder, hostile.model_copy(update={"method": ATTACK, "run_id": "hostile"}))
     for teacher, changed in (("momentum", {}), ("student_copy", {"method.teacher": "student_copy"})):
@@ -78,7 +79,7 @@ def make_page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     from ssl_bench.report.page import page
 
     def make() -> str:
-        contents = gather(Asked((), results, f"Title {ATTACK}", None, "sslbench report"))
+        contents = gather(Asked((), results, f"Title {ATTACK}", results / "own.md", "sslbench report"))
         assert contents is not None
         return page(contents)
 
@@ -138,6 +139,8 @@ def test_each_measured_number_leads_to_its_runs(text: str) -> None:
 
 
 def test_findings_and_figures_are_there(text: str) -> None:
+    assert '<p class="where">In the words of own.md:</p>\n<h3>Mine</h3>' in text
+    assert "<strong>bold</strong>, a link (<code>https://a.b</code>)" in text
     assert "dino has the best mean, 60.0 (58.0 to 62.0, 1 seed, n 1,000)." in text
     assert "printed order of 1 pair" in text
     assert re.search(r'<figure id="figure-teacher">.*?<svg ', text, re.DOTALL)
@@ -201,6 +204,23 @@ def test_mistakes_become_messages(sslbench: Command, results: Path, arguments: t
     status, _, err = sslbench("report", "--results", str(results), *arguments)
     assert (status, said in err) == (2, True), err
     assert "Traceback" not in err
+
+
+def test_tables_of_ones_own_are_shown_each_once(sslbench: Command, results: Path, tmp_path: Path) -> None:
+    own = (
+        'id = "{}"\ntitle = "Mine & more"\n[[row]]\nid = "method"\nfrom = "method"\n'
+        '[[column]]\nid = "knn"\ntitle = "k-NN"\nfrom = "measurement:knn.{}:trained"\n'
+    )
+    (tmp_path / "own.toml").write_text(own.format("own", "primary"))
+    arguments = ("report", "--results", str(results), "--out", str(tmp_path / "page.html"))
+    assert sslbench(*arguments, "own.toml", "own.toml")[0] == 0
+    assert (tmp_path / "page.html").read_text().count("<h3>Mine &amp; more</h3>") == 2, (
+        "as a table and among the sources"
+    )
+    (tmp_path / "own.toml").write_text(own.format("comparison", "primary"))
+    assert "two of these tables have the id 'comparison'" in sslbench(*arguments, "comparison", "own.toml")[2]
+    (tmp_path / "own.toml").write_text(own.format("own", "top1_k21"))
+    assert "measured no 'top1_k21'. Did you mean 'top1_k20'" in sslbench(*arguments, "own.toml")[2]
 
 
 def test_without_records_nothing_is_written(sslbench: Command, tmp_path: Path) -> None:

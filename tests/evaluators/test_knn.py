@@ -20,6 +20,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluator import Evaluation, Features, Measurement
 from ssl_bench.evaluators.knn.evaluator import KNN, KNNConfig, classify
 from ssl_bench.evaluators.knn.nearest import exact_search, largest_by_faiss, largest_by_torch, nearest
+from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.settings import parse_settings
 from tests.toy import ToyBackbone, ToyDataset
 
@@ -345,6 +346,26 @@ def test_no_second_bank_is_made(monkeypatch: pytest.MonkeyPatch, backend: neares
     assert 0 < sizes.largest < bank.nbytes / 4
 
 
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+def test_memory_beside_the_bank_does_not_grow_with_it(
+    monkeypatch: pytest.MonkeyPatch, backend: nearest_module.Backend
+) -> None:
+    for name, value in {"QUERIES": 64, "ROWS": 512, "PRODUCTS": 1 << 15, "SCORED": 64}.items():
+        monkeypatch.setattr(nearest_module, name, value)
+
+    def extra(rows: int) -> int:
+        queries, bank = hard_bank("random", rows, 32, 0)
+        memory = LiveMemory()
+        memory.add([queries, bank], "given")
+        with memory:
+            nearest(queries, bank, 3, backend, cosine=True)
+        return memory.peak - queries.nbytes - bank.nbytes
+
+    lengths = 4 * 6000
+    assert extra(12_000) - extra(6_000) < 1.5 * lengths
+    assert extra(12_000) < 512 * 1024, "one block of rows, one of products and the candidates"
+
+
 def test_maxima_of_groups_lose_nothing() -> None:
     queries, rows = hard_bank("random", 5003, 8, 0)
     for count in (1, 9, 40, 5003):  # 8, 8, 1 and 1 rows a group
@@ -369,7 +390,7 @@ def test_candidates_too_few_for_certainty_are_followed_by_more(
 
     found = exact_search(queries, bank, 3, dtype, counted)
     assert torch.equal(found.indices, brute_force(queries, bank, 3))
-    assert asked[0] == (dtype, 38)
+    assert asked[0] == (dtype, 38 if dtype == torch.bfloat16 else 19)
     if dtype == torch.bfloat16:
         assert asked[1] == (torch.float32, 304), "bfloat16 cannot tell them apart"
 
@@ -406,19 +427,40 @@ def test_a_looser_matrix_product_setting_is_put_back() -> None:
         torch.set_float32_matmul_precision(before)
 
 
-def test_auto_is_faiss_unless_bfloat16_pays_or_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_fastest_of_a_trial_whose_answer_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, bank = hard_bank("random", 300, 8, 0)
     expected = brute_force(queries, bank, 3)
-    for pays, installed, by in [
-        (False, True, "FAISS (float32 "),
-        (True, True, f"torch {torch.__version__} (bfloat16 "),
-        (False, False, f"torch {torch.__version__} (float32 "),
+    slow: list[object] = []
+    clock = [0.0]
+
+    def timed(way: Any) -> Any:
+        def largest(some: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+            clock[0] += 9.0 if (way, some.dtype) in slow else 1.0
+            return way(some, rows, count)  # type: ignore[no-any-return]
+
+        return largest
+
+    by_torch, by_faiss = nearest_module.largest_by_torch, nearest_module.largest_by_faiss
+    monkeypatch.setattr(nearest_module, "largest_by_torch", timed(by_torch))
+    monkeypatch.setattr(nearest_module, "largest_by_faiss", timed(by_faiss))
+    monkeypatch.setattr(nearest_module.time, "perf_counter", lambda: clock[0])
+    everything = [(by_torch, torch.float32), (by_torch, torch.bfloat16), (by_faiss, torch.float32)]
+    version = torch.__version__
+    for installed, worth, fast, by in [
+        (True, 1, 2, "FAISS (float32 "),
+        (True, 1, 1, f"torch {version} (bfloat16 "),
+        (True, 1, 0, f"torch {version} (float32 "),
+        (False, 1, 2, f"torch {version} (float32 "),
+        (True, 1 << 26, 2, f"torch {version} (float32 "),  # too few products for a trial
     ]:
-        monkeypatch.setattr(nearest_module, "bfloat16_pays", lambda pays=pays: pays)
+        slow[:] = [way for place, way in enumerate(everything) if place != fast]
+        monkeypatch.setattr(nearest_module, "WORTH_A_TRIAL", worth)
         monkeypatch.setattr(nearest_module, "faiss_is_installed", lambda installed=installed: installed)
         found = nearest(queries, bank, 3, "auto")
         assert found.searched_by.startswith(by)
         assert torch.equal(found.indices, expected)
+    monkeypatch.setattr(nearest_module, "largest_by_faiss", by_faiss)
+    monkeypatch.setattr(nearest_module, "faiss_is_installed", lambda: False)
     with pytest.raises(UserError, match="pip install faiss-cpu"):
         nearest(queries, bank, 3, "faiss")
 

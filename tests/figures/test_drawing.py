@@ -28,6 +28,13 @@ def test_a_picture_is_of_its_kind(style: str) -> None:
     assert draw(figure(), style).startswith(BEGINS[style])  # type: ignore[arg-type]
 
 
+def test_a_name_with_dollars_is_a_name_and_no_mathematics() -> None:
+    line = Line(r"a$b_{c$ \frac{", (Point(1.0, 2.0), Point(2.0, 3.0)))
+    panel = Panel("lines", "$x$", "step", "loss", (line,))
+    drawn = svg_text(Figure("id", "$title$", "", (Strip("", (panel,)),)))
+    assert all(text in drawn for text in (line.name, "$x$", "$title$"))
+
+
 @pytest.mark.parametrize("kind", ["lines", "points", "bars"])
 def test_an_svg_has_its_texts_and_is_the_same_whatever_a_user_set(kind: Kind) -> None:
     first = svg_text(figure(kind))

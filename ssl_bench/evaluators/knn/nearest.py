@@ -13,11 +13,11 @@ the data. <q, m> is the same for all rows; without it the error is small where f
 
 The bank may be the largest thing in memory (ImageNet's, 2048 values each: 10 GB), so no second one is made: rows are
 normalized and the mean is taken off a block at a time.
+Beside queries and bank a search holds `PRODUCTS` products and one block of rows, whatever the bank's size.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +36,17 @@ Largest = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 QUERIES, ROWS = 4096, 1 << 16
 """Queries and rows of the bank that are compared at once."""
 PRODUCTS = 1 << 26
-"""Products that are in memory at once: 256 MiB in float32. Candidates: a quarter of them."""
-SPARE = 32
-"""Candidates beyond 2 k, so that the k-th neighbor is clear of what is left out."""
+"""Products that are in memory at once: 256 MiB in float32. Candidates: an eighth of them."""
+SPARE = 16
+"""Candidates beyond k, so that the k-th neighbor is clear of what is left out; bfloat16 takes twice as many."""
+SCORED = 256
+"""Rows that are scored in float64 at once."""
+TRIAL_QUERIES, TRIAL_ROWS, WORTH_A_TRIAL = 64, 4096, 1 << 26
+"""Size of a trial, and number of products from which one is made."""
 
 
 class Bank(NamedTuple):
-    """The rows that are searched, as they are or each divided by its length. Indexed by rows, it gives a new tensor."""
+    """The rows that are searched, as they are or each divided by its length."""
 
     vectors: Tensor
     """(n, dim) float32."""
@@ -86,17 +90,41 @@ def nearest(
 
     With `cosine` both are l2-normalized first, the bank without a copy of it.
     The answer is the same whatever the backend. Tensors are given and returned on the CPU; torch searches on `device`,
-    FAISS on the CPU. "auto" is FAISS if it is installed, or torch on a GPU and on a CPU with fast bfloat16 products.
+    FAISS on the CPU. "auto" is torch on a GPU, and on a CPU what a short trial on these data shows to be the fastest.
 
     Raises `UserError` when FAISS is asked for and not installed, `ValueError` for other shapes, types or values.
     """
     _check(queries, bank, k)
-    on_cpu = torch.device(device).type == "cpu"
-    # A GPU may add bfloat16 products up in less than float32, which the bound does not cover
-    dtype = torch.bfloat16 if backend != "faiss" and on_cpu and bfloat16_pays() else torch.float32
-    if backend == "faiss" or (backend == "auto" and on_cpu and dtype == torch.float32 and faiss_is_installed()):
+    if backend == "faiss":
         return exact_search(queries, bank, k, torch.float32, largest_by_faiss, cosine=cosine)
-    return exact_search(queries.to(device), bank.to(device), k, dtype, largest_by_torch, cosine=cosine)
+    # A GPU may add bfloat16 products up in less than float32, which the bound does not cover
+    ways: list[tuple[torch.dtype, Largest]] = [(torch.float32, largest_by_torch)]
+    if torch.device(device).type == "cpu":
+        ways.append((torch.bfloat16, largest_by_torch))
+        if backend == "auto" and faiss_is_installed():
+            ways.append((torch.float32, largest_by_faiss))
+    dtype, largest = fastest(ways, queries, bank, k + SPARE)
+    return exact_search(queries.to(device), bank.to(device), k, dtype, largest, cosine=cosine)
+
+
+def fastest(
+    ways: list[tuple[torch.dtype, Largest]], queries: Tensor, bank: Tensor, count: int
+) -> tuple[torch.dtype, Largest]:
+    """The way that took the least time, of two trials on the first queries and rows; the first where none is worth it.
+
+    bfloat16 products, for example, are fast only with AVX512-BF16, AMX or the like.
+    """
+    if len(ways) == 1 or len(queries) * len(bank) < WORTH_A_TRIAL:
+        return ways[0]
+
+    def seconds(dtype: torch.dtype, largest: Largest) -> float:
+        some, rows = queries[:TRIAL_QUERIES].to(dtype), bank[:TRIAL_ROWS].to(dtype)
+        begun = time.perf_counter()
+        largest(some, rows, min(count, len(rows)))
+        return time.perf_counter() - begun
+
+    took = [min(seconds(*way), seconds(*way)) for way in ways]
+    return ways[took.index(min(took))]
 
 
 def exact_search(
@@ -110,11 +138,11 @@ def exact_search(
     radius = max(float(rows.sub_(center).norm(dim=1).max()) for rows in bank.blocks(1024))
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=vectors.device)
     similarities = torch.empty(len(queries), k, dtype=torch.float64, device=vectors.device)
-    left, count = torch.arange(len(queries), device=vectors.device), 2 * k + SPARE
+    left = torch.arange(len(queries), device=vectors.device)
+    count = k + SPARE if dtype == torch.float32 else 2 * (k + SPARE)
     while len(left):
         count, unsure = min(count, len(vectors)), []
-        candidates = count * -(-len(vectors) // ROWS)
-        for block in torch.split(left, max(1, min(QUERIES, PRODUCTS // (4 * candidates)))):
+        for block in torch.split(left, max(1, min(QUERIES, PRODUCTS // (8 * count)))):
             some = queries[block]
             columns, worst = _candidates(some, bank, center, count, dtype, largest)
             indices[block], similarities[block] = _best(some, bank, columns, k)
@@ -163,37 +191,33 @@ def _candidates(
     """The columns (m, count) with the largest cheap products, and the worst of these products, (m,) float64."""
     if count == len(bank.vectors):
         return torch.arange(count, device=queries.device).expand(len(queries), -1), queries.new_empty(0)
-    rounded, found, columns = queries.to(dtype), [], []
+    rounded = queries.to(dtype)
+    values, columns, start = rounded.new_empty(len(queries), 0), queries.new_empty(len(queries), 0).long(), 0
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # whatever the training run allowed: the bound relies on it
     try:
-        start = 0
         for rows in bank.blocks(ROWS):
-            values, places = largest(rounded, rows.sub_(center).to(dtype), min(count, len(rows)))
-            found.append(values)
-            columns.append(places + start)
+            found, places = largest(rounded, rows.sub_(center).to(dtype), min(count, len(rows)))
+            values, columns = torch.cat([values, found], dim=1), torch.cat([columns, places + start], dim=1)
+            top = values.topk(min(count, values.shape[1]))
+            values, columns = top.values, columns.gather(1, top.indices)
             start += len(rows)
     finally:
         torch.set_float32_matmul_precision(precision)
-    top = torch.cat(found, dim=1).topk(count)
-    return torch.cat(columns, dim=1).gather(1, top.indices), top.values[:, -1].double()
+    return columns, values[:, -1].double()
 
 
 def _best(queries: Tensor, bank: Bank, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Of the rows `columns` (m, count) the k with the largest products in float64, ties by the smaller column."""
+    """Of the rows `columns` (m, count) the k with the largest products in float64, ties by the smaller column.
+
+    Query by query: its rows stay in the processor's cache, and equal rows get equal sums, which a matrix product does
+    not promise.
+    """
     columns = columns.sort(dim=1).values
-    row, column = (
-        torch.arange(len(queries), device=queries.device).repeat_interleave(columns.shape[1]),
-        columns.flatten(),
-    )
-    exact, scores = queries.double(), torch.empty(len(row), dtype=torch.float64, device=queries.device)
-    # Few at once, in the same memory, stay in the cache: three times as fast
-    left, right = (exact.new_empty(min(512, len(row)), queries.shape[1]) for _ in range(2))
-    for i, j, score in zip(torch.split(row, 512), torch.split(column, 512), torch.split(scores, 512), strict=True):
-        torch.index_select(exact, 0, i, out=left[: len(i)])
-        right[: len(i)].copy_(bank.rows(j))
-        torch.sum(left[: len(i)].mul_(right[: len(i)]), dim=1, out=score)
-    scores = scores.view_as(columns)
+    scores = torch.empty(columns.shape, dtype=torch.float64, device=queries.device)
+    for query, of_query, score in zip(queries.double(), columns, scores, strict=True):
+        for places, some in zip(of_query.split(SCORED), score.split(SCORED), strict=True):
+            torch.sum(bank.rows(places).double().mul_(query), dim=1, out=some)
     top = scores.sort(dim=1, descending=True, stable=True)
     return columns.gather(1, top.indices[:, :k]), top.values[:, :k]
 
@@ -211,20 +235,6 @@ def error_bound(queries: Tensor, center: Tensor, radius: float, dtype: torch.dty
 def faiss_is_installed() -> bool:
     """Whether `import faiss` would find something, without the cost of importing it."""
     return importlib.util.find_spec("faiss") is not None
-
-
-@functools.cache
-def bfloat16_pays() -> bool:
-    """Whether bfloat16 products are faster than float32's on this CPU: only with AVX512-BF16, AMX or the like."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right, times = torch.ones(128, 384, dtype=dtype), torch.ones(384, 512, dtype=dtype), []
-        for _ in range(3):
-            begun = time.perf_counter()
-            left @ right
-            times.append(time.perf_counter() - begun)
-        seconds[dtype] = min(times)  # the others were disturbed
-    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 
 def _check(queries: Tensor, bank: Tensor, k: int) -> None:
