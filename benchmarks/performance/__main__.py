@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.performance.ratios import Goal, Ratio
 from benchmarks.performance.report import Failure, markdown, ratio_from, this_machine, write
 
-PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "method_step", "shards", "tables")
+PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "method_step", "probe", "shards", "tables")
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 600.0
 
