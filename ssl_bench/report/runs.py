@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,18 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class RunSource:
+    """What one run gives to a number."""
+
+    id: str
+    anchor: str
+    seed: int
+    status: str
+    value: str
+    """Before and after training."""
+
+
+@dataclass(frozen=True)
 class CellSources:
     """A number of a table with the runs that it is the mean of."""
 
@@ -55,8 +69,7 @@ class CellSources:
     text: str
     protocol: str
     items: str
-    runs: tuple[tuple[str, str, str, str], ...]
-    """(run id, seed, status, value before and after training) of each."""
+    runs: tuple[RunSource, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +83,9 @@ class RowSources:
 
 
 def run_anchor(run_id: str) -> str:
-    """The place of a run in the page."""
-    return f"run-{run_id}"
+    """The place of a run in the page: its id, or where that cannot name a place, one with a digest."""
+    plain = re.sub(r"[^\w.-]", "_", run_id)
+    return f"run-{plain}" if plain == run_id else f"run-{plain}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 
 def row_anchor(table_id: str, number: int) -> str:
@@ -105,18 +119,14 @@ def _cell_sources(row: RowEvidence, one: CellEvidence) -> CellSources:
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:,.{one.column.decimals + 2}f}"
 
-    runs = tuple(
-        (
-            run.run_id,
-            str(run.seed),
-            run.status,
-            (f"{number(run.baseline)} → " if run.baseline is not None else "") + number(run.value),
-        )
-        for run in one.runs
-    )
+    runs = []
+    for run in one.runs:
+        before = f"{number(run.baseline)} → " if run.baseline is not None else ""
+        value = before + number(run.value)
+        runs.append(RunSource(run.run_id, run_anchor(run.run_id), run.seed, run.status, value))
     items = "" if one.test_items is None else f"{one.test_items:,} test items behind each value"
     text = cell_text(one.column, one.cell, row.finished)
-    return CellSources(column_title(one.column), text, one.cell.conditions.text, items, runs)
+    return CellSources(column_title(one.column), text, one.cell.conditions.text, items, tuple(runs))
 
 
 def _facts(record: RunRecord, path: Path) -> Iterable[tuple[str, str]]:

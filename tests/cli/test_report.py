@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -63,7 +65,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder, with_reach(make_record("byol", knn=(30, 40)), 2.0))
     (folder / "own.md").write_text(f"# Mine\n\n{ATTACK} and **bold**, [a link](https://a.b)\n")
     hostile = make_record("simclr", knn=(30, 45), notes=(f'a "note" & {ATTACK}',), command=f"run '{ATTACK}'")
-    save(folder, hostile.model_copy(update={"method": ATTACK, "run_id": "hostile"}))
+    hostile = hostile.model_copy(update={"method": ATTACK, "run_id": f"hostile {ATTACK}"})
+    write_record(hostile, folder / "runs" / "hostile" / "record.json")
     for teacher, changed in (("momentum", {}), ("student_copy", {"method.teacher": "student_copy"})):
         write_run(
             folder, f"teacher-{teacher}", arch="deit_ti16",
@@ -104,6 +107,7 @@ def test_every_element_is_closed_every_id_is_one_place_and_every_link_leads_ther
     page = Page(text)
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
+    assert all(re.fullmatch(r"[\w.-]+", one) for one in page.ids)
     assert {one.removeprefix("#") for one in page.addresses if one.startswith("#")} <= set(page.ids)
 
 
@@ -145,6 +149,13 @@ def test_findings_and_figures_are_there(text: str) -> None:
     assert "printed order of 1 pair" in text
     assert re.search(r'<figure id="figure-teacher">.*?<svg ', text, re.DOTALL)
     assert "Nothing, or too little to compare, was measured for:" in text
+
+
+def test_making_a_page_imports_no_torch() -> None:
+    modules = "ssl_bench.report.contents, ssl_bench.report.page, ssl_bench.figures.drawing"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_same_records_give_the_same_bytes(text: str, make_page: Callable[[], str]) -> None:
