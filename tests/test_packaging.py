@@ -27,6 +27,11 @@ def test_every_package_is_installed() -> None:
         assert all(list((ROOT / "benchmarks" / kind).glob(pattern)) for pattern in patterns)
 
 
+def test_the_files_of_the_report_are_installed() -> None:
+    files = {path.name for path in (ROOT / "ssl_bench" / "report").iterdir() if path.suffix not in (".py", "")}
+    assert set(PROJECT["tool"]["setuptools"]["package-data"]["ssl_bench.report"]) == files
+
+
 def test_faiss_is_an_extra() -> None:
     assert "faiss-cpu" in str(PROJECT["project"]["optional-dependencies"]["cpu"])
     assert "faiss" not in str(PROJECT["project"]["dependencies"])

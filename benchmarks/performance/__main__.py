@@ -4,7 +4,8 @@
 
 Each benchmark is a module of this folder with `ratios(quick)` and runs in a process of its own; one that fails stops no
 other. The whole set is written to results/performance.json and results/performance.md; with names or --quick it is only
-printed. Options of a single one: `python -m benchmarks.performance.knn --help`.
+printed. Options of a single one: `python -m benchmarks.performance.knn --help`. The name `scaling`, alone, draws curves
+of time and memory instead.
 """
 
 from __future__ import annotations
@@ -22,7 +23,20 @@ from pathlib import Path
 from benchmarks.performance.ratios import Goal, Ratio
 from benchmarks.performance.report import Failure, markdown, ratio_from, this_machine, write
 
-PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "method_step", "probe", "shards", "tables")
+PARTS = (
+    "views",
+    "knn",
+    "propagation",
+    "davis_scoring",
+    "dino_step",
+    "method_step",
+    "probe",
+    "shards",
+    "tables",
+    "memory",
+)
+CURVES = "scaling"
+"""Has no ratios, and is run by its name alone."""
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 600.0
 
@@ -36,9 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.names == [CURVES]:
+        words = ["--results", str(given.results), *(["--quick"] if given.quick else [])]
+        return int(import_module(f"benchmarks.performance.{CURVES}").main(words))
     unknown = [name for name in given.names if name not in PARTS]
     if unknown:
-        parser.error(f"no benchmark is called {unknown[0]!r}: {', '.join(PARTS)}")
+        parser.error(f"no benchmark is called {unknown[0]!r}: {', '.join(PARTS)}; or {CURVES}, alone")
     if given.into is not None:  # the process of one benchmark
         rows = import_module(f"benchmarks.performance.{given.names[0]}").ratios(quick=given.quick)
         if given.quick:

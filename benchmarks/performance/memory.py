@@ -1,6 +1,6 @@
 """Predicted against measured memory of a training step on a CPU, for methods x backbones x settings.
 
-    python benchmarks/performance/memory.py [--methods dino,simclr] [--arch deit_s16,resnet50] [--batch 8] [--write]
+    python -m benchmarks.performance.memory [--methods dino,simclr] [--arch deit_s16,resnet50] [--batch 8] [--write]
 
 Measured is what the resident set of a process grows by (VmHWM of /proc, so Linux only) during one training step on
 images of zeros, beyond what it held before, weights included: the step is done on a copy of the method. Every row has
@@ -17,11 +17,14 @@ import argparse
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from benchmarks.performance.ratios import Goal, Ratio, share
 
 SETTINGS = {
     "whole batch": {},
@@ -100,6 +103,32 @@ def in_child(values: dict[str, object], method: str, arch: str) -> Row:
     return Row(**json.loads(answer))
 
 
+def ratios(*, quick: bool = False) -> list[Ratio]:
+    """Predicted against resident memory over methods and networks, in a process with the quiet allocator."""
+    code = f"from benchmarks.performance.memory import print_rows; print_rows(quick={quick})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=os.environ | QUIET_ALLOCATOR,
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    sizes = [(row["predicted"] / MB, row["grown"] / MB) for row in json.loads(done.stdout.splitlines()[-1])]
+    name = "memory of a training step, five methods on deit_s16 and resnet50"
+    found = share(name, "the resident set's growth", sizes, "MiB", Goal())
+    worst = max(sizes, key=lambda pair: abs(pair[0] / pair[1] - 1))
+    return [found, share("the same, where the prediction is worst", found.against, [worst], "MiB", Goal(0.9, 1.1))]
+
+
+def print_rows(*, quick: bool) -> None:
+    """One JSON list of rows, printed last."""
+    import timm  # noqa: F401  (imported here, once for all children)
+    import torch
+
+    torch.set_num_threads(1)
+    values: dict[str, object] = {"training.batch_size": 2 if quick else 8, "data.image_px": 32 if quick else 96}
+    methods = ("simclr",) if quick else ("dino", "byol", "mocov2", "swav", "simclr")
+    archs = ("deit_s16",) if quick else ("deit_s16", "resnet50")
+    print(json.dumps([vars(in_child(dict(values), method, arch)) for arch in archs for method in methods]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="dino,byol,mocov2,swav,simclr")
@@ -109,7 +138,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"also write {WRITTEN.parent.name}/{WRITTEN.name}")
     arguments = parser.parse_args()
     if not QUIET_ALLOCATOR.items() <= os.environ.items():  # read when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | QUIET_ALLOCATOR)
+        words = [sys.executable, "-m", "benchmarks.performance.memory", *sys.argv[1:]]
+        os.execve(sys.executable, words, os.environ | QUIET_ALLOCATOR)
     import timm  # noqa: F401  (imported here, once for all children)
     import torch
 
@@ -136,7 +166,7 @@ def main() -> None:
     )
     print(summary)
     if arguments.write:
-        typed = shlex.join(["python", "benchmarks/performance/memory.py", *sys.argv[1:]])
+        typed = shlex.join(["python", "-m", "benchmarks.performance.memory", *sys.argv[1:]])
         about = (
             f"Written by `{typed}` (images of {arguments.image_px} px, batch {arguments.batch}, torch "
             f"{torch.__version__} on a CPU). Predicted: tensors without numbers. Counted: live storages of the real "

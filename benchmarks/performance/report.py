@@ -63,7 +63,7 @@ def markdown(ratios: Sequence[Ratio], failures: Sequence[Failure], machine: dict
         "# Performance",
         "",
         "Ours against a peer, measured in the same run by turns. The ratio is the median over n turns: above 1 ours is "
-        "better, unless the goal is an upper bound. A CPU share far below 100 % means that something else ran "
+        "better, unless the goal has an upper bound. A CPU share far below 100 % means that something else ran "
         "meanwhile; such a ratio counts for no goal. Made by `make bench`.",
         "",
         f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads, torch "
