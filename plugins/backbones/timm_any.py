@@ -19,11 +19,11 @@ import timm
 import torch
 from pydantic import field_validator
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench.backbone import Backbone, Capability, Kind, Positions, TimmModel, Tokens
 from ssl_bench.blocks.patch_sizes import check_whole_patches
 from ssl_bench.blocks.preprocessing import from_timm
+from ssl_bench.blocks.recompute import keep_statistics_in_backward
 from ssl_bench.errors import UserError
 from ssl_bench.settings import Settings, setting
 
@@ -98,6 +98,7 @@ class TimmAny(Backbone):
             **timm_maps.why_not(network, config.name),
         }
         self.supports = frozenset(get_args(Capability)).difference(self.why_not)
+        self._recomputes = False
         # timm's pooling takes the CLS token as it is: then the last block need not compute the other tokens
         self._cls_only = reads_cls_alone(network)
         published = timm.get_pretrained_cfg(config.name)
@@ -208,14 +209,12 @@ class TimmAny(Backbone):
         return TimmModel(name, arguments)
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
-        """As timm does it. Raises `UserError` where timm cannot, or would move batch norm's statistics twice a step."""
+        """As timm does it, with batch norm's statistics moving once a step. Raises `UserError` where timm cannot."""
         if not enabled and not hasattr(self.network, "set_grad_checkpointing"):
             return
-        if enabled and any(isinstance(module, _BatchNorm) for module in self.network.modules()):
-            raise UserError(
-                f"timm's {self.name} has batch norm, whose running statistics would move twice a step: leave "
-                "machine.activation_checkpointing at false, or choose one of sslbench's own, e.g. resnet50"
-            )
+        if enabled and not self._recomputes:
+            keep_statistics_in_backward(self.network)
+            self._recomputes = True
         try:
             self.network.set_grad_checkpointing(enabled)
         except (AttributeError, AssertionError) as error:

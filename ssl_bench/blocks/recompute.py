@@ -47,6 +47,28 @@ def mean_of_parts(compute: Callable[..., Tensor], tensors: Sequence[Tensor], ima
     return torch.stack(means).sum(dim=0)
 
 
+def keep_statistics_in_backward(network: nn.Module) -> None:
+    """Batch norms of a network that recomputes by itself, as timm's do, move their statistics in forward passes alone.
+
+    To be called once for a network: what is computed inside a backward pass writes to copies.
+    """
+    for norm in network.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.register_forward_pre_hook(_lay_aside)
+            norm.register_forward_hook(_put_back, always_call=True)
+
+
+def _lay_aside(norm: nn.Module, inputs: object) -> None:
+    if torch._C._current_graph_task_id() == -1:  # no backward pass is running
+        return
+    norm.laid_aside = dict(norm._buffers)  # type: ignore[assignment]
+    norm._buffers.update({name: None if one is None else one.clone() for name, one in norm._buffers.items()})
+
+
+def _put_back(norm: nn.Module, inputs: object, output: object) -> None:
+    norm._buffers.update(norm.__dict__.pop("laid_aside", {}))
+
+
 @contextmanager
 def running_statistics_kept(block: nn.Module) -> Iterator[None]:
     """What batch norms inside `block` write in the meantime goes to copies."""

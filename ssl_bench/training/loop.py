@@ -33,6 +33,9 @@ from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.micro_batches import Passes, add_gradients
 from ssl_bench.training.precision import LossScaling, ScalingState
 
+LOSS = "loss of the step"
+"""Its name among the values that are read, beside what a method logs as its loss."""
+
 
 class Stopped(Exception):
     """The user or the system asked the run to stop; everything up to `step` is saved in `checkpoint`."""
@@ -306,20 +309,20 @@ def training_step(
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
     passes = dataclasses.replace(plan.passes(progress.step), scale=scaling.scale)
     output = add_gradients(method, batch, progress, passes)
-    if not scaling.enabled and not torch.isfinite(output.loss):
-        raise RunFailed(
-            f"the loss is {output.loss.item()} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}"
-        )
     scaling.unscale(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
+    numbers = on_host({"loss": output.loss, **output.logs, "gradient_norm": gradient_norm, LOSS: output.loss})
+    loss = numbers.pop(LOSS)  # whatever the method logs under its name
+    if not scaling.enabled and not math.isfinite(loss):
+        raise RunFailed(f"the loss is {loss} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}")
     method.before_optimizer(progress)
     done = scaling.step(optimizer)
     optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
     if done:
         with torch.no_grad():
             method.update(output.carry, progress)
-    logs = {**on_host({"loss": output.loss, **output.logs, "gradient_norm": gradient_norm}), **scheduled}
+    logs = {**numbers, **scheduled}
     if scaling.enabled:
         logs = {name: value for name, value in logs.items() if math.isfinite(value)}
         logs["loss_scale"] = scaling.state.scale

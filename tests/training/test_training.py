@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
@@ -182,6 +183,29 @@ def test_the_gradients_norm_is_logged_as_it_was_before_the_method_clips(
     logs = training_step(method, optimizer, batch, Progress(0, plan.total_steps, 0, plan.epochs), plan)
     expected = sum(float((gradient.double() ** 2).sum()) for gradient in seen) ** 0.5
     assert logs["gradient_norm"] == pytest.approx(expected, rel=1e-5)
+
+
+class CountReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the tensors whose value the host waits for one by one."""
+
+    reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_a_step_reads_no_value_but_in_the_one_list_of_all(tmp_path: Path, micro_batch: int | None) -> None:
+    method, views, _, plan = start(tmp_path)
+    plan = dataclasses.replace(plan, micro_batch=micro_batch, batch_size=4)
+    optimizer = torch.optim.SGD(
+        [{"params": list(method.student.parameters()), "lr_factor": 1.0, "decayed": True}], lr=0.1
+    )
+    batch = next(plan.batches(method, views))
+    with CountReads() as counted:
+        training_step(method, optimizer, batch, Progress(0, 10, 0, 1), plan)
+    assert counted.reads == 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

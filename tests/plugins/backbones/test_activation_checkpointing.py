@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
+from ssl_bench.method import Batch, Progress
+from ssl_bench.training.micro_batches import Passes, add_gradients
 from ssl_bench_plugins.backbones.deit import DeitTi16, ViTSettings
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.backbones.timm_any import TimmAny, TimmSettings
+from ssl_bench_plugins.methods.simclr import SimCLR, SimCLRSettings
 from tests.toy import ToyBackbone
 
 
@@ -26,8 +30,12 @@ def resnet() -> Backbone:
     return ResNet18(ResNet18.Config(width=0.125), image_px=16, drop_path=0.2)
 
 
-def timms() -> Backbone:
-    return TimmAny(TimmSettings(name="test_convnext"), image_px=32, drop_path=0.2)
+def timms(name: str = "test_convnext") -> Backbone:
+    return TimmAny(TimmSettings(name=name), image_px=32, drop_path=0.2)
+
+
+TIMMS_OWN = ["test_resnet", "test_efficientnet", "test_byobnet", "test_nfnet", "test_mambaout"]
+"""Small networks of timm of several families that recompute by themselves, most of them with batch norm."""
 
 
 def steps(build: Callable[[], Backbone], enabled: bool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -50,10 +58,52 @@ def steps(build: Callable[[], Backbone], enabled: bool, dtype: torch.dtype | Non
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("build", [vit, resnet, timms])
+@pytest.mark.parametrize("build", [vit, resnet, timms, partial(timms, "test_resnet")])
 def test_training_is_bitwise_the_same(build: Callable[[], Backbone], dtype: torch.dtype | None) -> None:
     plain, recomputed = (steps(build, enabled, dtype) for enabled in (False, True))
     assert [name for name, one in plain.items() if not torch.equal(one, recomputed[name])] == []
+
+
+@pytest.mark.parametrize("name", TIMMS_OWN)
+def test_timms_networks_move_their_statistics_once_a_step_and_keep_less(name: str) -> None:
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        backbone = timms(name).train()
+        for _ in range(2):  # asked for twice, it is still done once
+            backbone.set_activation_checkpointing(enabled)
+        torch.manual_seed(1)
+        images = torch.randn(2, 3, 32, 32)
+        kept = kept_bytes(backbone, images)
+        torch.manual_seed(2)
+        backbone(images).square().mean().backward()
+        gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+        found.append((kept, gradients | dict(backbone.named_buffers())))
+    (plain_kept, plain), (kept, recomputed) = found
+    assert kept < 0.9 * plain_kept
+    assert plain.keys() == recomputed.keys()
+    assert [name for name, one in plain.items() if not torch.equal(one, recomputed[name])] == []
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@pytest.mark.parametrize("build", [resnet, partial(timms, "test_resnet")])
+def test_micro_batches_with_recomputation_are_those_without(
+    build: Callable[[], Backbone], dtype: torch.dtype | None
+) -> None:
+    """Cached gradients, where each image is embedded twice and recomputed once: gradients and buffers are the same."""
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        method = SimCLR(SimCLRSettings(hidden_dim=8, out_dim=4), lambda drop_path=0.0: build()).train()
+        method.backbone.set_activation_checkpointing(enabled)
+        px = method.backbone.image_px
+        torch.manual_seed(1)
+        batch = Batch((torch.randn(6, 3, px, px), torch.randn(6, 3, px, px)), torch.arange(6))
+        passes = Passes(torch.device("cpu"), "s", micro_batch=2, autocast_dtype=dtype)
+        add_gradients(method, batch, Progress(0, 10, 0, 1), passes)
+        gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        found.append(gradients | dict(method.named_buffers()))
+    assert [name for name, one in found[0].items() if not torch.equal(one, found[1][name])] == []
 
 
 def kept_bytes(backbone: Backbone, images: Tensor) -> int:
@@ -116,8 +166,8 @@ def test_tokens_and_maps_are_recomputed_too() -> None:
 
 
 def test_networks_that_cannot_refuse() -> None:
-    with pytest.raises(UserError, match=r"test_resnet has batch norm.*machine\.activation_checkpointing at false"):
-        TimmAny(TimmSettings(name="test_resnet"), image_px=32).set_activation_checkpointing(True)
+    with pytest.raises(UserError, match=r"dla34 cannot recompute .*machine\.activation_checkpointing at false"):
+        TimmAny(TimmSettings(name="dla34"), image_px=32).set_activation_checkpointing(True)
     with pytest.raises(UserError, match="ToyBackbone cannot recompute"):
         ToyBackbone().set_activation_checkpointing(True)
     ToyBackbone().set_activation_checkpointing(False)
