@@ -107,6 +107,17 @@ class Evaluator(ABC):
         """
         return DataRead(dataset.name, dataset.fingerprint, dataset.synthetic, dataset.image_px)
 
+    def metrics(self) -> tuple[str, ...] | None:
+        """Names of what it may measure with these settings, so that a misspelled column of a table is found before
+        anything runs; None where that is not known before."""
+        return None
+
+    def check(self, dataset: Dataset) -> None:  # noqa: B027 (a hook that most evaluators have no use for)
+        """Raise `UserError` for a dataset that these settings cannot evaluate, e.g. one of fewer images than k.
+
+        Called before training with each dataset that will be evaluated.
+        """
+
     @abstractmethod
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
         """Measure; the same input gives the same numbers. Exactly one measurement is `primary`.

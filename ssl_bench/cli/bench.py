@@ -27,7 +27,7 @@ EXAMPLES = """Examples:
 
   sslbench bench thesis                                   every table of the thesis, in small
 
-  sslbench bench my.toml                                  a table of your own that has [runs]"""
+  sslbench bench my.toml                                  an ablation of your own: docs/ablations.md"""
 
 
 @dataclass(frozen=True)

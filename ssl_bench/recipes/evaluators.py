@@ -13,6 +13,7 @@ from ssl_bench.settings import parse_settings, section_of
 
 if TYPE_CHECKING:
     from ssl_bench.dataset import Dataset
+    from ssl_bench.evaluator import Evaluator
 
 
 def complete_evaluators(
@@ -25,7 +26,9 @@ def complete_evaluators(
     """
     from ssl_bench.registry.failures import in_one_message
 
-    evaluators, needing_labels = [], []
+    evaluators: list[EvaluatorPart] = []
+    of_the_sets: dict[str, Evaluator] = {}
+    """Those that read the run's datasets and not one of their own."""
     for name in names:
         kind = registry.evaluator(name)
         config = parse_settings(kind.Config, section_of(values, f"evaluators.{name}"), f"evaluators.{name}", name)
@@ -39,9 +42,12 @@ def complete_evaluators(
                 version=kind.version,
             )
         )
-        if kind.needs_labels and read == dataset.fingerprint:
-            needing_labels.append(name)
-    require_labels(needing_labels, dataset, eval_data)
+        if read == dataset.fingerprint:
+            of_the_sets[name] = kind(config)
+    require_labels([name for name, one in of_the_sets.items() if one.needs_labels], dataset, eval_data)
+    for one in of_the_sets.values():
+        for evaluated in eval_data or (dataset,):
+            one.check(evaluated)
     return tuple(evaluators)
 
 

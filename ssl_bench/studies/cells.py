@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssl_bench import registry
 from ssl_bench.datasets.opening import OpenedOnce
-from ssl_bench.errors import DoesNotFitData, UserError, unknown_name
+from ssl_bench.errors import DoesNotFitData, UserError, did_you_mean, unknown_name
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text
 from ssl_bench.studies.own_data import own_data
 from ssl_bench.studies.plan import Place, StudyRun, with_seeds
+from ssl_bench.tables.checks import PRIMARY, require_measured
 from ssl_bench.tables.description import TableDescription
 from ssl_bench.tables.variants import VariantRun
 
@@ -81,7 +83,28 @@ def cells_of(description: TableDescription, wish: Wish, opened: OpenedOnce) -> C
         except UserError as error:
             raise UserError(f"{description.id}, row {place.row!r}: {error}") from None
         found += with_seeds(StudyRun(request, recipe, (place,)), wish.seeds or variant.seeds)
+    _require_measured(description, found)
     return Cells(tuple(found), left_out, data.notes if data else ())
+
+
+def _require_measured(description: TableDescription, runs: Iterable[StudyRun]) -> None:
+    """Raises `UserError` for a column that no run can fill: its evaluator is unknown, or has no such metric."""
+    require_measured(description, (), description.id)
+    measured: dict[str, set[str] | None] = {}
+    for part in {repr(part): part for run in runs for part in run.recipe.evaluators}.values():
+        kind = registry.evaluator(part.name)
+        names = kind(kind.Config(**part.settings)).metrics()
+        known = measured.setdefault(part.name, set())
+        measured[part.name] = None if names is None or known is None else known | set(names)
+    for column in description.column:
+        source = column.source
+        names_of = measured.get(source.evaluator) if source else None
+        if source and names_of and source.metric not in (PRIMARY, *names_of):
+            raise UserError(
+                f"{description.id}: column {column.id!r}: {source.evaluator} will measure no {source.metric!r}."
+                f"{did_you_mean(source.metric, names_of)} With these settings it measures "
+                f"{', '.join(sorted(names_of))}, and {PRIMARY!r} stands for the main one"
+            )
 
 
 def _seldom(recipe: Recipe) -> int | None:

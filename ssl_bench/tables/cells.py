@@ -104,11 +104,15 @@ def _conditions(
 
 
 def _values(column: Column, path: str, group: Group, view: _View) -> ByConditions:
+    """What each run has for a column; of a seed that was run again, what only the earlier run was evaluated for."""
     found: ByConditions = {}
     source = parse_source(path)
     for run in group.runs if column.any_status else group.with_status("finished"):
         if source is not None:
             measured = _measured(run, column, source, view)
+            earlier = iter(group.earlier(run))
+            while not measured and (before := next(earlier, None)):
+                measured = _measured(before, column, source, view)
         else:
             value = look_up(run.values, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)

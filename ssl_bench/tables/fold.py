@@ -7,7 +7,7 @@ run that collapsed or failed stands as that word and never enters a mean; a repe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
@@ -20,7 +20,7 @@ from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.paths import look_up
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
-from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Conditions, Row, Table, TableData
+from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Cell, Conditions, Row, Table, TableData
 
 TOP_1 = "top1"
 """How the names of top-1 accuracies begin."""
@@ -102,7 +102,8 @@ def _block(
     rows, notes = _mark(description, rows)
     notes += [*_chance(description, rows, known), *_certainty(description, rows)]
     notes += [*unsaid, *_left_out(description, groups), *_precisions(groups)]
-    notes += [note for one in groups for note in _notes(one)]
+    shown = {run_id for row in rows for run_id in row.runs}
+    notes += [note for one in groups for note in _notes(one, shown)]
     notes += _not_run(description, groups)
     if left_out := len(runs) - len(comparable):
         runs_differ = "runs that differ" if left_out > 1 else "run that differs"
@@ -140,7 +141,7 @@ def _rows(
             published=tuple(
                 beside(part, lines, joining) for part, lines in zip(description.published, published, strict=True)
             ),
-            runs=tuple(sorted(run.record.run_id for run in one.runs)),
+            runs=tuple(sorted({run.record.run_id for run in one.runs} | _contributing(cells))),
             reference=one.first.record.method in description.references,
             variant=one.first.match.candidate.texts["name"] if one.first.match else "",
             distinguished=one.distinguished,
@@ -149,6 +150,11 @@ def _rows(
             description.column, one, block, outcomes, elsewhere=description.data != "evaluation"
         )
     ]
+
+
+def _contributing(cells: Sequence[Cell]) -> set[str]:
+    """Ids of the runs that some number is of."""
+    return {number.record.run_id for cell in cells for number in cell.numbers if number.record}
 
 
 def _not_run(description: TableDescription, groups: list[Group]) -> list[str]:
@@ -268,13 +274,16 @@ def _approximations(members: Group) -> list[str]:
     return sorted({part.reason for one in trained for part in one.micro_batches if not part.exact})
 
 
-def _notes(members: Group) -> list[str]:
+def _notes(members: Group, shown: Collection[str]) -> list[str]:
+    """`shown` are the ids of the runs that some row names."""
     notes = []
     record = members.first.record
     name = f"{record.method} on {record.backbone.name}"
-    again, elsewhere = _repeated(members)
+    again, elsewhere = ([one for one in ids if one not in shown] for ids in _repeated(members))
     if again:
         notes.append(f"{name}: a seed was run again, the later run counts, not {', '.join(again)}")
+    if filling := sorted({run.record.run_id for run in members.repeated} & set(shown)):
+        notes.append(f"{name}: what a seed that was run again was not evaluated for is of {', '.join(filling)}")
     if elsewhere:
         notes.append(
             f"{name}: a seed was run again to evaluate it on other data, the later run counts, not "

@@ -112,7 +112,7 @@ class Group:
     keys: tuple[Any, ...]
     runs: list[Run]
     repeated: list[Run] = field(default_factory=list)
-    """Earlier runs of a seed that was run again; they do not count."""
+    """Earlier runs of a seed that was run again; they count only for what the later one was not evaluated for."""
     settings: str = ""
     """What tells the row from others, and what it changes of its preset."""
     distinguished: tuple[str, ...] = ()
@@ -127,6 +127,11 @@ class Group:
     def first(self) -> Run:
         """Any of the runs: they agree in all but the seed."""
         return self.runs[0]
+
+    def earlier(self, run: Run) -> list[Run]:
+        """The finished runs of its seed that it took the place of, the latest first."""
+        same = [one for one in self.repeated if one.record.seed == run.record.seed and one.record.status == "finished"]
+        return same[::-1]
 
     def with_status(self, status: str) -> list[Run]:
         """The runs that ended so."""

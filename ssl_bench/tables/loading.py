@@ -172,6 +172,8 @@ def _problem(model: type[BaseModel], where: str, problem: Mapping[str, Any]) -> 
             f"{where}: {place!r} is not a key of a table description."
             f"{did_you_mean(str(location[-1]), known)} Known there: {', '.join(known)}"
         )
+    if tuple(location) == ("runs", "variant"):
+        return f"{where}: [runs] has no row: give a [[runs.variant]] with name, method and arch for each"
     if problem["type"] == "missing":
         return f"{where}: {place!r} is missing. {'It has to say what the table shows.' if len(location) == 1 else ''}"
     return f"{where}: {place!r} = {problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"

@@ -121,6 +121,7 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
         nearest = _nearest(initial.weights, backbone.image_px)
         advice = f" The nearest architecture is {nearest}" if nearest not in ("", f"--arch {arch}") else ""
         advice = f" They are those of {initial.arch}" if initial.arch else advice
+        advice = _other_stem(backbone, given) or advice
         raise UserError(f"the initial weights {initial.source} do not fit {arch}: {differences}.{advice}")
     heads = heads_of(backbone)
     if initial.heads is not None and heads is not None and heads != initial.heads:
@@ -131,6 +132,21 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
             f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. {advice}"
         )
     return weights
+
+
+def _other_stem(backbone: Backbone, given: Mapping[str, Tensor]) -> str:
+    """What to set where the weights are of a residual network with the other stem; "" anywhere else."""
+    name = f"{OWN_PREFIX}conv1.weight"
+    own, theirs = backbone.state_dict().get(name), given.get(name)
+    if "stem" not in type(backbone).Config.model_fields or own is None or theirs is None or own.ndim != theirs.ndim:
+        return ""
+    if own.shape[2:] == theirs.shape[2:]:
+        return ""
+    stem = "cifar" if theirs.shape[-1] == 3 else "imagenet"
+    return (
+        f" The weights have the stem of {stem}, {theirs.shape[-1]}x{theirs.shape[-1]}, and for images of "
+        f"{backbone.image_px} px this network has the other one: give --set backbone.stem={stem}"
+    )
 
 
 def _nearest(weights: Mapping[str, Tensor], image_px: int) -> str:

@@ -215,6 +215,11 @@ def test_k_above_the_training_set_is_left_out_and_said() -> None:
     assert [m.metric for m in smaller.values() if m.primary] == ["top1_k10"]
 
 
+def test_metrics_are_told_before_anything_is_measured() -> None:
+    config = parse_settings(KNNConfig, {"neighbors": (3, 20), "reported": 3}, "evaluators.knn", "knn")
+    assert KNN(config).metrics() == ("top1_k3", "top1_k20", "top5_k3", "top5_k20")
+
+
 def test_a_training_set_below_every_k_is_refused() -> None:
     with pytest.raises(UserError, match=r"the training set has 9 images; give a k of at most that"):
         evaluate(*data(9, 5, 4, 3), 3)

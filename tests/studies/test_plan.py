@@ -123,17 +123,38 @@ def test_data_opened_once_are_the_same_data_and_do_not_share_changes(runs: tuple
     assert second.recipe.digest == runs[1].recipe.digest
 
 
+PUBLISHED = """[[published]]
+file = "printed.csv"
+data = "x"
+source = "y"
+join = { method = "method" }
+columns = [{ column = "knn", title = "k-NN" }]
+
+"""
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (('method = "simclr"', 'method = "simclear"'), "'simclear'"),
         (('"backbone.depth" = 1', '"backbone.deepth" = 1'), "row 'untrained'.*backbone.deepth.*backbone.depth"),
         (('name = "contrast"', 'name = "untrained"'), "'untrained' stands 2 times"),
-        (('name = "contrast"', 'name = "contrast"\nsett = 1'), "sett"),
+        (('name = "contrast"', 'name = "contrast"\nsett = 1'), "sett.*Did you mean 'set'"),
+        (('title = "A', 'titel = "x"\ntitle = "A'), "'titel' is not a key.*Did you mean 'title'"),
+        (('arch = "deit_ti16"', 'arch = "deit_ti61"'), "Did you mean 'deit_ti16'"),
+        ((TABLE[TABLE.index("[[runs.variant]]") :], ""), "no row: give a .*runs.variant"),
+        (('"training.epochs" = 2', '"training.epochs" = "many"'), "row 'contrast'.*valid integer"),
+        (("knn.primary", "knn.top1_k7"), "column 'knn': knn will measure no 'top1_k7'.*'top1_k1'"),
+        (("knn.primary", "kn.primary"), "column 'knn': no evaluator is called 'kn'. Did you mean 'knn'"),
+        (('neighbors" = [1], "evaluators.knn.reported" = 1', 'neighbors" = [65], "evaluators.knn.reported" = 65'),
+         "row 'untrained'.*64 images; give a k of at most that"),
+        (("[runs.size.laptop]", PUBLISHED + "[runs.size.laptop]"),
+         "printed.csv has no column 'method'. Did you mean 'methods'"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_in_a_description_names_the_row(tmp_path: Path, change: tuple[str, str], words: str) -> None:
     assert change[0] in TABLE
+    (tmp_path / "printed.csv").write_text("methods,knn\ndino,3\n")
     table = write_table(tmp_path, TABLE.replace(*change))
     with pytest.raises(UserError, match=f"(?s){words}"):
         planned(load_study(str(table)), Wish())

@@ -95,6 +95,22 @@ def test_one_seed_evaluated_on_further_data_is_told_from_a_seed_that_was_run_aga
     assert again.endswith("a seed was run again, the later run counts, not first")
 
 
+def test_what_only_the_earlier_run_of_a_seed_was_evaluated_for_stands_beside_the_later_ones_numbers() -> None:
+    first = make_record(run_id="first", evaluations=evaluations((30.0, 50.0), (35.0, 60.0)), finished_utc="2026-01-01")
+    later = make_record(run_id="later", evaluations=evaluations((31.0, 52.0), None), finished_utc="2026-01-02")
+    for records in ((first, later), (later, first)):
+        ((row,),) = (block.rows for block in comparison(*records).blocks)
+        values = {cell.value.mean for cell in row.cells if cell.value and cell.numbers and cell.numbers[0].evaluation}
+        assert values == {52.0, 60.0}, "the later k-NN, the only linear probe"
+        assert (row.runs, row.finished) == (("first", "later"), 1)
+        (block,) = comparison(*records).blocks
+        assert any(note.endswith("was not evaluated for is of first") for note in block.notes)
+        assert not any("not first" in note for note in block.notes)
+    failed = make_record(run_id="failed", status="failed", evaluations=(), finished_utc="2026-01-03")
+    ((row,),) = (block.rows for block in comparison(first, failed).blocks)
+    assert {cell.word for cell in row.cells if cell.word} == {"failed"}, "a run that failed hides nothing of itself"
+
+
 def test_a_run_that_failed_stands_where_it_would_have_been_evaluated() -> None:
     table = comparison(
         make_record(data=PHOTOS, eval_data=(BIRDS,), evaluations=on(BIRDS, (30.0, 50.0))),

@@ -102,6 +102,18 @@ def test_another_architecture_is_refused_with_all_that_differs_and_the_nearest(
         require_start_fits(saved(tmp_path / "u.safetensors", cut), DeitTi16, SMALL, 32, "deit_ti16")
 
 
+@pytest.mark.parametrize(("stem", "image_px", "kernel"), [("imagenet", 32, "7x7"), ("cifar", 224, "3x3")])
+def test_of_the_other_stem_the_setting_that_fits_is_named(
+    tmp_path: Path, stem: Any, image_px: int, kernel: str
+) -> None:
+    narrow = ResNetSettings(width=0.125, stem=stem)
+    initial = saved(tmp_path / "w.safetensors", ResNet18(narrow, image_px=image_px).state_dict())
+    said = rf"stem of {stem}, {kernel}, and for images of {image_px} px .* give --set backbone\.stem={stem}$"
+    with pytest.raises(UserError, match=said):
+        require_start_fits(initial, ResNet18, ResNetSettings(width=0.125), image_px, "resnet18")
+    require_start_fits(initial, ResNet18, narrow, image_px, "resnet18")
+
+
 def test_files_that_hold_no_weights_are_one_message(tmp_path: Path) -> None:
     whole = tmp_path / "w.safetensors"
     save_file(weights_of(), whole)

@@ -18,6 +18,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import device_with_room
 from ssl_bench.evaluator import Evaluation, Evaluator, Measurement, Protocol
@@ -63,19 +64,30 @@ class KNN(Evaluator):
     during_training = True
     config: KNNConfig
 
+    def metrics(self) -> tuple[str, ...]:
+        """One of each k, for top-1 and top-5."""
+        return tuple(f"top{top}_k{k}" for top in (1, TOP) for k in self.config.neighbors)
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises `UserError` where every k is larger than the training set."""
+        self._possible(len(dataset.train))
+
+    def _possible(self, images: int) -> list[int]:
+        possible = sorted(k for k in self.config.neighbors if k <= images)
+        if not possible:
+            raise UserError(
+                f"'knn.neighbors' = {list(self.config.neighbors)}: the training set has {images} images; give a k of "
+                f"at most that: --set evaluators.knn.neighbors=[{images}] --set evaluators.knn.reported={images}"
+            )
+        return possible
+
     def evaluate(self, evaluation: Evaluation) -> list[Measurement]:
         """Top-1 and top-5 accuracy for each k. A k above the number of training images is left out, with a note.
 
         Raises `UserError` when that leaves none.
         """
         train, test = evaluation.features("train"), evaluation.features("test")
-        possible = sorted(k for k in self.config.neighbors if k <= len(train.vectors))
-        if not possible:
-            most = len(train.vectors)
-            raise UserError(
-                f"'knn.neighbors' = {list(self.config.neighbors)}: the training set has {most} images; give a k of "
-                f"at most that: --set evaluators.knn.neighbors=[{most}] --set evaluators.knn.reported={most}"
-            )
+        possible = self._possible(len(train.vectors))
         left_out = sorted(set(self.config.neighbors) - set(possible))
         primary = self.config.reported if self.config.reported in possible else possible[-1]
         notes = ""
