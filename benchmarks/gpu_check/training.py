@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu_check.checks import Architecture, Bench, Check, attempt
-from benchmarks.gpu_check.noise import built, methods, missing, resolved
+from benchmarks.gpu_check.noise import built, low_precisions, methods, missing, own_methods, resolved
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
@@ -26,7 +26,7 @@ class _LongEnough(Exception):
 
 
 def checks(bench: Bench) -> Iterator[Check]:
-    """Each method on each architecture."""
+    """Each method on each architecture in fp32; then our own on the first one in the lower precisions."""
     for architecture in bench.sizes.architectures:
         for name in methods(bench):
             label = f"{name} on {architecture.name}"
@@ -35,9 +35,17 @@ def checks(bench: Bench) -> Iterator[Check]:
                 continue
             yield attempt(PART, label, partial(train_some, name, architecture, bench, label))
             bench.clear()
+    first = bench.sizes.architectures[0]
+    for precision, dtype in low_precisions(bench.device).items():
+        for name in own_methods(bench):
+            label = f"{name} on {first.name}, {precision}"
+            yield attempt(PART, label, partial(train_some, name, first, bench, label, dtype))
+            bench.clear()
 
 
-def train_some(name: str, architecture: Architecture, bench: Bench, label: str) -> Check:
+def train_some(
+    name: str, architecture: Architecture, bench: Bench, label: str, dtype: torch.dtype | None = None
+) -> Check:
     """`steps` optimizer steps, or as many as fit into the time; passes where every loss is a number."""
     request = resolved(name, architecture, bench)
     if not request.recipe.training.epochs:
@@ -52,7 +60,7 @@ def train_some(name: str, architecture: Architecture, bench: Bench, label: str) 
             raise _LongEnough
 
     with tempfile.TemporaryDirectory() as folder, suppress(_LongEnough):
-        run(request, bench, Path(folder), report)
+        run(request, bench, Path(folder), report, dtype)
     peak = torch.cuda.max_memory_allocated(bench.device) / 2**20 if bench.device.type == "cuda" else 0.0
     after_first = times[1:]  # the first step loads kernels
     rate = (
@@ -65,8 +73,8 @@ def train_some(name: str, architecture: Architecture, bench: Bench, label: str) 
     return Check(PART, label, passed, words, figures={"images_per_second": rate, "peak_mib": peak})
 
 
-def run(request: Resolved, bench: Bench, folder: Path, report: object) -> None:
-    """Train through the shared loop in fp32."""
+def run(request: Resolved, bench: Bench, folder: Path, report: object, dtype: torch.dtype | None) -> None:
+    """Train through the shared loop, under autocast of `dtype` (fp16 with loss scaling) or in fp32."""
     settings = OptimizerSettings(**request.recipe.optimizer)
     method = built(request).to(bench.device)
     plan = Plan(
@@ -76,7 +84,7 @@ def run(request: Resolved, bench: Bench, folder: Path, report: object) -> None:
         seed=0,
         optimizer=settings,
         device=bench.device,
-        autocast_dtype=None,
+        autocast_dtype=dtype,
         workers=0,
         run_dir=folder,
         checkpoint_seconds=1e9,

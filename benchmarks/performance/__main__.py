@@ -23,7 +23,18 @@ from pathlib import Path
 from benchmarks.performance.ratios import Goal, Ratio
 from benchmarks.performance.report import Failure, markdown, ratio_from, this_machine, write
 
-PARTS = ("views", "knn", "propagation", "davis_scoring", "dino_step", "method_step", "shards", "tables", "memory")
+PARTS = (
+    "views",
+    "knn",
+    "propagation",
+    "davis_scoring",
+    "dino_step",
+    "method_step",
+    "probe",
+    "shards",
+    "tables",
+    "memory",
+)
 CURVES = "scaling"
 """Has no ratios, and is run by its name alone."""
 ROOT = Path(__file__).parents[2]

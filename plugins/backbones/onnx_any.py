@@ -164,6 +164,13 @@ class Graph:
         self.outputs: dict[str, str] = {one.name: _shape(one.shape) for one in self._session.get_outputs()}
         self.preprocessing = _preprocessing(self._session.get_modelmeta().custom_metadata_map)
 
+    @property
+    def stands_for(self) -> str:
+        """All that decides its outputs, so that features of it can be kept: the file's content, and who runs it."""
+        import onnxruntime
+
+        return f"{fingerprint(self.path)} run by onnxruntime {onnxruntime.__version__}"
+
     def __deepcopy__(self, memo: Any) -> Graph:
         return self
 

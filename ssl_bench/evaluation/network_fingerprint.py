@@ -97,7 +97,10 @@ def _of_tensor(tensor: Tensor) -> bytes:
 
 
 def _plain(value: Any, where: str) -> str:
-    """A text that is equal for equal values, in any process."""
+    """A text that is equal for equal values, in any process.
+
+    An object of another kind may have such a text of its own, `stands_for`: all that decides what it computes.
+    """
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.number):
         return repr(value)
     if isinstance(value, torch.dtype | torch.memory_format | torch.device | torch.Size):
@@ -117,6 +120,8 @@ def _plain(value: Any, where: str) -> str:
         return f"{type(value).__qualname__} {value.model_dump_json()}"
     if isinstance(value, functools.partial):
         return f"partial {_plain(value.func, where)} {_plain(value.args, where)} {_plain(value.keywords, where)}"
+    if isinstance(stands_for := getattr(value, "stands_for", None), str):
+        return f"{type(value).__qualname__} {stands_for}"
     name = getattr(value, "__qualname__", "<")
     if callable(value) and "<" not in name and not isinstance(value, types.MethodType):  # no lambda, no local function
         return f"{value.__module__}.{name}"

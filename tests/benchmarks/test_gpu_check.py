@@ -34,19 +34,23 @@ def only(checks: object) -> Check:
 
 
 def test_a_method_trains_through_the_shared_loop() -> None:
-    found = only(training.checks(BENCH))
+    found, fp16, bf16 = training.checks(BENCH)
     assert (found.part, found.name, found.passed) == ("training", "simclr on deit_ti16", True)
+    assert [(one.name, one.passed) for one in (fp16, bf16)] == [
+        ("simclr on deit_ti16, fp16", True),
+        ("simclr on deit_ti16, bf16", True),
+    ]
     assert "2 steps of 4 images" in found.words
     assert found.figures["images_per_second"] > 0
 
 
 def test_a_loss_that_is_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(request: object, bench: Bench, folder: Path, report: Callable[[object], None]) -> None:
+    def run(request: object, bench: Bench, folder: Path, report: Callable[[object], None], dtype: object) -> None:
         report(SimpleNamespace(logs={"loss": 1.0}))
         report(SimpleNamespace(logs={"loss": float("nan")}))
 
     monkeypatch.setattr(training, "run", run)
-    assert only(training.checks(BENCH)).passed is False
+    assert [found.passed for found in training.checks(BENCH)] == [False] * 3
 
 
 @pytest.mark.parametrize("part", [training, agreement, memory])

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 from PIL import Image
 
-from benchmarks.performance import method_step, views
+from benchmarks.performance import method_step, probe, views
+from benchmarks.performance.ratios import Goal
 
 
 @pytest.mark.parametrize("method", views.METHODS)
@@ -25,3 +26,9 @@ def test_a_step_has_the_papers_views_and_an_optimizer_of_both_sides(method: str,
     shapes = [view.shape[-1] for view in method_step.views_of(method_step.Case(method, arch, 2), config)]
     assert shapes == [224, 224] + [96] * {"dino": 8, "swav": 6}.get(method, 0)
     assert optimizer.name == "adamw" if arch == "deit_s16" else optimizer.name in ("sgd", "lars")
+
+
+def test_both_probes_end_with_the_same_weights() -> None:
+    """`compare` fails where they differ by more than its tolerance."""
+    row = probe.compare(probe.Case(images=40, dim=8, classes=3, epochs=2), 1, Goal())
+    assert row.ratio > 0

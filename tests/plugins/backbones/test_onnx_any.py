@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.network_fingerprint import network_fingerprint
 from ssl_bench.export.exporting import write_export
 from ssl_bench.weights.loading import load_network, open_weights
 from ssl_bench_plugins.backbones.onnx_any import OnnxAny, OnnxSettings, fingerprint
@@ -249,3 +250,14 @@ def test_an_exported_graph_is_read_back_with_its_preprocessing(tmp_path: Path) -
         with torch.no_grad():
             expected = network.backbone(images)
         torch.testing.assert_close(loaded.backbone(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_features_can_be_kept_and_another_file_output_or_pool_is_another_network(tmp_path: Path) -> None:
+    one = save(tmp_path / "a.onnx", POOLED, ["features", "means"])
+    same = save(tmp_path / "b.onnx", POOLED, ["features", "means"])
+    other = save(tmp_path / "c.onnx", [*POOLED, ("Neg", ["means"], ["negative"], {})], ["features", "means"])
+    network = built(one, output="features")
+    known = network_fingerprint(network)
+    assert network_fingerprint(copy.deepcopy(network)) == known
+    others = built(other, output="features"), built(one, output="means"), built(same, output="features", pool="mean")
+    assert known not in {network_fingerprint(each) for each in others}
