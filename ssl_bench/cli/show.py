@@ -78,7 +78,8 @@ def _print(record: RunRecord, path: Path, problems: list[str]) -> None:
 def plain_lines(view: RecordView) -> list[str]:
     """The record in lines, for a file or a pipe."""
     lines = [f"{view.name}  {view.outcome}", ""]
-    lines += [f"  {name:<11}{text}" for name, text in view.facts]
+    width = max(len(name) for name, _ in view.facts) + 1
+    lines += [f"  {name:<{width}} {text}" for name, text in view.facts]
     lines += ["", *_number_lines(view), ""]
     lines += ["during training", *(f"  {name:<18}{text}" for name, text in view.curves), ""] if view.curves else []
     lines += ["pictures", *(f"  {picture}" for picture in view.pictures), ""] if view.pictures else []

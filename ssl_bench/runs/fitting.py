@@ -149,15 +149,19 @@ def upper_bound(resolved: Resolved, method: Method, make_views: MakeViews, plan:
 
 
 def memory_line(memory: MemoryRecord, batch_size: int) -> str:
-    """E.g. "about 0.9 GB of 22 GB; whole batches"."""
-    figure = "unknown" if memory.predicted_peak_mb is None else f"{memory.predicted_peak_mb / 1024:.1f} GB"
+    """E.g. "about 900 MB of 22.1 GB; whole batches"."""
+    figure = "unknown" if memory.predicted_peak_mb is None else _amount(memory.predicted_peak_mb)
     words = {"upper bound": "at most about ", "": ""}.get(memory.predicted_by, "about ")
     parts = "whole batches"
     if memory.micro_batch is not None and memory.micro_batch < batch_size:
         parts = f"{memory.micro_batch} of {batch_size} images at once"
     recomputed = ", activations computed again in the backward pass" if memory.activation_checkpointing else ""
     note = f" ({memory.note})" if memory.note else ""
-    return f"{words}{figure} of {memory.memory_mb / 1024:.1f} GB; {parts}{recomputed}{note}"
+    return f"{words}{figure} of {_amount(memory.memory_mb)}; {parts}{recomputed}{note}"
+
+
+def _amount(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f} GB" if megabytes >= 1024 else f"{megabytes:.0f} MB"
 
 
 def smaller(memory: MemoryRecord, resolved: Resolved, method: Method, plan: Plan, reason: str) -> MemoryRecord:
