@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from ssl_bench.errors import UserError
@@ -22,6 +21,7 @@ from ssl_bench.recipes.resolve import Request
 from ssl_bench.studies.costs import START_SECONDS, Costs, Machine, Sample
 from ssl_bench.studies.plan import StudyRun, kind
 from ssl_bench.studies.worker import context
+from ssl_bench.system.cpu_time import Spent, clocks
 from ssl_bench.system.files import cache_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -138,19 +138,19 @@ def _training(resolved: Resolved) -> tuple[float, bool]:
     )  # fmt: skip
     loading = math.inf
     for _ in range(LOADED):
-        begun = time.monotonic()
+        begun = clocks()
         batch = next(plan.batches(method, make_views))
-        loading = min(loading, time.monotonic() - begun)
+        loading = min(loading, without_waiting(clocks() - begun))
     prepare(method, [batch], plan)
     method.train()
     times = []
     for step in range(STEPS + 1):  # the first one allocates
-        begun = time.monotonic()
+        begun = clocks()
         training_step(method, optimizer, batch, Progress(step, STEPS + 1, 0, 1), plan)
-        times.append(time.monotonic() - begun)
+        times.append(without_waiting(clocks() - begun))
         if times[0] > MOST_SECONDS / 10:
             break
-    computing = median(times[1:] or times)
+    computing = min(times[1:] or times)  # a machine that is busy for a moment makes steps many times longer
     workers = machine.choose_workers(resolved.machine.workers, resolved.dataset.image_px)
     seconds = max(computing, loading / workers) if workers else computing + loading
     return seconds * steps * batch_size / tried, tried == batch_size
@@ -189,9 +189,9 @@ def _seconds_per_image(network: Backbone, image_px: int, device: torch.device) -
     images = torch.zeros(max(2, min(256, TRIED_PIXELS // image_px**2)), 3, image_px, image_px, device=device)
     with eval_mode(network), torch.no_grad():
         network(images[:2])
-        begun = time.monotonic()
+        begun = clocks()
         network(images)
-        return (time.monotonic() - begun) / len(images)
+        return without_waiting(clocks() - begun) / len(images)
 
 
 def _seconds_to_read(dataset: Dataset) -> float:
@@ -199,11 +199,16 @@ def _seconds_to_read(dataset: Dataset) -> float:
     indices = [index * (len(dataset.train) // READ or 1) for index in range(min(READ, len(dataset.train)))]
     seconds = math.inf
     for _ in range(2):
-        begun = time.monotonic()
+        begun = clocks()
         for index in indices:
             dataset.train.image(index)
-        seconds = min(seconds, time.monotonic() - begun)
+        seconds = min(seconds, without_waiting(clocks() - begun))
     return seconds / len(indices)
+
+
+def without_waiting(spent: Spent) -> float:
+    """Seconds without those in which another process had the core."""
+    return max(spent.wall - (spent.waited or 0.0), 0.0)
 
 
 class _Kept:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.recipes.resolve import resolve
+from ssl_bench.runs.machine import choose_workers
 from ssl_bench.studies import trial
 from ssl_bench.studies.cells import Wish
 from ssl_bench.studies.costs import START_SECONDS, Costs, Machine
 from ssl_bench.studies.plan import StudyRun
 from ssl_bench.studies.study import load_study, planned
+from ssl_bench.system.cpu_time import Spent
 from tests.studies.tiny import write_table
 
 HERE = Machine("a processor", "here", cores=1, threads=1)
@@ -78,3 +80,23 @@ def test_a_damaged_file_of_trials_is_as_none(
     (tmp_path / "trials.json").write_text(content)
     monkeypatch.setattr(trial, "_in_a_process", lambda *_: None)
     trial.try_unknown(runs, Costs(HERE), HERE, lambda text: None)
+
+
+def test_time_of_a_step_is_without_waiting_for_a_core() -> None:
+    assert trial.without_waiting(Spent(wall=5.0, cpu=1.0, waited=3.5)) == pytest.approx(1.5)
+    assert trial.without_waiting(Spent(wall=5.0, cpu=1.0, waited=None)) == 5.0, "a system that does not tell"
+
+
+def test_one_disturbed_step_does_not_decide_the_time(
+    runs: tuple[StudyRun, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quickest of the steps after the first counts: 0.2 s of 9, 40, 0.2 and 0.3 s."""
+    seconds = iter([0.0, 0.1] * trial.LOADED + [0.0, 9.0, 0.0, 40.0, 0.0, 0.2, 0.0, 0.3])
+    monkeypatch.setattr(trial, "clocks", lambda: Spent(next(seconds), 0.0, None))
+    monkeypatch.setattr(trial, "MOST_SECONDS", 1000.0)
+    resolved = resolve(runs[1].request)
+    per_epoch, _ = trial._training(resolved)
+    recipe = resolved.recipe
+    steps = len(resolved.training_split) // recipe.training.batch_size
+    workers = choose_workers(resolved.machine.workers, resolved.dataset.image_px)
+    assert per_epoch == pytest.approx((0.2 if workers else 0.3) * steps)
