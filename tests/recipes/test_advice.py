@@ -98,7 +98,7 @@ def test_images_and_views_that_patches_do_not_divide(folder: Path, method: str, 
 @pytest.mark.parametrize("method", ["dino", "simclr"])
 def test_a_network_that_cannot_see_the_views(tmp_path: Path, method: str, arch: str, px: int) -> None:
     """Applying what the messages say, one after another, leads to a first step that works, in two at most."""
-    data = write_image_folder(tmp_path / "tints", train=4, test=2, px=px)
+    data = write_image_folder(tmp_path / "tints", train=5, test=2, px=px)
     values: dict[str, Any] = {"training.batch_size": 4}
     for _ in range(3):
         message = first_step_message(Request(method, arch, str(data), values=values))

@@ -56,7 +56,7 @@ def test_a_printed_recipe_is_read_as_itself(
 @pytest.mark.parametrize("written", ["./{}", "../here/{}", "~/{}", "{}/", "link/../{}"])
 def test_a_folder_stays_that_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, written: str) -> None:
     here = tmp_path / "here"
-    write_image_folder(here / text, train=4, test=2)
+    write_image_folder(here / text, train=5, test=2)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     os.symlink(tmp_path / "deep" / "er", here / "link")
     os.symlink(here / text, tmp_path / "deep" / text)
@@ -77,7 +77,7 @@ def test_a_folder_stays_that_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_plugin_that_read_a_folder_reads_it_again(tmp_path: Path) -> None:
-    write_image_folder(tmp_path / "tints", train=4, test=2)
+    write_image_folder(tmp_path / "tints", train=5, test=2)
     first = resolve(Request("simclr", "deit_ti16", f"image-folder:{tmp_path}/tints", values={"training.batch_size": 4}))
     assert first.recipe.data.reference == f"image-folder:{tmp_path}/tints"
     old = first.recipe.model_copy(update={"data": first.recipe.data.model_copy(update={"plugin": "", "path": "tints"})})

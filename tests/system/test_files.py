@@ -78,4 +78,4 @@ def test_a_run_starts_without_a_home(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SSLBENCH_CACHE=FOLDER" in done.stderr
-    assert list((tmp_path / f"sslbench-cache-{os.getuid()}").glob("shapes-*.npy"))
+    assert list((tmp_path / f"sslbench-cache-{os.getuid()}").glob("shapes-*.drawn"))

@@ -167,7 +167,9 @@ def test_a_mistake_in_a_size_is_answered(tmp_path: Path, old: str, new: str, sai
 
 def test_no_variant_at_all_is_a_mistake(tmp_path: Path) -> None:
     table = TABLE.partition("[[runs.variant]]")[0] + "variant = []\n"
-    with pytest.raises(UserError, match=r"'runs.variant' = \[\]: tuple should have at least 1 item"):
+    with pytest.raises(
+        UserError, match=r"my.toml: \[runs\] has no row: give a \[\[runs.variant\]\] with name, method and arch"
+    ):
         parse(tmp_path, table)
 
 
