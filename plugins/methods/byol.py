@@ -88,7 +88,7 @@ PRESETS = {
     "paper-300": on_imagenet(300, 0.3, 1e-6, 0.99, "the paper's ablations: 72.5 linear with ResNet-50"),
     "paper-100": on_imagenet(100, 0.45, 1e-6, 0.99, "the authors' configs/byol.py"),
     "small-data": Preset(
-        "small images by the thousand, minutes to hours: smaller heads, no blur, milder views; on a ViT a slower target",
+        "small images by the thousand, minutes to hours: smaller heads, no blur, milder views, a slow target on a ViT",
         {
             "method.scale": (0.5, 1.0),
             "method.hue": 0.05,
