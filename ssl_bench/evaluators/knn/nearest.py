@@ -65,9 +65,9 @@ class Bank(NamedTuple):
     def blocks(self, size: int) -> Iterator[Tensor]:
         """All rows in their order, up to `size` at once; not to be written to."""
         if self.lengths is None:
-            yield from self.vectors.split(size)
+            yield from torch.split(self.vectors, size)
         else:
-            for rows, lengths in zip(self.vectors.split(size), self.lengths.split(size), strict=True):
+            for rows, lengths in zip(torch.split(self.vectors, size), torch.split(self.lengths, size), strict=True):
                 yield rows / lengths
 
 
@@ -116,7 +116,7 @@ def exact_search(queries: Tensor, vectors: Tensor, k: int, largest: Largest, *, 
     left, count = torch.arange(len(queries), device=vectors.device), k + max(SPARE, k // 8)
     while len(left):
         count, unsure = min(count, len(vectors)), []
-        for block in left.split(max(1, CANDIDATES // count)):
+        for block in torch.split(left, max(1, CANDIDATES // count)):
             some = queries[block]
             columns, worst = _candidates(some, bank, center, count, largest)
             indices[block], similarities[block] = _best(some, bank, columns, k)
@@ -137,7 +137,7 @@ def largest_by_torch(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor,
     whole, found = groups * width, []
     at_once = max(1, PRODUCTS // len(rows))
     memory = queries.new_empty(min(at_once, len(queries)), len(rows))  # new memory for every part would cost time
-    for some in queries.split(at_once):
+    for some in torch.split(queries, at_once):
         products = torch.mm(some, rows.T, out=memory[: len(some)])
         best = products[:, :whole].view(-1, groups, width).amax(dim=1).topk(count, sorted=False).indices
         rest = torch.arange(whole, len(rows), device=rows.device).expand(len(some), -1)
@@ -188,9 +188,12 @@ def _best(queries: Tensor, bank: Bank, columns: Tensor, k: int) -> tuple[Tensor,
     scores = torch.empty(columns.shape, dtype=torch.float64, device=queries.device)
     together = max(1, SCORED // columns.shape[1])
     for some, of_some, score in zip(
-        queries.double().split(together), columns.split(together), scores.split(together), strict=True
+        torch.split(queries.double(), together),
+        torch.split(columns, together),
+        torch.split(scores, together),
+        strict=True,
     ):
-        for places, out in zip(of_some.split(SCORED, dim=1), score.split(SCORED, dim=1), strict=True):
+        for places, out in zip(torch.split(of_some, SCORED, dim=1), torch.split(score, SCORED, dim=1), strict=True):
             rows = bank.rows(places.flatten()).double().view(*places.shape, -1)
             torch.sum(rows.mul_(some[:, None]), dim=2, out=out)
     top = scores.sort(dim=1, descending=True, stable=True)
