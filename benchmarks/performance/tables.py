@@ -21,6 +21,7 @@ from benchmarks.performance.ratios import Goal, Ratio, by_turns, share
 from benchmarks.performance.report import as_rows
 from ssl_bench.records.reading import read_usable
 from ssl_bench.records.state_file import FINGERPRINT, fingerprint
+from ssl_bench.registry.preset_files import presets_of
 from ssl_bench.system.memory import cycles_uncollected
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.grouping import RecordFacts
@@ -54,7 +55,7 @@ def all_tables(results: Path) -> list[Table]:
     sources = [load_table(name) for name in built_in_tables()]
     found, problems = read_usable(results, shown_metrics(sources))
     assert not problems, problems[0]
-    records = [RecordFacts(record) for _, record in found]
+    records = [RecordFacts(record, presets_of) for _, record in found]
     return [fold(source.description, records, source.published) for source in sources]
 
 

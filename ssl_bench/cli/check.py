@@ -33,7 +33,8 @@ def register(app: typer.Typer) -> None:
             ),
         ],
         kind: Annotated[
-            str | None, typer.Option(help="method, backbone, evaluator or dataset, where a name is in two of them")
+            str | None,
+            typer.Option(help="method, backbone, evaluator, dataset or logger, where a name is in two of them"),
         ] = None,
         data: Annotated[
             Path | None, typer.Option(metavar="PATH", help="the folder of a dataset that is read from disk")

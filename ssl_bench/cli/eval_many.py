@@ -47,15 +47,18 @@ def evaluate_many(requests: Sequence[WeightsRequest | RunRequest], results: Path
 
 def _print_tables(records: Sequence[RunRecord]) -> None:
     """Every built-in table with rows for these records."""
+    from ssl_bench.registry.preset_files import presets_of
     from ssl_bench.tables.fold import fold
+    from ssl_bench.tables.grouping import RecordFacts
     from ssl_bench.tables.loading import built_in_tables, load_table
     from ssl_bench.tables.render import to_markdown
     from ssl_bench.tables.terminal import draw
 
     console = terminal()
+    facts = [RecordFacts(record, presets_of) for record in records]
     for name in built_in_tables():
         source = load_table(name)
-        table = fold(source.description, records, source.published)
+        table = fold(source.description, facts, source.published)
         if not table.blocks:
             continue
         if console is None:

@@ -116,13 +116,14 @@ def _draw_tables(name: str | None, where: Sequence[str], results: Path, folder: 
     from ssl_bench.figures.curves import RunCurves
     from ssl_bench.figures.loading import built_in_figures, load_figure
     from ssl_bench.records.reading import read_usable
+    from ssl_bench.registry.preset_files import presets_of
     from ssl_bench.tables.grouping import RecordFacts
     from ssl_bench.tables.loading import shown_metrics
 
     sources = [load_figure(name)] if name else [load_figure(known) for known in built_in_figures()]
     found, problems = read_usable(results, shown_metrics(source.table for source in sources))
     runs = {record.run_id: RunCurves(path.parent, record) for path, record in found}
-    records = [RecordFacts(record) for _, record in found]
+    records = [RecordFacts(record, presets_of) for _, record in found]
     figures = [_folded(source, records, runs, where, asked=name is not None) for source in sources]
     drawn = [figure for figure in figures if figure and figure.strips]
     suffix = "".join(f"-{re.sub(r'[^A-Za-z0-9_.=-]+', '_', text)}" for text in where)

@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
         if kind is not None and kind.lower() in ("weight", WEIGHTS):
             list_weights(as_json=as_json)
             return
-        shown = registry.LISTED if kind is None else (_kind(kind, registry.LISTED),)
+        shown = registry.KINDS if kind is None else (_kind(kind, registry.KINDS),)
         found = [plugin for one in shown for plugin in registry.plugins(one)]
         faults = {plugin: registry.fault(plugin) for plugin in found}
         if check:

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         name: Annotated[
             str, typer.Argument(metavar="NAME", help="lower-case letters, digits and '-', e.g. dense-dino")
         ],
-        kind: Annotated[str, typer.Option(help="method, backbone, evaluator or dataset")] = "method",
+        kind: Annotated[str, typer.Option(help="method, backbone, evaluator, dataset or logger")] = "method",
         into: Annotated[Path, typer.Option(metavar="DIR", help="where the package's folder is made")] = Path("."),
     ) -> None:
         """Write an installable package with a complete small plugin of your own to change."""
@@ -148,4 +148,6 @@ def _run(kind: Kind, module: str) -> str:
         return f"sslbench run dino --arch {module}"
     if kind == "evaluator":
         return f"sslbench run dino --arch deit_s16 --with knn,{module}"
+    if kind == "logger":
+        return f"sslbench run dino --arch deit_s16 --log {module}"
     return f"sslbench run dino --arch deit_s16 --data {module}"

@@ -87,6 +87,7 @@ def register(app: typer.Typer) -> None:
         from ssl_bench.records.beside import changed_files
         from ssl_bench.records.outcomes import OutcomesOfRuns
         from ssl_bench.records.reading import read_usable
+        from ssl_bench.registry.preset_files import presets_of
         from ssl_bench.tables.checks import require_measured
         from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
         from ssl_bench.tables.fold import fold
@@ -108,7 +109,7 @@ def register(app: typer.Typer) -> None:
         sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
         own = name is not None and name.endswith(".toml")
         found, problems = read_usable(results, None if own else shown_metrics(sources))
-        records = [RecordFacts(record) for _, record in found]
+        records = [RecordFacts(record, presets_of) for _, record in found]
         changed = [line for path, record in found for line in changed_files(record, path.parent)]
         if name and own:
             require_measured(sources[0].description, [record for _, record in found], name)
@@ -163,6 +164,7 @@ def show_tables(sources: list[TableSource], results: Path) -> None:
     """Print and write tables of all records under `results`, as `sslbench table` does without options."""
     from ssl_bench.records.outcomes import OutcomesOfRuns
     from ssl_bench.records.reading import read_usable
+    from ssl_bench.registry.preset_files import presets_of
     from ssl_bench.tables.fold import fold
     from ssl_bench.tables.grouping import RecordFacts
     from ssl_bench.tables.loading import shown_metrics
@@ -170,7 +172,7 @@ def show_tables(sources: list[TableSource], results: Path) -> None:
 
     found, problems = read_usable(results, shown_metrics(sources))
     outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
-    records = [RecordFacts(record) for _, record in found]
+    records = [RecordFacts(record, presets_of) for _, record in found]
     tables = [fold(source.description, records, source.published, outcomes) for source in sources]
     filled = [table for table in tables if table.blocks]
     written = write_tables(filled, results / "tables")

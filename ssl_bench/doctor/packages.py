@@ -71,10 +71,10 @@ def why_torchvision_does_not_fit() -> str:
 
 def examine_plugins() -> Findings:
     """How many of each kind, where third-party ones come from, and which are broken."""
-    found = [plugin for kind in registry.LISTED for plugin in registry.plugins(kind)]
+    found = [plugin for kind in registry.KINDS for plugin in registry.plugins(kind)]
     faults = {plugin: registry.fault(plugin) for plugin in found}
     faults |= why_broken_each([one for one in found if not faults[one] and not one.lacking()], IMPORT_SECONDS)
-    counts = [f"{sum(one.kind == kind for one in found)} {kind}s" for kind in registry.LISTED]
+    counts = [f"{sum(one.kind == kind for one in found)} {kind}s" for kind in registry.KINDS]
     others = sorted({one.origin for one in found if one.distribution != registry.HOME})
     facts = (
         Fact("installed", ", ".join(counts), len(found)),

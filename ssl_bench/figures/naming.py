@@ -20,18 +20,29 @@ class Named:
 
 
 def named_rows(table: Table, block: Block) -> tuple[list[Named], str]:
-    """The rows with short names, what they all share left out, and what that is as a part of the heading."""
-    words = [
-        [*(_words(key, text) for key, text in zip(table.keys, row.keys, strict=True) if text), *_settings(row)]
-        for row in block.rows
-    ]
-    common = [word for word in words[0] if all(word in others for others in words)] if len(words) > 1 else []
+    """The rows with short names, what they all share left out, and what that is as a part of the heading.
+
+    A row's name has words of its settings only where its keys are those of another row, and only those that the two do
+    not share.
+    """
+    keys = [[_words(key, text) for key, text in zip(table.keys, row.keys, strict=True) if text] for row in block.rows]
+    settings = [_settings(row) for row in block.rows]
+    words = [[*of_keys, *of_settings] for of_keys, of_settings in zip(keys, settings, strict=True)]
+    common = _shared(words) if len(words) > 1 else []
     named = []
-    for row, of_row in zip(block.rows, words, strict=True):
-        name = ", ".join(word for word in of_row if word not in common) or " ".join(row.runs)
+    for row, of_keys, of_settings in zip(block.rows, keys, settings, strict=True):
+        shared = _shared([other for alike, other in zip(keys, settings, strict=True) if alike == of_keys])
+        telling = [word for word in of_settings if word not in shared] if keys.count(of_keys) > 1 else []
+        shown = [word for word in (*of_keys, *telling) if word not in common]
+        name = ", ".join(shown) or ", ".join(of_keys) or " ".join(row.runs)
         ended = "" if row.finished else "collapsed" if row.collapsed else "failed"
         named.append(Named(f"{name} ({ended})" if ended else name, row))
     return named, "".join(f", {word}" for word in common)
+
+
+def _shared(words: Sequence[Sequence[str]]) -> list[str]:
+    """What stands in all of them."""
+    return [word for word in words[0] if all(word in others for others in words)]
 
 
 def _settings(row: Row) -> list[str]:

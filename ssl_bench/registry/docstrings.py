@@ -12,7 +12,7 @@ from pathlib import Path
 def describe(target: str) -> tuple[str, str]:
     """(first line of the docstring, paper cited in it or in the module's) of the class `module:Class`."""
     module_name, _, attribute = target.partition(":")
-    path = _path(_find_spec(module_name))
+    path = source_path(module_name)
     if path is None:
         return "", ""
     try:
@@ -27,6 +27,11 @@ def describe(target: str) -> tuple[str, str]:
             summary = (ast.get_docstring(node) or summary).partition("\n")[0]
             paper = re.search(r"arXiv[: ]*(\d{4}\.\d{4,5})", ast.get_docstring(node) or "") or paper
     return summary, f"arXiv {paper.group(1)}" if paper else ""
+
+
+def source_path(module_name: str) -> Path | None:
+    """The file of a module; None where it is not installed or not Python source."""
+    return _path(_find_spec(module_name))
 
 
 def why_unreadable(module_name: str) -> str:

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 Kind = Literal["method", "backbone", "evaluator", "dataset", "logger"]
-KINDS: tuple[Kind, ...] = ("method", "backbone", "evaluator", "dataset")
-"""Kinds with contract checks and templates."""
-LISTED: tuple[Kind, ...] = (*KINDS, "logger")
+KINDS: tuple[Kind, ...] = ("method", "backbone", "evaluator", "dataset", "logger")
 HOME = "sslbench"
 """The distribution of this package and of the official plugins."""
 
@@ -75,7 +73,7 @@ class Plugin:
         if broken:
             raise BrokenPlugin(
                 f"the {self.kind} {self.name!r} of {self.origin} ({self.target}) {broken}"
-                + (f" (sslbench check {self.name})" if self.kind not in ("dataset", "logger") else "")
+                + (f" (sslbench check {self.name})" if self.kind != "dataset" else "")
             )
         return loaded
 
@@ -95,7 +93,7 @@ def group_of(kind: Kind) -> str:
 
 @cache
 def _plugins() -> dict[Kind, dict[str, list[Plugin]]]:
-    found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in LISTED}
+    found: dict[Kind, dict[str, list[Plugin]]] = {kind: {} for kind in KINDS}
     seen: set[str] = set()
     for candidate in distributions():
         try:
@@ -138,7 +136,7 @@ def refresh() -> None:
 def blame(error: BaseException) -> str:
     """Which third-party plugin raised it, in words for the user; "" if none did."""
     frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
-    for plugin in (one for kind in LISTED for one in plugins(kind) if one.distribution != HOME):
+    for plugin in (one for kind in KINDS for one in plugins(kind) if one.distribution != HOME):
         module = plugin.target.partition(":")[0]
         file = getattr(sys.modules.get(module), "__file__", None)
         if file is None:

@@ -14,6 +14,7 @@ from ssl_bench.figures.loading import built_in_figures, load_figure
 from ssl_bench.records.outcomes import OutcomesOfRuns
 from ssl_bench.records.reading import read_usable
 from ssl_bench.records.record import RunRecord
+from ssl_bench.registry.preset_files import presets_of
 from ssl_bench.report.figures import FigureView, figure_view
 from ssl_bench.report.findings import TableFindings, at_a_glance, findings_of
 from ssl_bench.report.pictures import PictureView, pictures_of
@@ -88,7 +89,7 @@ def gather(asked: Asked) -> Contents | None:
         if name.endswith(".toml"):
             require_measured(source.description, records, name)
     outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
-    facts = [RecordFacts(record) for record in records]
+    facts = [RecordFacts(record, presets_of) for record in records]
     tables = [fold(source.description, facts, source.published, outcomes) for source in sources]
     shown = [table for table in tables if table.blocks and (asked.names or table.compares)]
     behind = {run for table in shown for block in table.blocks for row in block.rows for run in row.runs}

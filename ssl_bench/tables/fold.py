@@ -14,8 +14,9 @@ from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
 from ssl_bench.records.record import DataRecord, RunRecord
 from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
+from ssl_bench.tables.competing import choose
 from ssl_bench.tables.description import Key, TableDescription
-from ssl_bench.tables.grouping import Group, RecordFacts, Run, as_runs, canonical, comparing, group, natural, wanted
+from ssl_bench.tables.grouping import Group, RecordFacts, Run, as_runs, canonical, group, natural, wanted
 from ssl_bench.tables.intervals import HOW, with_best
 from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.paths import look_up
@@ -87,8 +88,8 @@ def _block(
     names: Sequence[str],
     outcomes: OutcomesSource,
 ) -> Block:
-    comparable = comparing(runs)
-    groups = group(keys, comparable)
+    chosen = choose(description, runs)
+    groups = group(keys, chosen.runs)
     common, unsaid = tell_apart(description, keys, groups)
     order = [key.id for key in keys]
     positions = [order.index(name) for name in description.order_by]
@@ -105,9 +106,7 @@ def _block(
     shown = {run_id for row in rows for run_id in row.runs}
     notes += [note for one in groups for note in _notes(one, shown)]
     notes += _not_run(description, groups)
-    if left_out := len(runs) - len(comparable):
-        runs_differ = "runs that differ" if left_out > 1 else "run that differs"
-        notes.append(f"left out: {left_out} {runs_differ} from these in further settings")
+    notes += chosen.notes
     notes += published_notes(description, rows)
     if data is None:
         return Block(f"Measured{common}", None, tuple(rows), tuple(notes))

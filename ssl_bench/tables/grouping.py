@@ -16,9 +16,10 @@ from ssl_bench.records.recipe import OUTSIDE_DIGEST, InitialWeights
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.records.renamed_settings import ADDED_SETTINGS
 from ssl_bench.tables.description import Key, TableDescription
-from ssl_bench.tables.matching import Base, Match, Matcher, most_covered
+from ssl_bench.tables.matching import Match, Matcher
 from ssl_bench.tables.paths import flatten, look_up, plain_text
 from ssl_bench.tables.table import data_title
+from ssl_bench.tables.todays_preset import Changes, PresetsSource, changes_of, no_presets
 from ssl_bench.tables.variants import VARIANT
 
 NOT_IN_IDENTITY = (
@@ -36,8 +37,14 @@ Item = TypeVar("Item")
 class RecordFacts:
     """A record, and what tables derive from it: once, however many tables show the run."""
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: RunRecord, presets: PresetsSource = no_presets) -> None:
         self.record = record
+        self._presets = presets
+
+    @cached_property
+    def changes(self) -> Changes:
+        """What the run changes of its preset, as the preset is today."""
+        return changes_of(self.record, self._presets)
 
     def identity(self) -> dict[str, Any]:
         """What must agree for two runs to be averaged: path -> value.
@@ -155,19 +162,9 @@ def as_runs(
     distinguish = tuple(key.path for key in description.distinguish)
     for one in records:
         facts = one if isinstance(one, RecordFacts) else RecordFacts(one)
-        match = matcher.find(facts.record) if matcher else None
+        match = matcher.find(facts.record, facts.changes) if matcher else None
         if match or of_no_variant or not matcher:
             yield Run(facts, distinguish, match)
-
-
-def comparing(runs: Sequence[Run]) -> list[Run]:
-    """Of runs that are variants those whose base many variants share; all where they are not."""
-    bases: dict[Base, set[int]] = {}
-    for run in runs:
-        if run.match:
-            bases.setdefault(run.match.base, set()).add(run.match.candidate.position)
-    kept = most_covered(bases)
-    return [run for run in runs if run.match is None or run.match.base in kept]
 
 
 def wanted(run: Run, conditions: Mapping[str, Any]) -> bool:

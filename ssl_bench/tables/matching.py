@@ -1,19 +1,18 @@
 """Which variant of a table a run is: by its method, architecture and the settings in which the variants differ.
 
 A run that somebody typed by hand counts like one that `sslbench bench` started. What it changes beyond its variant,
-e.g. the number of epochs, is its base: variants compare where their base is the same.
+e.g. the number of epochs, is its base: variants compare where their base is the same. A value that the preset of today
+has itself is no change, and one that only an earlier version of the preset had makes a run an older one of its row
+(`todays_preset`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ssl_bench.records.record import RunRecord
-from ssl_bench.settings import NONE
-from ssl_bench.tables.paths import look_up
+from ssl_bench.tables.todays_preset import Changes, changes_of, recorded_setting, same_setting
 from ssl_bench.tables.variants import Runs, VariantRun
 
 NOT_COMPARED = ("machine.", "evaluators.", "eval_data.", "training.eval_every")
@@ -47,6 +46,8 @@ class Match:
     candidate: Candidate
     base: Base
     """What it changes beyond the variant in its size, and its preset: sorted names with values as text."""
+    older: frozenset[str] = frozenset()
+    """Settings in which only an earlier version of the preset explains its value."""
 
 
 @dataclass
@@ -68,35 +69,24 @@ class Matcher:
                 candidate = Candidate(position, run, compared)
                 self.by_network.setdefault((run.method, run.arch), []).append(candidate)
 
-    def find(self, record: RunRecord) -> Match | None:
+    def find(self, record: RunRecord, changes: Changes | None = None) -> Match | None:
         """The variant that a run is; None for a run of no variant, and for weights that were trained elsewhere.
 
+        `changes` is what it changes of today's preset; None: of the preset as it was.
         Of several sizes in which it fits, the one from which it changes least decides, then the one of its data.
         """
         candidates = self.by_network.get((record.method, record.backbone.name), ())
         if not candidates or record.weights is not None:
             return None
-        by_hand = settings_by_hand(record)
-        fitting = [Match(one, _base(record, one, by_hand)) for one in candidates if _fits(record, one, by_hand)]
+        changed = changes or changes_of(record)
+        fitting = [
+            Match(one, _base(record, one, changed.by_hand), changed.older - one.run.settings.keys())
+            for one in candidates
+            if _fits(record, one, changed.by_hand)
+        ]
         return min(
             fitting, key=lambda match: (len(match.base), match.candidate.run.data != record.data.name), default=None
         )
-
-
-def settings_by_hand(record: RunRecord) -> Collection[str]:
-    """Names of the settings that a run changes of its preset; from its command where an old record does not say."""
-    if record.changed_settings is not None:
-        return record.changed_settings
-    assignments = re.findall(r"--set[ =]'?([\w.-]+)=", record.command)
-    return [*assignments, *(["training.batch_size"] if "--batch-size" in record.command else [])]
-
-
-def recorded_setting(recipe: Mapping[str, Any], name: str) -> Any:
-    """The value in a recipe of a setting under the name that `--set` takes; None where it has none."""
-    section, _, setting = name.partition(".")
-    part = recipe.get(section)
-    settings = part.get("settings", part) if isinstance(part, Mapping) else {}
-    return look_up(settings, setting)
 
 
 def most_covered(bases: Mapping[Base, Collection[int]]) -> set[Base]:
@@ -117,7 +107,7 @@ def _fits(record: RunRecord, candidate: Candidate, by_hand: Collection[str]) -> 
     """Whether a run has every setting that the variant sets, and its preset's value of each that only others set."""
     for name in candidate.compared:
         if name in candidate.run.settings:
-            if not _equal(recorded_setting(record.recipe, name), candidate.run.settings[name]):
+            if not same_setting(recorded_setting(record.recipe, name), candidate.run.settings[name]):
                 return False
         elif name in by_hand:
             return False
@@ -132,15 +122,6 @@ def _base(record: RunRecord, candidate: Candidate, by_hand: Collection[str]) -> 
         if name.startswith(NOT_COMPARED):
             continue
         value = recorded_setting(record.recipe, name)
-        if name not in candidate.run.settings or not _equal(value, candidate.run.settings[name]):
+        if name not in candidate.run.settings or not same_setting(value, candidate.run.settings[name]):
             changed[name] = repr(value)
     return tuple(sorted(changed.items()))
-
-
-def _equal(recorded: Any, wanted: Any) -> bool:
-    """Equal as settings are: 1 and 1.0 are, 1 and true are not, the word "none" is None."""
-    if wanted == NONE:
-        return recorded is None or recorded == NONE
-    if isinstance(wanted, list | tuple) and isinstance(recorded, list | tuple):
-        return len(wanted) == len(recorded) and all(map(_equal, recorded, wanted))
-    return isinstance(recorded, bool) == isinstance(wanted, bool) and bool(recorded == wanted)

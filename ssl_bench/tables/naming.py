@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 
 from ssl_bench.tables.description import Key, TableDescription
 from ssl_bench.tables.grouping import Group, canonical
-from ssl_bench.tables.matching import settings_by_hand
 from ssl_bench.tables.paths import look_up, plain_text
 
 PRESET = "preset"
@@ -101,7 +100,7 @@ def _name_differences(shown: Sequence[Key], groups: Sequence[Group], words: Sequ
         # a preset stands for its settings where all that a run changes of it is recorded
         preset = group.first.record.preset if PRESET in named_paths and None not in changes else ""
         by_preset.setdefault(preset, []).append(index)
-    by_hand = [settings_by_hand(group.first.record) for group in groups]
+    by_hand = [group.first.facts.changes.by_hand for group in groups]
     standard: list[str] = []
     for same in by_preset.values():
         for path in sorted({path for index in same for path in groups[index].first.identity} - named_paths):

@@ -6,8 +6,9 @@
     def test_contract(plugin, check):
         check(plugin)
 
-`checking` runs them; `methods` lists the checks of a method (`method_*` hold them), `backbones`, `evaluators` and
-`datasets` hold those of their kind, `common` what all kinds share, `subjects` the networks and images they run on.
+`checking` runs them; `methods` lists the checks of a method (`method_*` hold them), `backbones`, `evaluators`,
+`datasets` and `loggers` hold those of their kind, `common` what all kinds share, `subjects` the networks and images
+they run on.
 """
 
 from ssl_bench.testing.checking import Check, checks_of, kind_of, parametrize_with_checks, run_checks

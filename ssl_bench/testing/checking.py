@@ -15,6 +15,7 @@ from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError, did_you_mean
 from ssl_bench.evaluator import Evaluator
+from ssl_bench.logger import Logger
 from ssl_bench.method import Method
 from ssl_bench.registry.entry_points import KINDS, Kind
 from ssl_bench.testing.outcomes import CheckFailed, CheckResult, CheckSkipped
@@ -22,7 +23,13 @@ from ssl_bench.testing.outcomes import CheckFailed, CheckResult, CheckSkipped
 if TYPE_CHECKING:
     import pytest
 
-CONTRACTS: Mapping[Kind, type] = {"method": Method, "backbone": Backbone, "evaluator": Evaluator, "dataset": Dataset}
+CONTRACTS: Mapping[Kind, type] = {
+    "method": Method,
+    "backbone": Backbone,
+    "evaluator": Evaluator,
+    "dataset": Dataset,
+    "logger": Logger,
+}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.evaluator import Evaluator
+from ssl_bench.logger import Logger
 from ssl_bench.method import Method
 from ssl_bench.registry.preflight import wrong_capabilities, wrong_hook
 from ssl_bench.settings import Settings, parse_settings
@@ -79,6 +80,6 @@ def required_capabilities_exist(subject: Any) -> None:
 
 def functions_take_what_they_are_given(subject: Any) -> None:
     """Every function of the contract can be called with the parameters that the core has for it."""
-    contract = next(one for one in (Method, Backbone, Evaluator, Dataset) if issubclass(subject.plugin, one))
+    contract = next(one for one in (Method, Backbone, Evaluator, Dataset, Logger) if issubclass(subject.plugin, one))
     wrong = wrong_hook(subject.plugin, contract.__name__)
     require(not wrong, f"the {contract.__name__.lower()} {wrong}")

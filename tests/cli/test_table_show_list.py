@@ -213,7 +213,7 @@ def test_list_names_kinds_origin_and_paper(sslbench: Any) -> None:
     status, out, _ = sslbench("list")
     assert status == 0
     kinds = [f"{kind}s" for kind in registry.KINDS]
-    assert [line for line in out.splitlines() if line[:1].strip()] == [*kinds, "loggers", "weights"]
+    assert [line for line in out.splitlines() if line[:1].strip()] == [*kinds, "weights"]
     (dino,) = [line for line in out.splitlines() if line.startswith("  dino ")]
     assert "sslbench 0." in dino
     assert "arXiv 2104.14294" in dino

@@ -140,6 +140,25 @@ def test_networks_by_epoch_in_one_panel_or_several(tmp_path: Path, split: str, p
     assert len(styles) == len({name for name, _ in styles}), "a name has one style in all panels"
 
 
+def test_labels_say_what_tells_lines_apart_and_no_more(tmp_path: Path) -> None:
+    """Settings stand in a name only where another row has the same keys, and only those in which the two differ."""
+    curve = {"teacher": [30.0, 40.0]}
+    for name, settings in {
+        "a": {"teacher": "momentum", "x": 1},
+        "b": {"teacher": "momentum", "x": 2},
+        "c": {"teacher": "previous_epoch", "x": 2, "y": 3},
+    }.items():
+        changed = {f"method.{key}": value for key, value in settings.items() if key != "teacher"}
+        write_run(tmp_path, name, knn=curve, settings=settings, changed_settings=changed)
+    figure, _ = drawn(tmp_path, EPOCHS)
+    ((panel,),) = (strip.panels for strip in figure.strips)
+    assert [line.name for line in panel.lines] == [
+        "momentum, method.x=1",
+        "momentum, method.x=2",
+        "previous_epoch",
+    ]
+
+
 def test_bars_by_group_with_the_network_before_training_and_printed_ones_apart(tmp_path: Path) -> None:
     for method, knn in (("dino", (20.0, 45.0)), ("supervised", (20.0, 30.0))):
         write_run(tmp_path, method, method=method, knn=None, linear=None, settings={"teacher": "momentum"},

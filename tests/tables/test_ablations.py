@@ -90,11 +90,16 @@ def test_variants_compare_on_one_base() -> None:
     study = [run(), run(local_views=0), run(assignment="sinkhorn")]
     table = components(*study, longer(run(loss="mse")))
     assert words(table) == [BASE, SINKHORN, WITHOUT_CROPS]
-    assert "left out: 1 run that differs from these in further settings" in table.blocks[0].notes
+    note = "left out: 1 run that differs from these in further settings (training.epochs=50)"
+    assert note in table.blocks[0].notes
     table = components(*study, *map(longer, study))
     assert words(table) == [BASE, BASE, SINKHORN, SINKHORN, WITHOUT_CROPS, WITHOUT_CROPS]
     assert [row.settings for row in rows(table)[:2]] == ["12 epochs", "50 epochs"]
     assert not any("left out" in note for note in table.blocks[0].notes)
+    # one run beside another of the same row is no study
+    table = components(study[0], longer(study[0]))
+    assert words(table) == [BASE]
+    assert note in table.blocks[0].notes
 
 
 def test_a_study_with_a_setting_of_the_users_own_fills_the_table() -> None:

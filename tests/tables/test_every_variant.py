@@ -15,10 +15,12 @@ from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.records.recipe import arch_text
 from ssl_bench.records.record import RunRecord
+from ssl_bench.registry.preset_files import presets_of
 from ssl_bench.settings import Settings, parse_settings, section_of
 from ssl_bench.tables.loading import built_in_tables, load_table
-from ssl_bench.tables.matching import Matcher, recorded_setting
+from ssl_bench.tables.matching import Matcher
 from ssl_bench.tables.paths import flatten
+from ssl_bench.tables.todays_preset import changes_of, recorded_setting
 from ssl_bench.tables.variants import Runs, VariantRun
 from tests.example_records import make_record
 
@@ -129,8 +131,10 @@ def test_a_recipe_changes_exactly_what_its_row_says_and_its_record_fills_the_row
             allowed = {*own}.union(*(FOLLOWS.get(name, set()) for name in own))
             assert unlike <= allowed, (run.variant.name, unlike - allowed)
         # and its record stands in its row
-        found = matcher.find(as_record(one))
+        record = as_record(one)
+        found = matcher.find(record, changes_of(record, presets_of))
         assert found is not None, run.variant.name
+        assert not found.older, (run.variant.name, found.older)
         if told_apart:
             assert found.candidate.position == place, (run.variant.name, found.candidate.run.variant.name)
             assert found.base == ()
@@ -144,7 +148,10 @@ def as_record(one: Resolved) -> RunRecord:
             "recipe": recipe,
             "preset": one.preset,
             "changed_settings": changed_settings(one, one.preset),
-            "data": record.data.model_copy(update={"name": one.dataset.name}),
+            "backbone": record.backbone.model_copy(
+                update={"kind": one.backbone.kind_for(one.backbone_config, one.dataset.image_px)}
+            ),
+            "data": record.data.model_copy(update={"name": one.dataset.name, "train_images": len(one.training_split)}),
         }
     )
 

@@ -173,7 +173,8 @@ def test_presets_do_not_list_their_own_values_where_changes_are_recorded() -> No
     small = make_record(settings={"local_views": 2})
     paper = make_record(settings={"local_views": 8}, preset="paper")
     without = make_record(settings={"local_views": 0}, preset="paper", changed_settings={"method.local_views": 0})
-    table = fold(load_table("comparison").description, [small, paper, without])
+    anything = load_table("comparison").description.model_copy(update={"runs": None})
+    table = fold(anything, [small, paper, without])
     assert [row.settings for row in rows(table)] == [
         "preset paper, method.local_views=0",
         "preset paper, method.local_views=8",
