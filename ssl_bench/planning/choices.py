@@ -46,6 +46,7 @@ class Asked:
 
     batch_size: int
     precisions: Sequence[str]
+    """In the order in which they are wanted."""
     checkpointing: bool | None = None
     micro_batch: int | None = None
     least: int = 1
@@ -74,20 +75,38 @@ class Way:
         return self.memory.operations * (1 + START_OF_A_PASS * self.passes / self.batch_size)
 
 
-def wholes(asked: Asked, predict: Predict, can_recompute: bool) -> list[Way]:
-    """The ways that see the whole batch at once (or the micro-batch that is asked for), predicted."""
-    return [_way(choice, asked, predict, lambda _: True) for choice in _starting_points(asked, can_recompute)]
+def fastest(
+    asked: Asked, predict: Predict, exact: Exact, usable: int, can_recompute: bool
+) -> tuple[Way | None, list[Way]]:
+    """The fastest way of which the peak is at most `usable` bytes, exact ones before approximate ones, and all ways
+    that see the whole batch at once (or the micro-batch that is asked for) and were predicted on the way there.
 
-
-def fastest(asked: Asked, predict: Predict, exact: Exact, usable: int, tried: Sequence[Way]) -> Way | None:
-    """The fastest way of which the peak is at most `usable` bytes, exact ones before approximate ones; None: no way.
-
-    `tried` are the `wholes`. Where none of them fits, or where micro-batches are exact and may be faster than computing
-    activations again, the largest micro-batch that fits is looked for. Approximate micro-batches are as large as
-    possible instead of as fast as possible: batch norm then sees most images.
+    A prediction takes seconds, so none is made that cannot change the answer: nothing is faster than the whole batch
+    without activation checkpointing, and a precision is looked at only where nothing fits at those before it.
     """
-    found = [way for way in tried if way.memory.peak <= usable]
-    too_large = [way for way in tried if way.memory.peak > usable]
+    tried: list[Way] = []
+    for precision in asked.precisions:
+        wholes = []
+        for checkpointing in _recomputing(asked, can_recompute):
+            wholes.append(_way(Choice(precision, checkpointing, asked.micro_batch), asked, predict, lambda _: True))
+            if wholes[-1].memory.peak <= usable:
+                break
+        tried += wholes
+        way = _fastest_from(wholes, asked, predict, exact, usable)
+        if way is not None:
+            return way, tried
+    return None, tried
+
+
+def _fastest_from(wholes: Sequence[Way], asked: Asked, predict: Predict, exact: Exact, usable: int) -> Way | None:
+    """The fastest of the ways that fit, and of those with smaller micro-batches than the ones that do not fit.
+
+    Where none of them fits, or where micro-batches are exact and may be faster than computing activations again, the
+    largest micro-batch that fits is looked for. Approximate micro-batches are as large as possible instead of as fast
+    as possible: batch norm then sees most images.
+    """
+    found = [way for way in wholes if way.memory.peak <= usable]
+    too_large = [way for way in wholes if way.memory.peak > usable]
     if asked.micro_batch is None and exact(asked.least):
         for way in too_large:
             if not found or way.memory.operations < min(one.work for one in found):
@@ -114,14 +133,11 @@ def micro_batches(batch_size: int, least: int = 1) -> Iterator[int]:
         parts *= 2
 
 
-def _starting_points(asked: Asked, can_recompute: bool) -> list[Choice]:
-    recompute = [False, True] if asked.checkpointing is None else [asked.checkpointing]
-    return [
-        Choice(precision, checkpointing, asked.micro_batch)
-        for checkpointing in recompute
-        for precision in asked.precisions
-        if can_recompute or not checkpointing
-    ]
+def _recomputing(asked: Asked, can_recompute: bool) -> list[bool]:
+    """Whether activations are computed again, the faster first."""
+    if asked.checkpointing is not None:
+        return [asked.checkpointing]
+    return [False, True] if can_recompute else [False]
 
 
 def _way(choice: Choice, asked: Asked, predict: Predict, exact: Exact) -> Way:

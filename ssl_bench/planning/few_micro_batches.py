@@ -1,7 +1,7 @@
-"""A step in micro-batches of which only a few are computed: the others take the same memory and the same work.
+"""A step in micro-batches of which only the last one is computed: the others take the same work and less memory.
 
 For predictions: a batch of 4096 images in micro-batches of 8 is otherwise 512 times the same pass. What the others
-leave behind (carries, embeddings and their gradients) is there at its size.
+leave behind (gradients, carries, embeddings and their gradients) is there at its size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.training.micro_batches import Passes, add_gradients, caches_gradients, concatenated
 
 Result = TypeVar("Result")
-COMPUTED = 2
-"""Micro-batches that are computed: the second one has the gradients of the first beside it."""
 
 
 def gradients_of_few(
@@ -52,11 +50,16 @@ def _by_accumulation(
         (output.loss * 0.5).backward()
         return cast(Mapping[str, Tensor], output.carry)
 
-    first, work = _counted(one, memory)
-    between = [{name: torch.empty_like(value) for name, value in first.items()} for _ in range(count - COMPUTED)]
-    carry = concatenated([first, *between, one()])
-    memory.operations += (count - COMPUTED) * work
-    return carry
+    _gradients_of_earlier_ones(method, memory)
+    earlier_peak, earlier_parts, memory.peak = memory.peak, memory.at_peak, 0
+    carry, work = _counted(one, memory)
+    others = _others(carry, count)
+    memory.peak += (there := sum(other.nbytes for other in others.values()))
+    memory.at_peak["activations"] += there  # at the peak of the last micro-batch the others' carries are there
+    if earlier_peak > memory.peak:
+        memory.peak, memory.at_peak = earlier_peak, earlier_parts
+    memory.operations += (count - 1) * work
+    return concatenated([carry, others])
 
 
 def _by_cached_gradients(
@@ -70,10 +73,8 @@ def _by_cached_gradients(
 
     with torch.no_grad(), running_statistics_kept(method):
         one, work = _counted(embed, memory)
-        rest = (count - 1) * images
-        others = {name: value.new_empty(rest, *value.shape[1:]) for name, value in one.items()}
-        embeddings = concatenated([one, others])
-        del one, others
+        embeddings = concatenated([one, _others(one, count)])
+        del one
     memory.operations += (count - 1) * work
     for embedding in embeddings.values():
         embedding.requires_grad_(embedding.is_floating_point())
@@ -86,10 +87,23 @@ def _by_cached_gradients(
         again = {name: one for name, one in embed().items() if one.requires_grad and name in cached}
         torch.autograd.backward(list(again.values()), [cached[name] for name in again])
 
+    _gradients_of_earlier_ones(method, memory)
     _, work = _counted(propagate, memory)
-    propagate()
-    memory.operations += (count - COMPUTED) * work
+    memory.operations += (count - 1) * work
     return output.carry
+
+
+def _gradients_of_earlier_ones(method: Method, memory: LiveMemory) -> None:
+    """Every micro-batch but the first finds them; a loss over the whole batch may have given some already."""
+    for parameter in method.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+            memory.move([parameter.grad], "gradients")
+
+
+def _others(of_one: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """What `count - 1` further micro-batches leave behind, along the leading dimension."""
+    return {name: value.new_empty((count - 1) * len(value), *value.shape[1:]) for name, value in of_one.items()}
 
 
 def _counted(compute: Callable[[], Result], memory: LiveMemory) -> tuple[Result, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
@@ -20,8 +21,9 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 BLOCK = 512
 """CUDA's allocator hands out multiples of so many bytes."""
 
-
 aten = torch.ops.aten
+DEVICE_OF = torch.ops.prim.device.default
+"""What torch asks a fake tensor for its device with, about twice for every operator."""
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -73,6 +75,8 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is DEVICE_OF and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # the same answer without another dispatch, which takes a third of the time
         result = func(*args, **(kwargs or {}))
         count = OPERATIONS.get(getattr(func, "overloadpacket", None))
         if count is not None:

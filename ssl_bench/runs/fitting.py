@@ -102,8 +102,7 @@ def _predicted(
 ) -> MemoryRecord:
     on_cpu = plan.device.type == "cpu"
     predictor = StepPredictor(resolved, batch_on_device=device.is_cpu, method=method if on_cpu else None)
-    tried = predictor.wholes(asked)
-    way = predictor.fastest(asked, device.usable, tried)
+    way, tried = predictor.fastest(asked, device.usable)
     if way is None:
         least = predictor.smallest(asked, tried)
         needed = device.with_usable(least.memory.peak) / GB

@@ -51,8 +51,7 @@ def plan_step(resolved: Resolved, device: Device) -> StepPlan:
     """Plan a training step of the recipe for a device."""
     predictor = StepPredictor(resolved, batch_on_device=device.is_cpu)
     asked = asked_of(resolved, device, predictor.least)
-    tried = predictor.wholes(asked)
-    chosen = predictor.fastest(asked, device.usable, tried)
+    chosen, tried = predictor.fastest(asked, device.usable)
     return StepPlan(
         device=device,
         tried=tuple(tried),

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.method import Method, evaluated_network
-from ssl_bench.planning.choices import Asked, Choice, Way, fastest, smallest, wholes
+from ssl_bench.planning.choices import Asked, Choice, Way, fastest, smallest
 from ssl_bench.planning.evaluation_memory import EvaluationMemory, predict_evaluation
 from ssl_bench.planning.step_memory import HowToStep, StepMemory, measure_step, predict_step, view_shapes
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.building import build_method, recompute_activations
 from ssl_bench.training.micro_batches import Exactness, exactness, has_batch_norm
+from ssl_bench.training.precision import AUTOCAST_DTYPES
 
 MEASURED_BATCHES = 2, 4
 """Batches that are really computed where a step cannot be predicted."""
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Initial weights are zeros: drawing those of a large head takes a second, and nothing here reads them."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "overloadpacket", None) in (torch.ops.aten.uniform_, torch.ops.aten.normal_):
+            return args[0].zero_()
+        return func(*args, **(kwargs or {}))
 
 
 class StepPredictor:
@@ -30,7 +43,7 @@ class StepPredictor:
         self._resolved, self._batch_on_device = resolved, batch_on_device
         if method is None:
             machine = resolved.machine.model_copy(update={"activation_checkpointing": False})
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), Undrawn():  # type: ignore[no-untyped-call]
                 method = build_method(dataclasses.replace(resolved, machine=machine))
         self.method = method
         self._measured: dict[tuple[str, bool], list[StepMemory]] = {}
@@ -64,13 +77,9 @@ class StepPredictor:
         largest = max(sets, key=lambda one: len(one.train) + (0 if one.test is None else len(one.test)))
         return predict_evaluation(network, largest, batch_size)
 
-    def wholes(self, asked: Asked) -> list[Way]:
-        """`choices.wholes` of this method."""
-        return wholes(asked, self.memory, self._recomputes())
-
-    def fastest(self, asked: Asked, usable: int, tried: list[Way]) -> Way | None:
+    def fastest(self, asked: Asked, usable: int) -> tuple[Way | None, list[Way]]:
         """`choices.fastest` of this method."""
-        return fastest(asked, self.memory, self._is_exact, usable, tried)
+        return fastest(asked, self.memory, self._is_exact, usable, self._recomputes())
 
     def smallest(self, asked: Asked, tried: list[Way]) -> Way:
         """`choices.smallest` of this method."""
@@ -110,7 +119,7 @@ class StepPredictor:
     def _step(self, how: Callable[..., StepMemory], choice: Choice, batch_size: int) -> StepMemory:
         method, resolved = self.method, self._resolved
         views = view_shapes(method, method.make_views(resolved.method_config), batch_size, resolved.dataset.image_px)
-        way = HowToStep(choice.micro_batch, AUTOCAST[choice.precision], self._batch_on_device)
+        way = HowToStep(choice.micro_batch, AUTOCAST_DTYPES[choice.precision], self._batch_on_device)
         recompute_activations(method, choice.checkpointing)
         try:
             return how(method, OptimizerSettings(**resolved.recipe.optimizer), views, way)

@@ -36,8 +36,8 @@ def test_what_fits_and_what_does_not(sslbench: Command) -> None:
     assert status == 0
     plan = json.loads(out)
     assert (plan["memory_bytes"], plan["usable_bytes"] // MB) == (2**30, 301)
-    assert [way["fits"] for way in plan["ways"]] == [True, True]
-    assert [way["peak_bytes"] for way in plan["ways"]] == [28 * MB, 24 * MB]
+    assert [way["fits"] for way in plan["ways"]] == [True]
+    assert [way["peak_bytes"] for way in plan["ways"]] == [28 * MB]
     assert plan["chosen"]["activation_checkpointing"] is False
     assert plan["chosen"]["micro_batch"] is None
     status, out, _ = sslbench("plan", *TINY, "--batch-size", "1000", "--memory", "1GB")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.planning.choices import Asked, Choice, fastest, micro_batches, smallest, wholes
+from ssl_bench.planning.choices import Asked, Choice, fastest, micro_batches, smallest
 from ssl_bench.planning.devices import GB, card, parse_memory
 from ssl_bench.planning.step_memory import StepMemory
 
@@ -52,8 +52,7 @@ def toy(choice: Choice, batch: int = 64) -> StepMemory:
 
 def plan(usable_mb: int, *, exact: bool = True, recomputes: bool = True, **asked: Any) -> Choice | None:
     given = Asked(**{"batch_size": 64, "precisions": ["fp32"], **asked})
-    tried = wholes(given, toy, recomputes)
-    way = fastest(given, toy, lambda micro_batch: micro_batch is None or exact, usable_mb * MB, tried)
+    way, _ = fastest(given, toy, lambda micro_batch: micro_batch is None or exact, usable_mb * MB, recomputes)
     assert way is None or way.memory.peak <= usable_mb * MB
     return None if way is None else way.choice
 
@@ -61,6 +60,25 @@ def plan(usable_mb: int, *, exact: bool = True, recomputes: bool = True, **asked
 def test_the_whole_batch_where_it_fits() -> None:
     assert plan(74) == Choice("fp32", False)
     assert plan(74, precisions=["bf16", "fp32"]) == Choice("bf16", False)
+
+
+def test_a_prediction_that_cannot_change_the_answer_is_not_made() -> None:
+    """A whole batch that fits is the fastest; a second precision is for where nothing fits at the first."""
+
+    def asked_for(usable_mb: int, *, exact: bool) -> list[Choice]:
+        seen: list[Choice] = []
+
+        def predict(choice: Choice) -> StepMemory:
+            seen.append(choice)
+            return toy(choice)
+
+        fastest(Asked(64, ["fp32", "fp16"]), predict, lambda _: exact, usable_mb * MB, True)
+        return seen
+
+    assert asked_for(74, exact=True) == [Choice("fp32", False)]
+    assert asked_for(42, exact=False) == [Choice("fp32", False), Choice("fp32", True)]
+    assert all(choice.precision == "fp32" for choice in asked_for(12, exact=True))
+    assert Choice("fp16", True) in asked_for(9, exact=True)
 
 
 def test_exact_micro_batches_where_they_are_faster_than_recomputing() -> None:
@@ -90,7 +108,8 @@ def test_a_limit_too_small_and_the_smallest_way() -> None:
     assert plan(10) is None
     assert plan(11, least=2) == Choice("fp32", True, 2)
     given = Asked(64, ["fp32"], least=2)
-    assert smallest(given, toy, lambda _: True, wholes(given, toy, True)).choice == Choice("fp32", True, 2)
+    _, tried = fastest(given, toy, lambda _: True, 10 * MB, True)
+    assert smallest(given, toy, lambda _: True, tried).choice == Choice("fp32", True, 2)
 
 
 @pytest.mark.parametrize(
