@@ -18,6 +18,7 @@ from ssl_bench.records.record import MachineRecord
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.precision import Precision
 from ssl_bench.system import cards
+from ssl_bench.system.allocator import keep_freed_memory
 from ssl_bench.system.limits import cores
 
 RECORDED_PACKAGES = ("sslbench", "torch", "torchvision", "timm", "pillow", "numpy", "faiss-cpu", "faiss-gpu", "lightly")
@@ -95,6 +96,13 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
     if precision.step_seconds is not None:
         words += f", about {max(1, round(precision.step_seconds * 1.2 * steps / 60))} min of training"
     return words
+
+
+def set_up(device: torch.device, *, tf32: bool) -> None:
+    """Set this process up for work on `device`: TF32 as asked, and on a CPU freed memory stays."""
+    set_tf32(tf32)
+    if device.type == "cpu":
+        keep_freed_memory()
 
 
 def set_tf32(allowed: bool) -> None:

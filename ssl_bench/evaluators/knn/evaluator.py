@@ -43,7 +43,7 @@ class KNNConfig(Settings):
         0.07, "a neighbor's vote weighs exp(cosine / temperature)", source="Wu et al. 2018, section 3.4", ge=0.002
     )
     search: Literal["auto", "faiss", "torch"] = setting(
-        "auto", "who searches; both are exact and give the same numbers. auto: the faster one here"
+        "auto", "who searches; both are exact and give the same numbers. auto: on a CPU FAISS where it is installed"
     )
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class KNN(Evaluator):
             evaluation.say(f"k-NN: {notes.removeprefix('; ')}")
 
         # The bank, the queries as they are and normalized, a block of products, candidates that are scored again
-        needed_bytes = train.vectors.nbytes + 2 * test.vectors.nbytes + (2 << 30)
+        needed_bytes = train.vectors.nbytes + 2 * test.vectors.nbytes + (1 << 30)
         device = device_with_room(evaluation.backbone, needed_bytes)
         found = nearest(test.vectors, train.vectors, possible[-1], self.config.search, device, cosine=True)
         classes = len(evaluation.dataset.classes)

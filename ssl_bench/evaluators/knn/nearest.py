@@ -1,25 +1,24 @@
-"""Exact nearest neighbors by inner product: FAISS or torch propose candidates, float64 decides.
+"""Exact nearest neighbors by inner product: FAISS or torch propose candidates, float64 products order them.
 
-Neighbors are ordered by their inner product in float64, ties by index. Cheap products in float32 or bfloat16 only
-propose the best candidates. With q a query, b a row of the bank, m the bank's mean, u the unit roundoff of the cheap
-type and D the length of a row,
+Neighbors are ordered by their inner product in float64, ties by index: the same on every machine, whoever searches.
+Products in float32 only propose the best candidates. With q a query, b a row of the bank, m the bank's mean and D the
+length of a row,
 
-    |<q, b - m> - cheap product|  <=  (2 u + gamma) |q| |b - m|,    gamma = D v / (1 - D v),  v = 2^-23
+    |<q, b - m> - float32 product|  <=  1.01 (D + 4) 2^-23 |q| |b - m|      for D up to 80,000
 
-(Cauchy-Schwarz; gamma bounds the rounding of a sum of D products: Higham 2002, Accuracy and Stability of Numerical
-Algorithms, section 3.1, with twice float32's roundoff for v). A query whose k-th neighbor is not clear of the worst
-candidate by that much is searched again with more candidates, at last with the whole bank: nothing is missed whatever
-the data. <q, m> is the same for all rows; without it the error is small where features crowd together.
+(Cauchy-Schwarz, and the rounding of a sum of D products: Higham 2002, Accuracy and Stability of Numerical Algorithms,
+section 3.1, with twice float32's roundoff; four more roundings for taking the mean off). A query whose k-th neighbor is
+not clear of the worst candidate by that much is searched again with more candidates, at last with the whole bank:
+nothing is missed whatever the data. <q, m> is the same for all rows; without it the error is small where features crowd
+together, as those of an untrained network do.
 
 The bank may be the largest thing in memory (ImageNet's, 2048 values each: 10 GB), so no second one is made: rows are
-normalized and the mean is taken off a block at a time.
-Beside queries and bank a search holds `PRODUCTS` products and one block of rows, whatever the bank's size.
+normalized and the mean is taken off `ROWS` at a time.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -33,20 +32,20 @@ Backend = Literal["auto", "faiss", "torch"]
 Largest = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """(queries, rows, count) -> the `count` largest products of each query with the rows, and which rows these are."""
 
-QUERIES, ROWS = 4096, 1 << 16
-"""Queries and rows of the bank that are compared at once."""
-PRODUCTS = 1 << 26
-"""Products that are in memory at once: 256 MiB in float32. Candidates: an eighth of them."""
-SPARE = 16
-"""Candidates beyond k, so that the k-th neighbor is clear of what is left out; bfloat16 takes twice as many."""
+ROWS = 1 << 14
+"""Rows of the bank that are compared at once."""
+PRODUCTS = 1 << 24
+"""Products of torch's search that are in memory at once: 64 MiB."""
+CANDIDATES = 1 << 23
+"""Candidates that are in memory at once: 96 MiB, values and columns."""
+SPARE = 8
+"""Candidates beyond k, or an eighth of k where that is more, so that the k-th is clear of what is left out."""
 SCORED = 256
-"""Rows that are scored in float64 at once."""
-TRIAL_QUERIES, TRIAL_ROWS, WORTH_A_TRIAL = 64, 4096, 1 << 26
-"""Size of a trial, and number of products from which one is made."""
+"""Rows that are scored in float64 at once: they stay in the processor's cache."""
 
 
 class Bank(NamedTuple):
-    """The rows that are searched, as they are or each divided by its length."""
+    """The vectors that are searched, as they are or each divided by its length."""
 
     vectors: Tensor
     """(n, dim) float32."""
@@ -58,14 +57,18 @@ class Bank(NamedTuple):
         """The bank of these vectors, compared by cosine if `normalized`."""
         return cls(vectors, vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) if normalized else None)
 
-    def rows(self, which: slice | Tensor) -> Tensor:
-        """A new tensor of these rows."""
-        rows = self.vectors[which]
-        return rows.clone() if self.lengths is None else rows / self.lengths[which]
+    def rows(self, which: Tensor) -> Tensor:
+        """These rows, (len(which), dim)."""
+        rows = self.vectors.index_select(0, which)
+        return rows if self.lengths is None else rows.div_(self.lengths[which])
 
     def blocks(self, size: int) -> Iterator[Tensor]:
-        """All rows in their order, up to `size` at once."""
-        return (self.rows(slice(start, start + size)) for start in range(0, len(self.vectors), size))
+        """All rows in their order, up to `size` at once; not to be written to."""
+        if self.lengths is None:
+            yield from torch.split(self.vectors, size)
+        else:
+            for rows, lengths in zip(torch.split(self.vectors, size), torch.split(self.lengths, size), strict=True):
+                yield rows / lengths
 
 
 class Neighbors(NamedTuple):
@@ -74,7 +77,7 @@ class Neighbors(NamedTuple):
     indices: Tensor
     similarities: Tensor
     searched_by: str
-    """Library and type of the products, e.g. "torch 2.14.1 (bfloat16 products, float64 scores)"."""
+    """Library and type of the products, e.g. "FAISS (float32 products, float64 scores)"."""
 
 
 def nearest(
@@ -90,68 +93,38 @@ def nearest(
 
     With `cosine` both are l2-normalized first, the bank without a copy of it.
     The answer is the same whatever the backend. Tensors are given and returned on the CPU; torch searches on `device`,
-    FAISS on the CPU. "auto" is torch on a GPU, and on a CPU what a short trial on these data shows to be the fastest.
+    FAISS on the CPU. "auto" is torch on a GPU, and on a CPU FAISS where it is installed.
 
     Raises `UserError` when FAISS is asked for and not installed, `ValueError` for other shapes, types or values.
     """
     _check(queries, bank, k)
+    if backend == "auto":
+        backend = "faiss" if torch.device(device).type == "cpu" and faiss_is_installed() else "torch"
     if backend == "faiss":
-        return exact_search(queries, bank, k, torch.float32, largest_by_faiss, cosine=cosine)
-    # A GPU may add bfloat16 products up in less than float32, which the bound does not cover
-    ways: list[tuple[torch.dtype, Largest]] = [(torch.float32, largest_by_torch)]
-    if torch.device(device).type == "cpu":
-        ways.append((torch.bfloat16, largest_by_torch))
-        if backend == "auto" and faiss_is_installed():
-            ways.append((torch.float32, largest_by_faiss))
-    dtype, largest = fastest(ways, queries, bank, k + SPARE)
-    return exact_search(queries.to(device), bank.to(device), k, dtype, largest, cosine=cosine)
+        return exact_search(queries, bank, k, largest_by_faiss, cosine=cosine)
+    return exact_search(queries.to(device), bank.to(device), k, largest_by_torch, cosine=cosine)
 
 
-def fastest(
-    ways: list[tuple[torch.dtype, Largest]], queries: Tensor, bank: Tensor, count: int
-) -> tuple[torch.dtype, Largest]:
-    """The way that took the least time, of two trials on the first queries and rows; the first where none is worth it.
-
-    bfloat16 products, for example, are fast only with AVX512-BF16, AMX or the like.
-    """
-    if len(ways) == 1 or len(queries) * len(bank) < WORTH_A_TRIAL:
-        return ways[0]
-
-    def seconds(dtype: torch.dtype, largest: Largest) -> float:
-        some, rows = queries[:TRIAL_QUERIES].to(dtype), bank[:TRIAL_ROWS].to(dtype)
-        begun = time.perf_counter()
-        largest(some, rows, min(count, len(rows)))
-        return time.perf_counter() - begun
-
-    took = [min(seconds(*way), seconds(*way)) for way in ways]
-    return ways[took.index(min(took))]
-
-
-def exact_search(
-    queries: Tensor, vectors: Tensor, k: int, dtype: torch.dtype, largest: Largest, *, cosine: bool = False
-) -> Neighbors:
-    """`nearest`, candidates proposed by `largest` from products of type `dtype`, on the tensors' device."""
+def exact_search(queries: Tensor, vectors: Tensor, k: int, largest: Largest, *, cosine: bool = False) -> Neighbors:
+    """`nearest`, candidates proposed by `largest`, on the tensors' device."""
     by = "FAISS" if largest is largest_by_faiss else f"torch {torch.__version__}"
-    words = f"{by} ({str(dtype).removeprefix('torch.')} products, float64 scores)"
     queries, bank = normalize(queries, dim=1) if cosine else queries, Bank.of(vectors, cosine)
     center = sum((rows.sum(dim=0) for rows in bank.blocks(1024)), torch.zeros_like(vectors[0])) / len(vectors)
-    radius = max(float(rows.sub_(center).norm(dim=1).max()) for rows in bank.blocks(1024))
+    radius = max(float((rows - center).norm(dim=1).max()) for rows in bank.blocks(1024))
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=vectors.device)
     similarities = torch.empty(len(queries), k, dtype=torch.float64, device=vectors.device)
-    left = torch.arange(len(queries), device=vectors.device)
-    count = k + SPARE if dtype == torch.float32 else 2 * (k + SPARE)
+    left, count = torch.arange(len(queries), device=vectors.device), k + max(SPARE, k // 8)
     while len(left):
         count, unsure = min(count, len(vectors)), []
-        for block in torch.split(left, max(1, min(QUERIES, PRODUCTS // (8 * count)))):
+        for block in torch.split(left, max(1, CANDIDATES // count)):
             some = queries[block]
-            columns, worst = _candidates(some, bank, center, count, dtype, largest)
+            columns, worst = _candidates(some, bank, center, count, largest)
             indices[block], similarities[block] = _best(some, bank, columns, k)
             if count < len(vectors):
-                left_out = worst + torch.finfo(dtype).eps * worst.abs() + error_bound(some, center, radius, dtype)
                 kth = similarities[block, -1] - some.double() @ center.double()
-                unsure.append(block[kth <= left_out])
-        left, count, dtype = torch.cat([*unsure, left[:0]]), 8 * count, torch.float32
-    return Neighbors(indices.cpu(), similarities.cpu(), words)
+                unsure.append(block[kth <= worst + error_bound(some, center, radius)])
+        left, count = torch.cat([*unsure, left[:0]]), 8 * count
+    return Neighbors(indices.cpu(), similarities.cpu(), f"{by} (float32 products, float64 scores)")
 
 
 def largest_by_torch(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -162,8 +135,10 @@ def largest_by_torch(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor,
     groups = max(1, min(8, len(rows) // (64 * count)))
     width = len(rows) // groups
     whole, found = groups * width, []
-    for some in torch.split(queries, max(1, PRODUCTS // len(rows))):
-        products = some @ rows.T
+    at_once = max(1, PRODUCTS // len(rows))
+    memory = queries.new_empty(min(at_once, len(queries)), len(rows))  # new memory for every part would cost time
+    for some in torch.split(queries, at_once):
+        products = torch.mm(some, rows.T, out=memory[: len(some)])
         best = products[:, :whole].view(-1, groups, width).amax(dim=1).topk(count, sorted=False).indices
         rest = torch.arange(whole, len(rows), device=rows.device).expand(len(some), -1)
         columns = torch.cat([*(best + start for start in range(0, whole, width)), rest], dim=1)
@@ -185,19 +160,16 @@ def largest_by_faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor,
     return torch.from_numpy(products), torch.from_numpy(columns)
 
 
-def _candidates(
-    queries: Tensor, bank: Bank, center: Tensor, count: int, dtype: torch.dtype, largest: Largest
-) -> tuple[Tensor, Tensor]:
-    """The columns (m, count) with the largest cheap products, and the worst of these products, (m,) float64."""
+def _candidates(queries: Tensor, bank: Bank, center: Tensor, count: int, largest: Largest) -> tuple[Tensor, Tensor]:
+    """The columns (m, count) with the largest float32 products, and the worst of these products, (m,) float64."""
     if count == len(bank.vectors):
         return torch.arange(count, device=queries.device).expand(len(queries), -1), queries.new_empty(0)
-    rounded = queries.to(dtype)
-    values, columns, start = rounded.new_empty(len(queries), 0), queries.new_empty(len(queries), 0).long(), 0
+    values, columns, start = queries.new_empty(len(queries), 0), queries.new_empty(len(queries), 0).long(), 0
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # whatever the training run allowed: the bound relies on it
     try:
         for rows in bank.blocks(ROWS):
-            found, places = largest(rounded, rows.sub_(center).to(dtype), min(count, len(rows)))
+            found, places = largest(queries, rows - center, min(count, len(rows)))
             values, columns = torch.cat([values, found], dim=1), torch.cat([columns, places + start], dim=1)
             top = values.topk(min(count, values.shape[1]))
             values, columns = top.values, columns.gather(1, top.indices)
@@ -210,25 +182,29 @@ def _candidates(
 def _best(queries: Tensor, bank: Bank, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of the rows `columns` (m, count) the k with the largest products in float64, ties by the smaller column.
 
-    Query by query: its rows stay in the processor's cache, and equal rows get equal sums, which a matrix product does
-    not promise.
+    Equal rows get equal sums, which a matrix product does not promise.
     """
     columns = columns.sort(dim=1).values
     scores = torch.empty(columns.shape, dtype=torch.float64, device=queries.device)
-    for query, of_query, score in zip(queries.double(), columns, scores, strict=True):
-        for places, some in zip(of_query.split(SCORED), score.split(SCORED), strict=True):
-            torch.sum(bank.rows(places).double().mul_(query), dim=1, out=some)
+    together = max(1, SCORED // columns.shape[1])
+    for some, of_some, score in zip(
+        torch.split(queries.double(), together),
+        torch.split(columns, together),
+        torch.split(scores, together),
+        strict=True,
+    ):
+        for places, out in zip(torch.split(of_some, SCORED, dim=1), torch.split(score, SCORED, dim=1), strict=True):
+            rows = bank.rows(places.flatten()).double().view(*places.shape, -1)
+            torch.sum(rows.mul_(some[:, None]), dim=2, out=out)
     top = scores.sort(dim=1, descending=True, stable=True)
     return columns.gather(1, top.indices[:, :k]), top.values[:, :k]
 
 
-def error_bound(queries: Tensor, center: Tensor, radius: float, dtype: torch.dtype) -> Tensor:
+def error_bound(queries: Tensor, center: Tensor, radius: float) -> Tensor:
     """(m,) float64: the bound of the module's docstring for the largest |b - m|, `radius`, and float64's rounding."""
-    dim, unit = len(center), torch.finfo(dtype).eps / 2 + 2.0**-23  # rounded to `dtype`, the mean subtracted before
-    gamma = dim * 2.0**-23 / (1 - dim * 2.0**-23)
-    double = dim * 2.0**-51 * (radius + float(center.norm()))
-    # 1.01 covers terms of second order and the rounding of the norms, the last term products flushed to zero
-    bound: Tensor = queries.double().norm(dim=1) * (1.01 * (2 * unit + gamma) * radius + double) + 1e-30 * dim
+    dim = len(center)
+    single, double = 1.01 * (dim + 4) * 2.0**-23 * radius, dim * 2.0**-51 * (radius + float(center.norm()))
+    bound: Tensor = queries.double().norm(dim=1) * (single + double) + 1e-30 * dim  # 1e-30: products flushed to zero
     return bound
 
 
