@@ -4,9 +4,12 @@
 
 The step: deit_s16, 2 x 224 px + 8 x 96 px views of random numbers, head to K = 65536, drop path 0.1 on the student,
 cross-entropy, backward, gradients clipped per tensor, AdamW, teacher and center moved. lightly's is its own
-benchmarks/imagenet/vitb16/dino.py without Lightning and the online classifier. One warm-up each, then the contestants
-take turns step by step, so that what else the machine does falls on all alike; each turn's rates are compared, and
-medians over turns are printed. The share of the peak is the step's floating-point operations (matrix products,
+benchmarks/imagenet/vitb16/dino.py without Lightning and the online classifier.
+
+Each contestant has a process of its own: ours allocates memory as `sslbench run` does, lightly's as a script of its
+users does. One warm-up each, then they take turns step by step, so that what else the machine does falls on all alike;
+each turn's rates are compared, and medians over turns are printed. bf16 is left out on a CPU that would only emulate
+it, unless `--bf16` asks for it. The share of the peak is the step's floating-point operations (matrix products,
 convolutions and attention, as torch counts them, each with its own) over what the largest of four products of
 2048 x 2048 matrices reached in the same turn.
 
@@ -25,8 +28,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.performance.contestants import Entry, by_turns, contestants
 from benchmarks.performance.ratios import Goal, Ratio, faster, share
 from ssl_bench.evaluation.speed import Stopwatch, Timing
 from ssl_bench.runs.precision import cpu_has_bf16
@@ -43,17 +46,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="measured steps of each contestant (default 6)")
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's)")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds of all threads, not the clock's")
+    parser.add_argument("--bf16", action="store_true", help="bf16 although this CPU only emulates it: minutes a step")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    result = summary(measure(arguments.batch_size, arguments.steps), cpu_time=arguments.cpu_time)
+    measured = measure(arguments.batch_size, arguments.steps, bf16=arguments.bf16 or cpu_has_bf16())
+    result = summary(measured, cpu_time=arguments.cpu_time)
     print(json.dumps(result, indent=1) if arguments.json else table(result))
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One step of every contestant and the peaks around it."""
+    """One step of every contestant, and the peaks after them."""
 
     steps: dict[str, Timing]
     peaks: dict[torch.dtype, Timing]
@@ -74,28 +79,34 @@ LIGHTLY, FP32, BF16 = "lightly fp32", "ours fp32", "ours bf16"
 DTYPES = {LIGHTLY: torch.float32, FP32: torch.float32, BF16: torch.bfloat16}
 
 
+def noise(batch_size: int) -> tuple[Tensor, ...]:
+    """Views of random numbers."""
+    return tuple(torch.randn(batch_size, 3, px, px) for px in CROPS_PX)
+
+
+def ours(batch_size: int, dtype: torch.dtype) -> Callable[[], None]:
+    """`our_step` of noise."""
+    return our_step(noise(batch_size), dtype)
+
+
+def lightlys(batch_size: int) -> Callable[[], None]:
+    """`lightly_step` of noise."""
+    return lightly_step(noise(batch_size))
+
+
 def measure(batch_size: int, steps: int, *, bf16: bool = True) -> Measured:
     """Run the turns."""
-    torch.manual_seed(0)
-    views = tuple(torch.randn(batch_size, 3, px, px) for px in CROPS_PX)
-    contestants = {LIGHTLY: lightly_step(views), FP32: our_step(views, torch.float32)}
-    if bf16:
-        contestants[BF16] = our_step(views, torch.bfloat16)
-    flops = {}
-    for name, step in contestants.items():
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops[name] = counter.get_total_flops()
-    turns = []
-    for number in range(steps):
-        peaks = {dtype: gemm(dtype) for dtype in {DTYPES[name] for name in contestants}}
-        timings = {}
-        for name, step in list(contestants.items())[:: 1 if number % 2 == 0 else -1]:
-            with Stopwatch(torch.device("cpu")) as watch:
-                step()
-            timings[name] = watch.timing
-        turns.append(Turn(timings, peaks))
-    return Measured(batch_size, tuple(turns), flops)
+    entries = {LIGHTLY: Entry(lightlys, (batch_size,), ours=False)}
+    for name in (FP32, BF16) if bf16 else (FP32,):
+        entries[name] = Entry(ours, (batch_size, DTYPES[name]), ours=True)
+    peaks = list[dict[torch.dtype, Timing]]()
+    with contestants(entries, torch.get_num_threads()) as ready:
+        timings = by_turns(
+            ready, steps, after=lambda: peaks.append({dtype: gemm(dtype) for dtype in {DTYPES[name] for name in ready}})
+        )
+        flops = {name: one.flops for name, one in ready.items()}
+    turns = tuple(Turn(one, around) for one, around in zip(timings, peaks, strict=True))
+    return Measured(batch_size, turns, flops)
 
 
 def ratios(*, quick: bool = False) -> list[Ratio]:

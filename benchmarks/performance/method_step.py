@@ -1,12 +1,13 @@
 """A training step of each method against the same step of lightly's building blocks, in fp32.
 
-    python -m benchmarks.performance.method_step --method simclr --arch resnet50 --batch-size 4 --turns 3
+    python -m benchmarks.performance.method_step --method simclr --arch resnet50 --batch-size 4 --turns 5
 
 The step: views of random numbers at the paper's sizes (two of 224 px; for DINO and SwAV also eight or six of 96 px),
 forward, backward, the paper preset's optimizer, and what the method moves after it. The peer is our `lightly-...`
 method, which is put together from lightly's heads, loss and moving average, on the network that lightly's own
 benchmarks use (torchvision's resnet50; timm's ViT in MaskedVisionTransformerTIMM), with torch's AdamW or SGD or
-lightly's LARS. DINO on deit_s16 has a benchmark of its own (dino_step). The two take turns step by step.
+lightly's LARS. DINO on deit_s16 has a benchmark of its own (dino_step). The two take turns step by step, each in a
+process of its own: ours allocates memory as `sslbench run` does, lightly's as a script of its users does.
 
 The share of the peak is the step's floating-point operations, as torch counts them, over what matrix products of
 2048 x 2048 reached in the same turns.
@@ -21,10 +22,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.performance.contestants import Entry, by_turns, contestants
 from benchmarks.performance.dino_step import GEMM_FLOPS, gemm
-from benchmarks.performance.ratios import Goal, Ratio, by_turns, faster, share
+from benchmarks.performance.ratios import Goal, Ratio, faster, share
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
@@ -39,6 +40,7 @@ LOCAL_PX = 96
 AS_LIGHTLY: Mapping[str, Mapping[str, Any]] = {"mocov2": {"batch_norm_splits": 1}, "swav": {"queue_size": 0}}
 """Settings that lightly's blocks know one value of."""
 PROGRESS = Progress(step=5000, total_steps=10_000, epoch=50, total_epochs=100)
+OURS, LIGHTLY = "ours", "lightly"
 RATE = 1e-5
 """Learning rate: small, since the images are noise."""
 
@@ -172,23 +174,29 @@ def _step(
     return step
 
 
+def ours(case: Case) -> Callable[[], None]:
+    """`our_step` of noise."""
+    return our_step(case, views_of(case, settings_of(case)[0]))
+
+
+def lightlys(case: Case) -> Callable[[], None]:
+    """`lightly_step` of noise."""
+    return lightly_step(case, views_of(case, settings_of(case)[0]))
+
+
 def compare(case: Case, turns: int, goal: Goal) -> list[Ratio]:
     """The ratio to lightly's step, and the share of the peak of matrix products."""
-    torch.manual_seed(0)
-    config, _ = settings_of(case)
-    views = views_of(case, config)
-    ours, peer = our_step(case, views), lightly_step(case, views)
-    with FlopCounterMode(display=False) as counter:
-        ours()
-    peer()
-    peaks: list[Timing] = []
-    pairs = by_turns(ours, peer, turns, warm_up=False, after=lambda: peaks.append(gemm(torch.float32)))
-    ratio = faster(case.words, "lightly's blocks in fp32", pairs, torch.get_num_threads(), goal)
-    flops = counter.get_total_flops()
+    threads, peaks = torch.get_num_threads(), list[Timing]()
+    entries = {OURS: Entry(ours, (case,), ours=True), LIGHTLY: Entry(lightlys, (case,), ours=False)}
+    with contestants(entries, threads) as ready:
+        timings = by_turns(ready, turns, after=lambda: peaks.append(gemm(torch.float32)))
+        flops = ready[OURS].flops
+    pairs = [(turn[OURS], turn[LIGHTLY]) for turn in timings]
+    ratio = faster(case.words, "lightly's blocks in fp32", pairs, threads, goal)
     rates = [
         (flops / own.wall / 1e9, GEMM_FLOPS / peak.wall / 1e9) for (own, _), peak in zip(pairs, peaks, strict=True)
     ]
-    used = cpu_share([own for own, _ in pairs], torch.get_num_threads())
+    used = cpu_share([own for own, _ in pairs], threads)
     return [ratio, share(case.words, "the peak of matrix products", rates, "GFLOP/s", Goal(), cpu_share=used)]
 
 
@@ -198,7 +206,7 @@ def ratios(*, quick: bool = False) -> list[Ratio]:
     found: list[Ratio] = []
     for case in cases[:1] if quick else cases:
         if (case.method, case.arch) != ("dino", "deit_s16"):
-            found += compare(case, 1 if quick else 3, Goal(at_least=1.0))
+            found += compare(case, 1 if quick else 5, Goal(at_least=1.0))
     return found
 
 
@@ -207,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", choices=METHODS, nargs="+", default=list(METHODS))
     parser.add_argument("--arch", choices=ARCHS, nargs="+", default=list(ARCHS))
     parser.add_argument("--batch-size", type=int, default=4, help="images per step (default 4)")
-    parser.add_argument("--turns", type=int, default=3, help="measured steps of each (default 3)")
+    parser.add_argument("--turns", type=int, default=5, help="measured steps of each (default 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)

@@ -2,16 +2,18 @@
 
     python benchmarks/reliability/killed_bench.py [--kills 20] [--seed 0] [--signal KILL|TERM|INT] [--jobs 1]
 
-The study has six runs of seconds on a few images of `shapes`. The first call is killed as its first record appears,
-each later one after a random time of at most 1.2 times that; the last call is not killed. Between two calls the records
-are compared byte for byte and by the time they were written, and no worker may be left. Prints one line per call; exit
-status 1 when something was lost, repeated or left behind.
+The study has runs of seconds on a few images of `shapes`, about as many as kills. The first call is killed as its first
+record appears. Of the later ones every second is killed after a random time of at most 1.2 times that, the others after
+a random time from the moment on at which a run goes on, at most as long as two runs take; the last call is not killed.
+Between two calls the records are compared byte for byte and by the time they were written, and no worker may be left.
+Prints one line per call; exit status 1 when something was lost, repeated or left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -31,7 +33,7 @@ column = [{ id = "knn", title = "k-NN", unit = "%", from = "measurement:knn.prim
 
 [runs.size.laptop]
 data = "shapes"
-seeds = 2
+seeds = SEEDS
 preset = "small-data"
 with = ["knn"]
 arch.deit_ti16.set = { "backbone.depth" = 1, "backbone.dim" = 32, "backbone.heads" = 2 }
@@ -57,7 +59,7 @@ name = "mocov2"
 method = "mocov2"
 arch = "deit_ti16"
 """
-RUNS = 6
+METHODS = 3
 SAVED_WITHIN_SECONDS = 60
 
 
@@ -78,10 +80,19 @@ def left_behind(results: Path) -> list[str]:
     return []
 
 
-def wait_for_a_record(results: Path) -> float:
-    """Seconds until the first run has ended."""
+def wait_for_a_record(results: Path) -> tuple[float, float]:
+    """Seconds until the first run has ended, and those that it took."""
     begun = time.monotonic()
+    working = wait_for_a_run(results)
     while not records(results):
+        time.sleep(0.05)
+    return time.monotonic() - begun, time.monotonic() - begun - working
+
+
+def wait_for_a_run(results: Path) -> float:
+    """Seconds until a run goes on."""
+    begun = time.monotonic()
+    while not any(in_use(folder) for folder in results.glob("runs/*")):
         time.sleep(0.05)
     return time.monotonic() - begun
 
@@ -102,23 +113,26 @@ def main() -> int:
     asked = parser.parse_args()
     draw = random.Random(asked.seed)
     faults = 0
+    seeds = max(2, math.ceil(asked.kills / METHODS))
+    runs = METHODS * seeds
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = folder / "results"
-        (folder / "killed.toml").write_text(TABLE)
+        (folder / "killed.toml").write_text(TABLE.replace("SEEDS", str(seeds)))
         done: dict[str, tuple[int, bytes]] = {}
-        first_record = None
+        first_record = of_a_run = 0.0
         for number in range(1, asked.kills + 2):
             process = start(folder, asked.jobs)
-            if first_record is None:
-                first_record = wait_for_a_record(results)
-                print(
-                    f"the first run is recorded after {first_record:.1f} s; later calls are killed within "
-                    f"{1.2 * first_record:.1f} s"
-                )
-                seconds: float | None = 0.0
-            else:
-                seconds = draw.uniform(0, 1.2 * first_record) if number <= asked.kills else None
+            seconds: float | None = None
+            if number == 1:
+                first_record, of_a_run = wait_for_a_record(results)
+                print(f"the first run is recorded after {first_record:.1f} s, of which it took {of_a_run:.1f} s")
+                seconds = 0.0
+            elif number <= asked.kills and number % 2:
+                seconds = draw.uniform(0, 1.2 * first_record)
+            elif number <= asked.kills:
+                wait_for_a_run(results)
+                seconds = draw.uniform(0, 2 * of_a_run)
             try:
                 status = process.wait(seconds)
                 how = f"ended by itself with {status}"
@@ -131,11 +145,11 @@ def main() -> int:
             faults += len(held) + len(lost)
             trouble = f"  LEFT BEHIND {held}" * bool(held) + f"  LOST OR REPEATED {lost}" * bool(lost)
             faults += number > asked.kills and process.returncode != 0
-            print(f"call {number:2}: {how}; {len(now)} of {RUNS} runs recorded{trouble}", flush=True)
+            print(f"call {number:2}: {how}; {len(now)} of {runs} runs recorded{trouble}", flush=True)
             done = now
         resumed = [json.loads(content)["training"]["resumed"] for _, content in done.values()]
         folders = len(list(results.glob("runs/[!.]*")))
-        faults += (len(done) != RUNS) + (folders != RUNS)
+        faults += (len(done) != runs) + (folders != runs)
         print(f"{len(done)} runs in {folders} folders, resumed {sum(resumed)} times in all; {faults} faults")
         if faults:
             print((folder / "out.log").read_text(errors="replace")[-4000:])

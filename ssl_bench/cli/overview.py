@@ -134,6 +134,10 @@ def plan_lines(study: str, size: str, board: Board, left: Forecast, memory_mb: f
             lines.append(
                 f"  memory    up to {left.memory_mb / 1024:.1f} GiB at a time{_beyond(left.memory_mb, memory_mb)}"
             )
+        else:
+            lines.append(
+                "  memory    not known yet; of a training step: sslbench plan METHOD --arch ARCH --device NAME"
+            )
     if lacking := [entry for entry in board.with_status("waiting") if entry.place.missing]:
         lines.append(f"  evaluated {len(lacking)} finished runs lack an evaluator: they are not trained again")
     if stopped := [entry for entry in board.with_status("waiting") if entry.place.begun]:

@@ -22,7 +22,7 @@ from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import EvaluationRecord, RunRecord, write_record
 from ssl_bench.registry.capabilities import why_missing
-from ssl_bench.runs.machine import choose_device, choose_workers, set_tf32
+from ssl_bench.runs.machine import choose_device, choose_workers, set_up
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.runs.weights_data import OpenedSets, at_size_of_data, changed_preprocessing
 from ssl_bench.runs.weights_network import SEED, loaded_in_words, require_sections, untrained_network, weights_network
@@ -145,7 +145,7 @@ def _evaluated(
     loaded, dataset, evaluators = subject.loaded, subject.dataset, subject.evaluators
     settings = _machine_settings(request)
     device = choose_device(settings.device)
-    set_tf32(settings.tf32)
+    set_up(device, tf32=settings.tf32)
     workers = choose_workers(settings.workers, dataset.image_px)
     networks: list[tuple[Literal["trained", "untrained"], Backbone]] = [("trained", loaded.backbone)]
     if request.baseline:

@@ -56,7 +56,7 @@ def reevaluate(
     require_labels(needing, sets[0], sets if data or recipe.eval_data else ())
     machine_settings = parse_settings(MachineSettings, section_of(values, "machine"), "machine", "the machine")
     device = machine.choose_device(machine_settings.device)
-    machine.set_tf32(machine_settings.tf32)
+    machine.set_up(device, tf32=machine_settings.tf32)
     for dataset in sets:
         for note in dataset.notes:
             say(f"{dataset.name}: {note}")

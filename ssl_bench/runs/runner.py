@@ -147,6 +147,7 @@ class _Session:
         """Do steps as planned from now on."""
         self.memory = memory
         recompute_activations(self.method, memory.activation_checkpointing)
+        machine.keep_freed_memory_where_it_fits(self.plan.device, memory)
         self.plan = dataclasses.replace(self.plan, micro_batch=memory.micro_batch)
 
     def _announce_memory(self) -> None:

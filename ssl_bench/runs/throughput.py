@@ -60,7 +60,7 @@ def measure_throughput(
         )
     )  # fmt: skip
     device = machine.choose_device(resolved.machine.device)
-    machine.set_tf32(resolved.machine.tf32)
+    machine.set_up(device, tf32=resolved.machine.tf32)
     path = results / "runs" / _run_id(resolved, request, device) / "record.json"
     earlier = read_record(path) if path.exists() else None
     if earlier is not None and earlier.backbone.inference_images_per_second is not None and not request.again:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_bench import registry
+from ssl_bench.datasets import opening
 from ssl_bench.datasets.opening import OpenedOnce
 from ssl_bench.errors import DoesNotFitData, UserError, did_you_mean, unknown_name
+from ssl_bench.recipes.evaluation_data import dataset_loaders
 from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text
@@ -19,7 +21,7 @@ from ssl_bench.studies.own_data import own_data
 from ssl_bench.studies.plan import Place, StudyRun, with_seeds
 from ssl_bench.tables.checks import PRIMARY, require_measured
 from ssl_bench.tables.description import TableDescription
-from ssl_bench.tables.variants import VariantRun
+from ssl_bench.tables.variants import Runs, VariantRun
 
 MOST_EVALUATIONS = 12
 """During training on data of the user's own."""
@@ -64,6 +66,8 @@ def cells_of(description: TableDescription, wish: Wish, opened: OpenedOnce) -> C
     if wish.size not in description.runs.size:
         raise unknown_name("size", wish.size, description.runs.size, f"those of the table {description.id}")
     size = description.runs.size[wish.size]
+    if wish.data is None:
+        _require_data(description.id, description.runs, wish)
     data = own_data(wish.data, wish.eval_data, wish.values, size, opened)
     if data is not None:
         data.require_labels(size.evaluators)
@@ -85,6 +89,28 @@ def cells_of(description: TableDescription, wish: Wish, opened: OpenedOnce) -> C
         found += with_seeds(StudyRun(request, recipe, (place,)), wish.seeds or variant.seeds)
     _require_measured(description, found)
     return Cells(tuple(found), left_out, data.notes if data else ())
+
+
+def _require_data(table: str, runs: Runs, wish: Wish) -> None:
+    """Raises `UserError` where a size's data are not here, with what can be known and done without them."""
+    rows = runs.all_runs(wish.size)
+    for row in rows:
+        try:
+            opening.find_dataset(row.data, dataset_loaders())
+        except UserError as error:
+            trains = next((one for one in rows if one.method != "random"), row)
+            settings = {name: value for name, value in trains.settings.items() if not name.startswith("evaluators.")}
+            alone = dataclasses.replace(request_of(trains, wish), data=None, evaluators=None, values=settings)
+            plan = command_of(alone).replace("sslbench run", "sslbench plan", 1)
+            lines = [
+                f"{table} in the size {wish.size!r} ({runs.size[wish.size].about}) trains on {row.data}, which is not "
+                f"here: {error}",
+                f"What a training step needs is predicted without the data, here of the row {trains.variant.name!r}: "
+                f"{plan} --device 1050ti",
+            ]
+            others = [(name, one) for name, one in runs.size.items() if one.data != row.data]
+            lines += [f"sslbench bench {table} --size {name}: {one.about}" for name, one in others]
+            raise UserError("\n  ".join(lines)) from None
 
 
 def _require_measured(description: TableDescription, runs: Iterable[StudyRun]) -> None:

@@ -21,6 +21,7 @@ from ssl_bench.recipes.resolve import Request
 from ssl_bench.studies.costs import START_SECONDS, Costs, Machine, Sample
 from ssl_bench.studies.plan import StudyRun, kind
 from ssl_bench.studies.worker import context
+from ssl_bench.system.allocator import keep_freed_memory
 from ssl_bench.system.cpu_time import Spent, clocks
 from ssl_bench.system.files import cache_folder, write_atomically
 
@@ -91,6 +92,7 @@ def _in_a_process(request: Request, threads: int, seconds: float) -> Sample | No
 
 
 def _report(request: Request, threads: int, reports: Connection) -> None:
+    keep_freed_memory()  # as the run itself
     import torch
 
     from ssl_bench.recipes.resolve import resolve

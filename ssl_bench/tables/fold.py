@@ -102,7 +102,7 @@ def _block(
         rows = with_best(rows, column, outcomes)
     rows, notes = _mark(description, rows)
     notes += [*_chance(description, rows, known), *_certainty(description, rows)]
-    notes += [*unsaid, *_left_out(description, groups), *_precisions(groups)]
+    notes += [*unsaid, *_left_out(description, groups), *_unmeasured(description, rows, groups), *_precisions(groups)]
     shown = {run_id for row in rows for run_id in row.runs}
     notes += [note for one in groups for note in _notes(one, shown)]
     notes += _not_run(description, groups)
@@ -240,6 +240,26 @@ def _left_out(description: TableDescription, groups: Sequence[Group]) -> list[st
             explained = "; ".join(f"{', '.join(runs)}: {reason}" for reason, runs in reasons.items())
             notes.append(f"{column.title} of {explained}")
     return notes
+
+
+def _unmeasured(description: TableDescription, rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
+    """Why columns are empty as a whole: none of the finished runs was evaluated by what measures them."""
+    finished = [run for one in groups for run in one.with_status("finished")]
+    empty: dict[str, list[str]] = {}
+    for index, column in enumerate(description.column):
+        cells = [row.cells[index] for row in rows]
+        if column.source and finished and not any(cell.value or cell.baseline or cell.word for cell in cells):
+            empty.setdefault(column.source.evaluator, []).append(column.title)
+    place = rows[0].evaluated_on.fingerprint if rows and description.data == "evaluation" else None
+    measured = [one for run in finished for one in run.evaluations if place in (None, one.data_fingerprint)]
+    by = ", ".join(sorted({one.evaluator for one in measured})) or "nothing"
+    where = f" on {rows[0].evaluated_on.title}" if place else ""
+    return [
+        f"{', '.join(titles)}: empty, since these runs were evaluated by {by}{where}, not by {name}. To add it: "
+        f"sslbench eval RUN --with {name}"
+        for name, titles in empty.items()
+        if all(one.evaluator != name for one in measured)
+    ]
 
 
 def _precisions(groups: list[Group]) -> list[str]:

@@ -57,6 +57,21 @@ def describe(**changes: Any) -> TableDescription:
     return TableDescription.model_validate(values | changes)
 
 
+def test_a_column_that_nothing_measured_says_so() -> None:
+    """Only where no run at all was evaluated by its evaluator: a cell alone may be empty."""
+
+    def notes(*records: RunRecord) -> list[str]:
+        return [note for block in comparison(*records).blocks for note in block.notes if "empty" in note]
+
+    without = [make_record(linear=None), make_record("byol", linear=None)]
+    assert notes(*without) == [
+        "linear: empty, since these runs were evaluated by knn on shapes (synthetic), not by linear-probe. To add it: "
+        "sslbench eval RUN --with linear-probe"
+    ]
+    assert not notes(*without, make_record("simclr"))
+    assert not notes(make_record(linear=None, status="failed"))
+
+
 # numbers
 
 
