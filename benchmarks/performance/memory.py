@@ -4,8 +4,8 @@
 
 Measured is what the resident set of a process grows by (VmHWM of /proc, so Linux only) during one training step on
 images of zeros, beyond what it held before, weights included: the step is done on a copy of the method. Every row has
-a process of its own that allocates as a run does (`ssl_bench.system.allocator`) and gives back what is free before it
-is measured. A trial of two images before the measurement loads kernels and starts threads. Beside
+a process of its own that returns freed memory at once (MALLOC_MMAP_THRESHOLD_), so that the figure is of tensors and
+not of the C library's habits. A trial of two images before the measurement loads kernels and starts threads. Beside
 it stands what `LiveMemory` counts during that same step: where the two agree, the count misses no memory, and where the
 prediction agrees with the count, tensors without numbers take what real ones do.
 `--write` also writes the table to results/planning/.
@@ -14,7 +14,6 @@ prediction agrees with the count, tensors without numbers take what real ones do
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import shlex
@@ -33,6 +32,7 @@ SETTINGS = {
     "micro-batches of 2": {"machine.micro_batch": 2},
 }
 MB = 2**20
+QUIET_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 WRITTEN = Path(__file__).parents[2] / "results" / "planning" / "step_memory.md"
 
 
@@ -67,19 +67,16 @@ def one(values: dict[str, object], method_name: str, arch: str) -> Row:
     from ssl_bench.planning.step_memory import HowToStep, measure_step, predict_step, view_shapes
     from ssl_bench.recipes.resolve import Request, resolve
     from ssl_bench.runs.building import build_method
-    from ssl_bench.system.allocator import keep_freed_memory
 
     resolved = resolve(Request(method=method_name, arch=arch, values=values), open_stand_in)
     method, optimizer = build_method(resolved), OptimizerSettings(**resolved.recipe.optimizer)
     batch, image_px = resolved.recipe.training.batch_size, resolved.dataset.image_px
     views = view_shapes(method, method.make_views(resolved.method_config), batch, image_px)
     how = HowToStep(micro_batch=resolved.machine.micro_batch)
-    keep_freed_memory()
     begun = time.process_time()
     predicted = predict_step(method, optimizer, views, how)
     seconds = time.process_time() - begun
     measure_step(method, optimizer, [(torch.Size((2, *shape[1:])), dtype) for shape, dtype in views])  # loads kernels
-    ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     counted = measure_step(method, optimizer, views, how)
@@ -107,11 +104,12 @@ def in_child(values: dict[str, object], method: str, arch: str) -> Row:
 
 
 def ratios(*, quick: bool = False) -> list[Ratio]:
-    """Predicted against resident memory over methods and networks."""
+    """Predicted against resident memory over methods and networks, in a process with the quiet allocator."""
     code = f"from benchmarks.performance.memory import print_rows; print_rows(quick={quick})"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, check=True
-    )
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=os.environ | QUIET_ALLOCATOR,
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
     sizes = [(row["predicted"] / MB, row["grown"] / MB) for row in json.loads(done.stdout.splitlines()[-1])]
     name = "memory of a training step, five methods on deit_s16 and resnet50"
     found = share(name, "the resident set's growth", sizes, "MiB", Goal())
@@ -139,6 +137,9 @@ def main() -> None:
     parser.add_argument("--image-px", type=int, default=96)
     parser.add_argument("--write", action="store_true", help=f"also write {WRITTEN.parent.name}/{WRITTEN.name}")
     arguments = parser.parse_args()
+    if not QUIET_ALLOCATOR.items() <= os.environ.items():  # read when a process starts
+        words = [sys.executable, "-m", "benchmarks.performance.memory", *sys.argv[1:]]
+        os.execve(sys.executable, words, os.environ | QUIET_ALLOCATOR)
     import timm  # noqa: F401  (imported here, once for all children)
     import torch
 

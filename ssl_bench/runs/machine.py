@@ -14,7 +14,7 @@ import torch
 import ssl_bench
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import MachineSettings
-from ssl_bench.records.record import MachineRecord
+from ssl_bench.records.record import MachineRecord, MemoryRecord
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.precision import Precision
 from ssl_bench.system import cards
@@ -23,6 +23,9 @@ from ssl_bench.system.limits import cores
 
 RECORDED_PACKAGES = ("sslbench", "torch", "torchvision", "timm", "pillow", "numpy", "faiss-cpu", "faiss-gpu", "lightly")
 ON_THE_CPU = "give --set machine.device=cpu"
+WITH_GAPS = 1.3
+"""Resident size of a step that keeps freed memory, at most, over its tensors: 1.22 for DINO on deit_s16 at 96 px, batch
+8 (docs/memory.md)."""
 
 
 def choose_device(asked: str) -> torch.device:
@@ -99,10 +102,18 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
 
 
 def set_up(device: torch.device, *, tf32: bool) -> None:
-    """Set this process up for work on `device`: TF32 as asked, and on a CPU freed memory stays."""
+    """Set this process up for evaluations on `device`: TF32 as asked, and on a CPU freed memory stays."""
     set_tf32(tf32)
     if device.type == "cpu":
         keep_freed_memory()
+
+
+def keep_freed_memory_where_it_fits(device: torch.device, memory: MemoryRecord) -> None:
+    """On a CPU, freed memory stays with the process where a step leaves room for gaps, and is returned elsewhere."""
+    if device.type == "cpu":
+        peak = memory.predicted_peak_mb
+        roomy = peak is not None and not memory.stepped_down and peak * WITH_GAPS <= memory.usable_mb
+        keep_freed_memory(roomy)
 
 
 def set_tf32(allowed: bool) -> None:

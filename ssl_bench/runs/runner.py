@@ -147,6 +147,7 @@ class _Session:
         """Do steps as planned from now on."""
         self.memory = memory
         recompute_activations(self.method, memory.activation_checkpointing)
+        machine.keep_freed_memory_where_it_fits(self.plan.device, memory)
         self.plan = dataclasses.replace(self.plan, micro_batch=memory.micro_batch)
 
     def _announce_memory(self) -> None:
@@ -288,7 +289,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     sets = {folder_name(one.name): one for one in resolved.eval_data}
     assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
-    machine.set_up(device, tf32=resolved.machine.tf32)
+    machine.set_tf32(resolved.machine.tf32)
     method = build_method(resolved).to(device)
     if resolved.machine.compile:
         compile_networks(method, device)

@@ -15,19 +15,26 @@ USERS_OWN = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOL
 """Who sets one of these has decided how glibc allocates."""
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of mallopt, malloc.h."""
-MOST = 2**31 - 1
-"""Bytes at the end of the heap that are kept, the most that mallopt takes."""
+KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+RETURNING = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024}
+"""glibc's defaults."""
 
 
-def keep_freed_memory() -> bool:
-    """Keep what is freed, for this process from now on; whether it is so.
+def keep_freed_memory(keep: bool = True) -> bool:
+    """Keep what is freed, for this process from now on, or return it again; whether glibc does so.
 
-    Does nothing on other systems, and where the environment decides how glibc allocates.
+    Kept blocks leave gaps that no tensor fits: a process grows larger. Does nothing on other systems, and where the
+    environment decides how glibc allocates.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in USERS_OWN):
         return False
-    mallopt = getattr(_libc(), "mallopt", None)
-    return mallopt is not None and bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, MOST))
+    libc = _libc()
+    if libc is None:
+        return False
+    done = [libc.mallopt(parameter, value) for parameter, value in (KEEPING if keep else RETURNING).items()]
+    if not keep:
+        libc.malloc_trim(0)
+    return all(done)
 
 
 def _libc() -> ctypes.CDLL | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ssl_bench.errors import UserError
+from ssl_bench.records.record import MemoryRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.machine import git_commit
 from tests.conftest import Command
@@ -82,3 +84,23 @@ def test_the_preflight_says_why_a_card_is_not_used(
     assert status == 0, err
     assert "GTX 1050 Ti has compute capability 6.1" in " ".join(out.split())
     assert "whl/cu126" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "kept"),
+    [
+        ("cpu", {"predicted_peak_mb": 700}, [True]),
+        ("cpu", {"predicted_peak_mb": 800}, [False]),  # with gaps it may take 1,040 of the 1,000 MB
+        ("cpu", {}, [False]),
+        ("cpu", {"predicted_peak_mb": 700, "stepped_down": ("at step 3",)}, [False]),
+        ("cuda", {"predicted_peak_mb": 700}, []),
+    ],
+)
+def test_freed_memory_is_kept_where_a_step_leaves_room(
+    monkeypatch: pytest.MonkeyPatch, device: str, memory: dict[str, Any], kept: list[bool]
+) -> None:
+    calls = list[bool]()
+    monkeypatch.setattr(machine, "keep_freed_memory", calls.append)
+    record = MemoryRecord(memory_mb=1900, usable_mb=1000, **memory)
+    machine.keep_freed_memory_where_it_fits(torch.device(device), record)
+    assert calls == kept
