@@ -84,8 +84,9 @@ def resized_box(
     # an axis that torch adds later has others, and the kernel then takes up to twice as long.
     box = image[None, top : top + height, left : left + width].copy().transpose(0, 3, 1, 2)
     size = (crop_px, crop_px)
-    resized = functional.interpolate(torch.from_numpy(box), size=size, mode=interpolation, antialias=True).numpy()[0]
-    return (resized[:, :, ::-1] if flip else resized).astype(np.float32, order="C")
+    resized = functional.interpolate(torch.from_numpy(box), size=size, mode=interpolation, antialias=True)
+    levels: NDArray[np.uint8] = resized.numpy()[0]
+    return (levels[:, :, ::-1] if flip else levels).astype(np.float32, order="C")
 
 
 def gray(pixels: Pixels) -> Pixels:
