@@ -44,7 +44,7 @@ def _table(plan: StepPlan) -> Iterator[str]:
     epochs = [plan.epoch_seconds(way) for way in ways]
     if None not in epochs:
         rows.append(("time per epoch, estimated", [duration(seconds or 0.0) for seconds in epochs]))
-    width = max(map(len, columns)) + 2
+    width = max(len(cell) for cells in (columns, *(cells for _, cells in rows)) for cell in cells) + 2
     yield " " * 28 + "".join(words.rjust(width) for words in columns)
     for name, cells in rows:
         yield f"  {name:<26}" + "".join(cell.rjust(width) for cell in cells)

@@ -61,6 +61,7 @@ def test_the_time_of_an_epoch_on_a_card_is_an_estimate(sslbench: Command) -> Non
     assert plan["chosen"]["estimated_seconds_per_epoch"] == pytest.approx(160_145 * 8 * 300 * 9 / 8 / (0.4 * 2.1e12))
     out = sslbench(*words)[1]
     assert "40% of the 2.1 TFLOPS that are published" in out
+    assert "\n  frozen weights and buffers" + f"{'4 MB':>7}\n" in out  # two spaces beside the widest cell, "28 MB"
     assert "time per epoch, estimated" in out
     assert "name the card" in sslbench("plan", *TINY, "--batch-size", "8", "--memory", "4GB")[1]
 
