@@ -80,10 +80,13 @@ def resized_box(
     box is seen), in less than half the time where the processor has AVX2.
     """
     left, top, width, height = box_px
-    # Copied because the vectorized kernel wants contiguous channels-last memory; its result is planar.
-    box = torch.from_numpy(image[top : top + height, left : left + width].copy()).permute(2, 0, 1)[None]
-    resized = functional.interpolate(box, size=(crop_px, crop_px), mode=interpolation, antialias=True)[0].numpy()
-    return (resized[:, :, ::-1] if flip else resized).astype(np.float32, order="C")
+    # Copied because the vectorized kernel wants contiguous channels-last memory, with the strides of a batch of one:
+    # an axis that torch adds later has others, and the kernel then takes up to twice as long.
+    box = image[None, top : top + height, left : left + width].copy().transpose(0, 3, 1, 2)
+    size = (crop_px, crop_px)
+    resized = functional.interpolate(torch.from_numpy(box), size=size, mode=interpolation, antialias=True)
+    levels: NDArray[np.uint8] = resized.numpy()[0]
+    return (levels[:, :, ::-1] if flip else levels).astype(np.float32, order="C")
 
 
 def gray(pixels: Pixels) -> Pixels:

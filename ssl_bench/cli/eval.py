@@ -96,6 +96,10 @@ def evaluate(
     accept_mismatch: Annotated[
         bool, typer.Option("--accept-mismatch", help="WEIGHTS: load although the file says another number of heads")
     ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="fit and, on a card, cap the evaluation at, e.g. 4GB [default: no limit]"),
+    ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="where runs are kept")] = RESULTS,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the evaluations as one JSON document; progress goes to stderr")
@@ -106,6 +110,7 @@ def evaluate(
     Several runs, weights and datasets are evaluated one after the other: what was done before is skipped, a failure
     stops nothing but itself, and a table of all ends the output. Exit status 1 when one of them failed.
     """
+    from ssl_bench.planning.devices import parse_memory
     from ssl_bench.runs.asking import mask_folders
     from ssl_bench.runs.elsewhere import WeightsRequest, is_weights
     from ssl_bench.runs.many import RunRequest, requests_for_all, without_repeated
@@ -117,9 +122,13 @@ def evaluate(
     chosen = evaluator_names(with_)
     names = None if chosen is None and not more else list(dict.fromkeys((*(chosen or ()), *more)))
     values |= parse_assignments(set_ or []) | ({"data.download": True} if download else {})
+    if memory is not None:
+        parse_memory(memory)
+        values["machine.memory"] = memory
     if features is not None:
         options_given: dict[str, object] = {"a run or weights": subjects, "--key": key, "--weights-dir": weights_dir}
         options_given |= {"--weights-list": weights_list, "--baseline": baseline, "--voc": voc, "--davis": davis}
+        options_given |= {"--memory": memory}
         evaluate_given_features(
             features, results, evaluators=names, data=data or (), values=values, method=as_, arch=arch,
             not_for_features=[name for name, value in options_given.items() if value], as_json=as_json,

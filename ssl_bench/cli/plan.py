@@ -14,6 +14,7 @@ from ssl_bench.errors import UserError
 if TYPE_CHECKING:
     from ssl_bench.planning.devices import Device
     from ssl_bench.recipes.resolve import Resolved
+    from ssl_bench.runs.planned_step import StepPlan
 
 DEFAULT_DEVICE = "1050ti"
 
@@ -36,24 +37,30 @@ def register(app: typer.Typer) -> None:
         device: Annotated[
             str | None, typer.Option(metavar="NAME", help=f"a card, e.g. 1050ti, or cpu [default: {DEFAULT_DEVICE}]")
         ] = None,
+        measure: Annotated[
+            bool, typer.Option("--measure", help="with --device cpu: do a few steps here, for the time of an epoch")
+        ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
     ) -> None:
         """Predict the memory of a training step, and what makes it fit into a device that need not be here.
 
-        The step is done on tensors without numbers, in seconds. Context and workspaces of the device are an allowance.
+        The step is done on tensors without numbers, in seconds. Context and workspaces of the device are an allowance,
+        the time of an epoch on a card is an estimate from its published peak.
         """
         from ssl_bench.planning.stand_in import open_stand_in
         from ssl_bench.recipes.resolve import Request, resolve
         from ssl_bench.settings import parse_assignments
 
         target = _device(device, memory)
+        if measure and not target.is_cpu:
+            raise UserError("--measure times steps on this machine's CPU: give --device cpu and its --memory too")
         values = parse_assignments(set_ or [])
         if batch_size is not None:
             values["training.batch_size"] = batch_size
         typed = _typed(method, arch, data, preset, batch_size, set_ or [])
         request = Request(method=method, arch=arch, data=data, preset=preset, values=values)
         resolved = resolve(request, open_stand_in if data is None else None)
-        _show(resolved, target, typed, as_json=as_json)
+        _show(resolved, target, typed, measure=measure, as_json=as_json)
 
 
 def _typed(
@@ -69,30 +76,47 @@ def _typed(
 
 
 def _device(name: str | None, memory: str | None) -> Device:
-    from ssl_bench.planning.devices import Device, card, parse_memory
+    from ssl_bench.planning.devices import PASCAL, Device, card, parse_memory
+    from ssl_bench.runs.precision import cpu_has_bf16
 
     amount = None if memory is None else parse_memory(memory)
     if name == "cpu":
         if amount is None:
             raise UserError("--device cpu: give its --memory too, e.g. --memory 8GB")
-        return Device("the CPU", amount, is_cpu=True)
+        return Device("the CPU", amount, ("fp32", "bf16") if cpu_has_bf16() else ("fp32",), is_cpu=True)
     if name is None and amount is not None:
-        return Device("a card", amount, bf16=False)
+        return Device("a card", amount, PASCAL)
     known = card(name or DEFAULT_DEVICE)
     return known if amount is None else dataclasses.replace(known, memory=min(amount, known.memory))
 
 
-def _show(resolved: Resolved, device: Device, typed: str, *, as_json: bool) -> None:
+def _show(resolved: Resolved, device: Device, typed: str, *, measure: bool, as_json: bool) -> None:
     from ssl_bench.runs.planned_step import plan_step
 
     plan = plan_step(resolved, device)
+    measured = _measured_epoch(resolved, plan) if measure else None
     if as_json:
         from ssl_bench.cli.plan_text import as_document
 
-        print(json.dumps(as_document(plan, resolved), indent=1))
+        print(json.dumps(as_document(plan, resolved, measured), indent=1))
         return
     from ssl_bench.cli.plan_text import lines
 
     print(f"sslbench plan {typed}")
-    for line in lines(plan, resolved, typed):
+    for line in lines(plan, resolved, typed, measured):
         print(line)
+
+
+def _measured_epoch(resolved: Resolved, plan: StepPlan) -> float | None:
+    """Seconds of an epoch done as planned, from a few steps; None where nothing fits."""
+    from ssl_bench.studies.trial import epoch_seconds
+
+    if plan.chosen is None:
+        return None
+    recipe = resolved.recipe.model_copy(
+        update={"training": resolved.recipe.training.model_copy(update={"precision": plan.chosen.choice.precision})}
+    )
+    machine = resolved.machine.model_copy(
+        update={"device": "cpu", "activation_checkpointing": plan.chosen.choice.checkpointing}
+    )
+    return epoch_seconds(dataclasses.replace(resolved, recipe=recipe, machine=machine))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ssl_bench.planning.choices import Way
-from ssl_bench.planning.devices import GB
+from ssl_bench.planning.devices import GB, UTILIZATION
 from ssl_bench.planning.step_memory import PARTS
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.planned_step import StepPlan
@@ -16,8 +16,8 @@ from ssl_bench.runs.planned_step import StepPlan
 MB = 2**20
 
 
-def lines(plan: StepPlan, resolved: Resolved, typed: str) -> Iterator[str]:
-    """The whole plan; `typed` is the run as `sslbench run` takes it."""
+def lines(plan: StepPlan, resolved: Resolved, typed: str, measured: float | None = None) -> Iterator[str]:
+    """The whole plan; `typed` is the run as `sslbench run` takes it, `measured` the seconds of an epoch, if known."""
     device, data, batch = plan.device, resolved.dataset, resolved.recipe.training.batch_size
     yield f"  data      {data.name}, {len(resolved.training_split):,} images, {data.image_px} px"
     yield f"  method    preset {resolved.preset} ({resolved.preset_reason}), batch {batch}"
@@ -27,6 +27,7 @@ def lines(plan: StepPlan, resolved: Resolved, typed: str) -> Iterator[str]:
         yield f"  measured  {plan.note}"
     yield ""
     yield from _table(plan)
+    yield from _time(plan, measured)
     yield from _evaluation(plan)
     yield ""
     yield from _conclusion(plan, typed)
@@ -40,10 +41,38 @@ def _table(plan: StepPlan) -> Iterator[str]:
     rows.append(("fits", ["yes" if way.memory.peak <= plan.device.usable else "no" for way in ways]))
     rows.append(("exact", ["yes" if way.exact else "no" for way in ways]))
     rows.append(("time, relative", [f"{way.work / fastest:.2f}" for way in ways]))
+    epochs = [plan.epoch_seconds(way) for way in ways]
+    if None not in epochs:
+        rows.append(("time per epoch, estimated", [duration(seconds or 0.0) for seconds in epochs]))
     width = max(map(len, columns)) + 2
     yield " " * 28 + "".join(words.rjust(width) for words in columns)
     for name, cells in rows:
         yield f"  {name:<26}" + "".join(cell.rjust(width) for cell in cells)
+
+
+def _time(plan: StepPlan, measured: float | None) -> Iterator[str]:
+    """Where the time of an epoch comes from."""
+    device, way = plan.device, plan.chosen or plan.ways[0]
+    precision, steps = way.choice.precision, f"{plan.steps_per_epoch:,} steps"
+    yield ""
+    if measured is not None:
+        yield f"  time        {duration(measured)} per epoch of {steps}, measured here in a few steps"
+    elif precision in device.teraflops:
+        peak = f"{UTILIZATION[precision]:.0%} of the {device.teraflops[precision]:g} TFLOPS that are published"
+        yield f"  time        {steps} of {way.memory.operations / 1e12:.2f} x 10^12 operations, at {peak}: an estimate"
+        yield "              that can be half or twice the truth, and without loading images"
+    elif device.is_cpu:
+        yield "  time        relative only; --measure does a few steps here and says how long an epoch takes"
+    else:
+        yield "  time        relative only: name the card, e.g. --device 1050ti, for an estimate per epoch"
+
+
+def duration(seconds: float) -> str:
+    """E.g. "50 s", "12 min", "3.4 h" or "2.1 days"."""
+    for unit, size in (("days", 86400), ("h", 3600)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _evaluation(plan: StepPlan) -> Iterator[str]:
@@ -76,8 +105,8 @@ def _conclusion(plan: StepPlan, typed: str) -> Iterator[str]:
     )
 
 
-def as_document(plan: StepPlan, resolved: Resolved) -> dict[str, Any]:
-    """For `--json`."""
+def as_document(plan: StepPlan, resolved: Resolved, measured: float | None = None) -> dict[str, Any]:
+    """For `--json`; `measured` as in `lines`."""
     device, usable = plan.device, plan.device.usable
     return {
         "method": resolved.recipe.method.name,
@@ -88,13 +117,15 @@ def as_document(plan: StepPlan, resolved: Resolved) -> dict[str, Any]:
         "usable_bytes": usable,
         "note": plan.note,
         "evaluation": dataclasses.asdict(plan.evaluation),
-        "ways": [_way(way, usable) for way in plan.ways],
-        "chosen": None if plan.chosen is None else _way(plan.chosen, usable),
+        "ways": [_way(way, plan) for way in plan.ways],
+        "chosen": None if plan.chosen is None else _way(plan.chosen, plan),
+        "steps_per_epoch": plan.steps_per_epoch,
+        "measured_seconds_per_epoch": measured,
         "approximate": plan.approximate,
     }
 
 
-def _way(way: Way, usable: int) -> dict[str, Any]:
+def _way(way: Way, plan: StepPlan) -> dict[str, Any]:
     return {
         "precision": way.choice.precision,
         "activation_checkpointing": way.choice.checkpointing,
@@ -102,6 +133,7 @@ def _way(way: Way, usable: int) -> dict[str, Any]:
         "peak_bytes": way.memory.peak,
         "parts": dict(way.memory.parts),
         "operations": way.memory.operations,
-        "fits": way.memory.peak <= usable,
+        "estimated_seconds_per_epoch": plan.epoch_seconds(way),
+        "fits": way.memory.peak <= plan.device.usable,
         "exact": way.exact,
     }

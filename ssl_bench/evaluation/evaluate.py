@@ -82,6 +82,7 @@ def evaluate_network(
     step: int | None = None,
     preprocessing: Preprocessing | None = None,
     features: FeatureSource | None = None,
+    batch_size: int = THROUGHPUT_BATCH,
     seed: int,
     device: torch.device,
     workers: int,
@@ -98,7 +99,7 @@ def evaluate_network(
     unless `keep_outcomes` is False, and features stay in the cache, unless `keep_features` is. `network` is its name in
     the method, `step` the optimizer steps done, `preprocessing` how images are seen other than by default. An
     "untrained" network that starts from weights of another training is recorded as "pretrained". `features` stand in
-    place of those that would be extracted. Every module's mode is put back.
+    place of those that would be extracted, `batch_size` images per forward pass. Every module's mode is put back.
     """
     called: Literal["trained", "untrained", "pretrained"] = subject
     if subject == "untrained" and backbone.pretrained:
@@ -109,7 +110,7 @@ def evaluate_network(
         image_px=dataset.image_px,
         device=device,
         autocast_dtype=None,
-        batch_size=THROUGHPUT_BATCH,
+        batch_size=batch_size,
         workers=workers,
         preprocessing=preprocessing,
         kinds={kind for _, evaluator in evaluators for kind in evaluator.feature_kinds},

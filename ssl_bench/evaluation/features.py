@@ -217,12 +217,14 @@ class _Cropped(TorchDataset[Tensor]):
 
 
 def device_with_room(backbone: nn.Module, needed_bytes: int) -> torch.device:
-    """The backbone's device, or the CPU where its free memory does not hold `needed_bytes`."""
+    """The backbone's device, or the CPU where its free memory, or this process's cap, does not hold `needed_bytes`."""
     parameter = next(backbone.parameters(), None)
     if parameter is None or parameter.device.type != "cuda":
         return torch.device("cpu")
-    free_bytes, _ = torch.cuda.mem_get_info(parameter.device)
-    return parameter.device if needed_bytes < free_bytes else torch.device("cpu")
+    free_bytes, all_bytes = torch.cuda.mem_get_info(parameter.device)
+    cap = torch.cuda.get_per_process_memory_fraction(parameter.device) * all_bytes  # `--memory` sets it
+    room = min(free_bytes, cap - torch.cuda.memory_reserved(parameter.device))
+    return parameter.device if needed_bytes < room else torch.device("cpu")
 
 
 def is_native(dataset: Dataset, image_px: int) -> bool:

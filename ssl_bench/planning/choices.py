@@ -71,7 +71,7 @@ class Way:
 
     @property
     def work(self) -> float:
-        """Operations of a step and of starting its passes: what its time is compared by."""
+        """Operations of a step and of starting its passes: what its time is compared by, and estimated from."""
         return self.memory.operations * (1 + START_OF_A_PASS * self.passes / self.batch_size)
 
 

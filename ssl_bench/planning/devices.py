@@ -1,9 +1,10 @@
-"""How much memory a device has, how much of it tensors can use, and which precisions it computes well."""
+"""How much memory a device has, how much of it tensors can use, which precisions it computes well, and how fast."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ssl_bench.errors import UserError, did_you_mean
 
@@ -16,6 +17,17 @@ WORKSPACES = 0.12
 leave 2.9 GB of 4 GB."""
 CPU_PROCESS = 900 * 2**20
 """Resident size of a process on a CPU before its tensors: torch, timm, scikit-learn and FAISS."""
+UTILIZATION = {"fp32": 0.4, "fp16": 0.25, "bf16": 0.25}
+"""Share of a card's peak that training reaches, assumed. Large products in mixed precision reach 21 % to 46 %
+(Chowdhery et al. 2022, arXiv 2204.02311, table 3), small ones less; fp32 waits less for memory. Half or twice is
+possible."""
+
+PASCAL = ("fp32", "fp16")
+"""fp16 products are no faster there than fp32 ones, so it is for where fp32 does not fit."""
+TENSOR_CORES = ("fp16",)
+"""Volta and Turing: fp16 products are several times as fast; bf16 is only emulated."""
+AMPERE = ("bf16",)
+"""And later: bf16 is as fast as fp16 and needs no loss scaling."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +37,17 @@ class Device:
     name: str
     memory: int
     """Bytes."""
-    bf16: bool = True
-    """Whether it computes in bf16; Pascal and Turing cards only emulate it."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """For a recipe that leaves the precision open: the preferred one, then those for where nothing fits in it."""
+    teraflops: Mapping[str, float] = field(default_factory=dict)
+    """Published peak of products that are added up in float32, by precision, in 10^12 operations per second."""
     is_cpu: bool = False
+
+    def seconds(self, operations: float, precision: str) -> float | None:
+        """An estimate of how long so many floating point operations take; None for a device of unknown speed."""
+        if precision not in self.teraflops:
+            return None
+        return operations / (self.teraflops[precision] * 1e12 * UTILIZATION[precision])
 
     @property
     def usable(self) -> int:
@@ -47,19 +67,21 @@ class Device:
 
 
 CARDS = {
-    "1050ti": Device("GTX 1050 Ti", 4 * GB, bf16=False),
-    "1060": Device("GTX 1060", 6 * GB, bf16=False),
-    "1080ti": Device("GTX 1080 Ti", 11 * GB, bf16=False),
-    "t4": Device("Tesla T4", 15 * GB, bf16=False),
-    "2080ti": Device("RTX 2080 Ti", 11 * GB, bf16=False),
-    "3060": Device("RTX 3060", 12 * GB),
-    "3090": Device("RTX 3090", 24 * GB),
-    "4090": Device("RTX 4090", 24 * GB),
-    "v100": Device("Tesla V100", 16 * GB, bf16=False),
-    "a100": Device("A100", 40 * GB),
-    "h100": Device("H100", 80 * GB),
+    "1050ti": Device("GTX 1050 Ti", 4 * GB, PASCAL, {"fp32": 2.1, "fp16": 2.1}),
+    "1060": Device("GTX 1060", 6 * GB, PASCAL, {"fp32": 4.4, "fp16": 4.4}),
+    "1080ti": Device("GTX 1080 Ti", 11 * GB, PASCAL, {"fp32": 11.3, "fp16": 11.3}),
+    "t4": Device("Tesla T4", 15 * GB, TENSOR_CORES, {"fp32": 8.1, "fp16": 65}),
+    "2080ti": Device("RTX 2080 Ti", 11 * GB, TENSOR_CORES, {"fp32": 13.4, "fp16": 53.8}),
+    "3060": Device("RTX 3060", 12 * GB, AMPERE, {"fp32": 12.7, "fp16": 25.5, "bf16": 25.5}),
+    "3090": Device("RTX 3090", 24 * GB, AMPERE, {"fp32": 35.6, "fp16": 71, "bf16": 71}),
+    "4090": Device("RTX 4090", 24 * GB, AMPERE, {"fp32": 82.6, "fp16": 165.2, "bf16": 165.2}),
+    "v100": Device("Tesla V100", 16 * GB, TENSOR_CORES, {"fp32": 15.7, "fp16": 125}),
+    "a100": Device("A100", 40 * GB, AMPERE, {"fp32": 19.5, "fp16": 312, "bf16": 312}),
+    "h100": Device("H100", 80 * GB, AMPERE, {"fp32": 67, "fp16": 989, "bf16": 989}),
 }
-"""By the name that `--device` takes; memory as sold, of a T4 as its driver reports it."""
+"""By the name that `--device` takes; memory as sold, of a T4 as its driver reports it. Peaks are those of NVIDIA's data
+sheets and architecture papers, dense and without TF32. Pascal's and the 3060's are cores x 2 x boost clock; a 3060's
+tensor cores do twice that, as in the GA102 paper's table 2."""
 UNITS = {"gb": GB, "gib": GB, "g": GB, "mb": 2**20, "mib": 2**20, "m": 2**20}
 
 

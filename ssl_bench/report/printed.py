@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ssl_bench.records.record import RunRecord
+from ssl_bench.registry.preset_files import presets_of
 from ssl_bench.tables.description import Published
 from ssl_bench.tables.matching import Match, Matcher
 from ssl_bench.tables.table import Row, Table
+from ssl_bench.tables.todays_preset import changes_of
 
 CHANGED_METHOD = "method."
 """Begins the settings of a method that a run may not change to stand for the printed one."""
@@ -42,7 +44,7 @@ class PrintedValues:
 
     def _match(self, row: Row) -> Match | None:
         record = _record(row)
-        match = self._matcher.find(record) if self._matcher and record else None
+        match = self._matcher.find(record, changes_of(record, presets_of)) if self._matcher and record else None
         if match is None or any(name.startswith(CHANGED_METHOD) for name, _ in match.base):
             return None
         return match

@@ -22,6 +22,7 @@ from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import EvaluationRecord, RunRecord, write_record
 from ssl_bench.registry.capabilities import why_missing
+from ssl_bench.runs.evaluation_fitting import images_per_pass
 from ssl_bench.runs.machine import choose_device, choose_workers, set_up
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.runs.weights_data import OpenedSets, at_size_of_data, changed_preprocessing
@@ -152,11 +153,12 @@ def _evaluated(
         networks.append(("untrained", untrained_network(loaded)))
     done: list[EvaluationRecord] = []
     for called, backbone in networks:
+        batch_size = images_per_pass(backbone, dataset, device, settings.memory, say)
         try:
             done += evaluate_network(
                 backbone.to(device), called, evaluators, dataset,
                 network=loaded.candidate.name if called == "trained" else None, preprocessing=subject.preprocessing,
-                seed=SEED, device=device, workers=workers, run_dir=folder,
+                batch_size=batch_size, seed=SEED, device=device, workers=workers, run_dir=folder,
                 places=[f"evaluations/{name}-{called}" for name, _ in evaluators], say=say,
             )  # fmt: skip
         except UnusableFeatures as error:

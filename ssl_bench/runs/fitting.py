@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -86,9 +85,8 @@ def fit(resolved: Resolved, method: Method, make_views: MakeViews, plan: Plan) -
     bound = upper_bound(resolved, method, make_views, plan)
     if bound is not None and bound <= CLEARLY * device.usable:
         return as_asked.model_copy(update={"predicted_peak_mb": round(bound / MB, 1), "predicted_by": "upper bound"})
-    precisions = ["fp32"] if resolved.recipe.training.precision == "auto" else asked.precisions
     try:
-        return _predicted(resolved, method, plan, device, dataclasses.replace(asked, precisions=precisions), as_asked)
+        return _predicted(resolved, method, plan, device, asked, as_asked)
     except UserError as error:
         if memory is not None:
             raise

@@ -9,6 +9,7 @@ from ssl_bench.planning.devices import Device
 from ssl_bench.planning.evaluation_memory import EvaluationMemory
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.predicting import StepPredictor
+from ssl_bench.training.batches import steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,22 @@ class StepPlan:
     evaluation: EvaluationMemory
     note: str
     """How the figures came about where they are not predictions."""
+    steps_per_epoch: int
 
     @property
     def ways(self) -> list[Way]:
         """All that are worth showing, each once."""
         return list(dict.fromkeys((*self.tried, *filter(None, (self.chosen, self.smallest)))))
 
+    def epoch_seconds(self, way: Way) -> float | None:
+        """An estimate of computing an epoch; None for a device of unknown speed."""
+        return self.device.seconds(way.work * self.steps_per_epoch, way.choice.precision)
+
 
 def asked_of(resolved: Resolved, device: Device, least: int) -> Asked:
     """What the user's settings leave the plan to decide."""
     precision, machine = resolved.recipe.training.precision, resolved.machine
-    precisions = [precision] if precision != "auto" else ["bf16", "fp32"] if device.bf16 else ["fp32"]
+    precisions = device.precisions if precision == "auto" else (precision,)
     return Asked(
         batch_size=resolved.recipe.training.batch_size,
         precisions=precisions,
@@ -60,4 +66,5 @@ def plan_step(resolved: Resolved, device: Device) -> StepPlan:
         approximate=predictor.exactness(chosen.choice.micro_batch).reason if chosen else "",
         evaluation=predictor.evaluation(),
         note=predictor.note,
+        steps_per_epoch=steps_per_epoch(len(resolved.training_split), asked.batch_size),
     )

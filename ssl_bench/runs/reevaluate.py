@@ -22,6 +22,7 @@ from ssl_bench.records.record import EvaluationRecord, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
 from ssl_bench.runs.data_checks import trained_and_tested_on
+from ssl_bench.runs.evaluation_fitting import images_per_pass
 from ssl_bench.runs.networks import finished_record, trained_backbone, untrained_backbone
 from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.settings import DATA_PATH, parse_settings, section_of
@@ -69,7 +70,7 @@ def reevaluate(
     shared: dict[str, str] | None = None if data and record.steps else {}  # a run has looked at its own data
     for subject, build in networks.items():
         try:
-            backbone = build(run_dir)[0].to(device)
+            backbone = build(run_dir)[0]
         except UserError as error:
             if subject == "trained" or recipe.initial is None or not record.steps:
                 raise
@@ -78,6 +79,9 @@ def reevaluate(
         refuse_unsupported(backbone, recipe.arch, evaluators)
         for side in sorted({dataset.image_px for dataset in sets}):
             require_images_fit(backbone, side, recipe.arch)
+        largest = max(sets, key=lambda one: len(one.train) + len(one.test or ()))
+        batch_size = images_per_pass(backbone, largest, device, machine_settings.memory, say)
+        backbone.to(device)
         for dataset, (name, evaluator) in product(sets, evaluators):
             if dataset is not sets[0] and evaluator.data(dataset).fingerprint != dataset.fingerprint:
                 continue  # it reads a set of its own, once
@@ -96,7 +100,7 @@ def reevaluate(
             done = evaluate_network(
                 backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
                 network=network, step=record.steps if subject == "trained" else 0,
-                seed=recipe.training.seed, device=device,
+                batch_size=batch_size, seed=recipe.training.seed, device=device,
                 workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
                 run_dir=run_dir, places=[place], say=say,
             )  # fmt: skip

@@ -112,6 +112,11 @@ def trial(resolved: Resolved) -> Sample:
     return Sample(per_epoch, START_SECONDS + _evaluation(resolved), memory, tried=True)
 
 
+def epoch_seconds(resolved: Resolved) -> float:
+    """Seconds of an epoch of the recipe's training on this machine, from a few steps on part of a batch."""
+    return _training(resolved)[0]
+
+
 def _training(resolved: Resolved) -> tuple[float, bool]:
     """(seconds of an epoch, whether whole batches were tried)."""
     from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer

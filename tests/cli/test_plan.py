@@ -52,6 +52,28 @@ def test_what_fits_and_what_does_not(sslbench: Command) -> None:
 
 
 @pytest.mark.usefixtures("a_line")
+def test_the_time_of_an_epoch_on_a_card_is_an_estimate(sslbench: Command) -> None:
+    """By hand: 1,281,167 / 8 = 160,145 steps of 8 x 300 operations and one start of a pass more (9 / 8), at 40 % of 2.1
+    TFLOPS."""
+    words = ("plan", *TINY, "--batch-size", "8", "--device", "1050ti")
+    plan = json.loads(sslbench(*words, "--json")[1])
+    assert plan["chosen"]["precision"] == "fp32"
+    assert plan["chosen"]["estimated_seconds_per_epoch"] == pytest.approx(160_145 * 8 * 300 * 9 / 8 / (0.4 * 2.1e12))
+    out = sslbench(*words)[1]
+    assert "40% of the 2.1 TFLOPS that are published" in out
+    assert "time per epoch, estimated" in out
+    assert "name the card" in sslbench("plan", *TINY, "--batch-size", "8", "--memory", "4GB")[1]
+
+
+@pytest.mark.usefixtures("a_line")
+def test_the_time_of_an_epoch_here_is_measured(sslbench: Command) -> None:
+    small = ("--set", "data.train_images=16", "--batch-size", "8", "--device", "cpu", "--memory", "4GB")
+    plan = json.loads(sslbench("plan", *TINY, *small, "--measure", "--json")[1])
+    assert 0 < plan["measured_seconds_per_epoch"] < 60
+    assert "--measure" in sslbench("plan", *TINY, *small)[1]
+
+
+@pytest.mark.usefixtures("a_line")
 def test_what_is_set_stays(sslbench: Command) -> None:
     words = ("--batch-size", "500", "--memory", "1GB", "--set", "machine.activation_checkpointing=false", "--json")
     chosen = json.loads(sslbench("plan", *TINY, *words)[1])["chosen"]
@@ -63,7 +85,7 @@ def test_a_limit_too_small_for_anything(sslbench: Command) -> None:
     """Two images recomputed take 21 MB; 0.6 GB and 12 % are set aside: (600 + 21) / 0.88 = 706 MB, said as 0.7 GB."""
     status, out, _ = sslbench("plan", *TINY, "--batch-size", "8", "--memory", "100MB")
     assert status == 0
-    assert "nothing fits. The smallest way takes 0.02 GB (fp32, activation checkpointing, 2 at once)." in out
+    assert "nothing fits. The smallest way takes 0.02 GB (fp16, activation checkpointing, 2 at once)." in out
     assert "--memory 0.7GB" in out
     smaller = sslbench("plan", *TINY, "--batch-size", "8", "--memory", "0.7GB")
     assert "\nfits: " in smaller[1]
@@ -75,6 +97,7 @@ def test_a_limit_too_small_for_anything(sslbench: Command) -> None:
         (("--memory", "4"), "lacks a unit"),
         (("--device", "1050it"), "Did you mean '1050ti'"),
         (("--device", "cpu"), "give its --memory too"),
+        (("--measure",), "give --device cpu"),
         (("--set", "method.temprature=1"), "temperature"),
     ],
 )

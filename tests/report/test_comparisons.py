@@ -12,6 +12,7 @@ from ssl_bench.measurement import Outcomes, accuracy_of, newcombe_interval
 from ssl_bench.records.bootstrap import paired_interval
 from ssl_bench.records.outcomes import OutcomesOfRuns, write_outcomes
 from ssl_bench.records.record import RunRecord
+from ssl_bench.registry.preset_files import presets_of
 from ssl_bench.report.comparisons import Comparison, comparisons
 from ssl_bench.report.findings import TableFindings, at_a_glance, findings_of
 from ssl_bench.tables.fold import fold
@@ -197,3 +198,13 @@ def test_a_small_network_is_compared_with_the_printed_values_of_the_one_it_stand
     }
     ablated = comparison_table(small("dino", 40), small("byol", 60, **{"method.predictor": True}))
     assert not findings_of(ablated, NO_OUTCOMES).blocks[0].groups[0].orders
+    # set by hand to what the preset of today says anyway: the method itself
+    preset = presets_of("byol")
+    assert preset is not None
+    momentum = preset.values("small-data", "vit")["method.target_momentum"]
+    by_hand = small("byol", 60, **{"method.target_momentum": momentum})
+    method = by_hand.recipe["method"]
+    settings = method["settings"] | {"target_momentum": momentum}
+    by_hand = by_hand.model_copy(update={"recipe": by_hand.recipe | {"method": method | {"settings": settings}}})
+    (order,) = findings_of(comparison_table(small("dino", 40), by_hand), NO_OUTCOMES).blocks[0].groups[0].orders
+    assert [line[:2] for line in order.lines] == [("dino", "byol")]
