@@ -45,7 +45,7 @@ from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
 from ssl_bench.training.metrics_log import logged_steps
-from ssl_bench.training.out_of_memory import DoesNotFit
+from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 
@@ -182,23 +182,34 @@ class _Session:
         before, folder = state.before_training, self.start.run_dir
         assert before is not None
         precision = Precision(before.precision, before.precision_reason, None)
-        plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
+        current = plan = dataclasses.replace(self.plan, autocast_dtype=precision.autocast_dtype)
 
-        def in_smaller_parts(plan: Plan, step: int, error: DoesNotFit) -> Plan:
-            self._step_down(f"step {step + 1:,}, {error}")
+        def stepped_down(plan: Plan, reason: str) -> Plan:
+            self._step_down(reason)
             kept = before.model_copy(update={"memory": self.memory})
             write_run_state(folder, state.model_copy(update={"before_training": kept}))
             return dataclasses.replace(plan, micro_batch=self.plan.micro_batch)
+
+        def in_smaller_parts(plan: Plan, step: int, error: DoesNotFit) -> Plan:
+            nonlocal current
+            current = stepped_down(plan, f"step {step + 1:,}, {error}")
+            return current
 
         status: Literal["finished", "collapsed", "failed"] = "finished"
         reason, trained = "", list[EvaluationRecord]()
         if progress.step == 0 and plan.total_steps and type(self.method).prepare is not Method.prepare:
             self.display.say("preparing the method: one pass over the training set")
         try:
-            train(
-                self.method, self.make_views, self.optimizer, plan, progress, self.display.step,
-                self._during_training(progress.step, loggers), loggers.log, in_smaller_parts,
-            )  # fmt: skip
+            while True:
+                try:
+                    train(
+                        self.method, self.make_views, self.optimizer, current, progress, self.display.step,
+                        self._during_training(progress.step, loggers), loggers.log, in_smaller_parts,
+                    )  # fmt: skip
+                    break
+                except HalfDone as error:
+                    current = stepped_down(current, str(error))
+                    progress = self._back_to_the_last_checkpoint()
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
         except Stopped:
@@ -226,6 +237,16 @@ class _Session:
         if status == "finished":
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return record
+
+    def _back_to_the_last_checkpoint(self) -> TrainingState:
+        """Method and optimizer as they were when the run was last saved, or as they began."""
+        self.method.zero_grad(set_to_none=True)
+        seed_initial_weights(self.plan.seed)
+        self.method.load_state_dict(build_method(self.resolved).state_dict())
+        self.optimizer = build_optimizer(self.plan.optimizer, self.method.parameter_groups())
+        if self.plan.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return resumed_state(self.method, self.optimizer, self.plan, self.display.line)
 
     def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None]:
         """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""

@@ -31,7 +31,12 @@ from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.micro_batches import Passes, add_gradients
-from ssl_bench.training.out_of_memory import DoesNotFit, undone_where_it_does_not_fit
+from ssl_bench.training.out_of_memory import (
+    DoesNotFit,
+    HalfDone,
+    half_done_where_it_does_not_fit,
+    undone_where_it_does_not_fit,
+)
 from ssl_bench.training.precision import LossScaling, ScalingState
 
 LOSS = "loss of the step"
@@ -174,7 +179,8 @@ def train(
     `after_step` gets the number of steps done, before a checkpoint of that step; its time does not count as training.
     `log` gets them with the step's values, for loggers. `smaller` gets the plan and the step that did not fit into
     memory, and returns a plan that takes less, with which the step is done again, or raises `UserError`.
-    Raises `Stopped` after a signal, with everything saved; `RunFailed` when the loss is not finite or the run
+    Raises `Stopped` after a signal, with everything saved; `HalfDone` where memory runs out while a step moves the
+    method, which then has to be restored from the last checkpoint; `RunFailed` when the loss is not finite or the run
     collapses, with the last good checkpoint kept; and, after saving, any error between two steps (an image that cannot
     be read, a worker process that died).
     """
@@ -261,7 +267,7 @@ def train(
             good = last_good(checkpoints)
             kept = f"Last good checkpoint: checkpoints/{good.name}." if good else "There is no good checkpoint yet."
             raise RunFailed(f"{failure} {kept}", failure.status) from None
-        except Stopped:
+        except (Stopped, HalfDone):
             raise
         except Exception as error:  # an image that cannot be read, a full disk, a worker that died
             if step_is_whole and saved_step < state.step:
@@ -325,19 +331,21 @@ def training_step(
     passes = dataclasses.replace(plan.passes(progress.step), scale=scaling.scale)
     with undone_where_it_does_not_fit(method, plan.images_at_once):
         output = add_gradients(method, batch, progress, passes)
-    scaling.unscale(optimizer)
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
+    with half_done_where_it_does_not_fit(progress.step):
+        scaling.unscale(optimizer)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
     numbers = on_host({"loss": output.loss, **output.logs, "gradient_norm": gradient_norm, LOSS: output.loss})
     loss = numbers.pop(LOSS)  # whatever the method logs under its name
     if not scaling.enabled and not math.isfinite(loss):
         raise RunFailed(f"the loss is {loss} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}")
-    method.before_optimizer(progress)
-    done = scaling.step(optimizer)
-    optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
-    if done:
-        with torch.no_grad():
-            method.update(output.carry, progress)
+    with half_done_where_it_does_not_fit(progress.step):
+        method.before_optimizer(progress)
+        done = scaling.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
+        if done:
+            with torch.no_grad():
+                method.update(output.carry, progress)
     logs = {**numbers, **scheduled}
     if scaling.enabled:
         logs = {name: value for name, value in logs.items() if math.isfinite(value)}

@@ -1,4 +1,8 @@
-"""A step that does not fit into memory leaves nothing behind, so that it can be done again in smaller parts."""
+"""A step that does not fit into memory leaves nothing behind, so that it can be done again in smaller parts.
+
+Where memory runs out later, while weights or a teacher move, the step is half done and cannot be undone: the run goes
+back to its last checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,10 @@ WORDS = ("not enough memory", "can't allocate memory", "out of memory")
 
 class DoesNotFit(UserError):
     """A step ran out of memory; nothing of the method has moved."""
+
+
+class HalfDone(Exception):
+    """Memory ran out while a step moved the weights or what `Method.update` moves: neither can be used any more."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -50,3 +58,15 @@ def undone_where_it_does_not_fit(method: Method, images: int) -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     raise DoesNotFit(f"{images} image{'s' * (images > 1)} at once do not fit into memory ({reason})")
+
+
+@contextmanager
+def half_done_where_it_does_not_fit(step: int) -> Iterator[None]:
+    """What moves the method inside. Raises `HalfDone` in place of the allocator's error; `step` counts from 0."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise HalfDone(f"step {step + 1:,}, memory ran out while the weights were moved ({reason})") from None

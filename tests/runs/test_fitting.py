@@ -144,6 +144,45 @@ def test_memory_that_runs_out_in_a_step(
         assert json.loads(stepped[1])["loss"] == pytest.approx(json.loads(whole[1])["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("where", ["optimizer", "update"])
+def test_memory_that_runs_out_while_weights_move(runs: Runs, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """In the second of two steps, once half of the weights moved. Nothing was saved yet, so the run begins again, with
+    activations computed again, which is bitwise the same: its weights are those of an undisturbed run."""
+    runs("whole")
+    left = [1]
+
+    def run_out(parameters: list[Tensor], step: int) -> None:
+        if step == 1 and left:
+            left.clear()
+            with torch.no_grad():
+                for parameter in parameters:
+                    parameter.mul_(7)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    if where == "optimizer":
+        steps, step = [0], torch.optim.AdamW.step
+
+        def limited(self: torch.optim.AdamW, *given: Any) -> Any:
+            steps[0] += 1
+            run_out(self.param_groups[0]["params"], steps[0] - 1)
+            return step(self, *given)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", limited)
+    else:
+        monkeypatch.setattr(
+            Supervised, "update", lambda self, carry, progress: run_out(list(self.parameters()), progress.step)
+        )
+    said = runs("again")
+    assert not left
+    assert "step 2, memory ran out while the weights were moved" in said
+    whole, again = runs.weights("whole"), runs.weights("again")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    record = runs.record("again")["training"]
+    assert len(record["memory"]["stepped_down"]) == 1
+    folder = runs.folder / "results" / "runs"
+    assert len((folder / "again" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_memory_that_runs_out_before_training(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory_above(4, monkeypatch)
     said = runs("tried")
