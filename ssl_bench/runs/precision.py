@@ -55,9 +55,11 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
             )
         if asked == "auto" and not native:
             return Precision("fp32", "auto: bf16 is only emulated on this card", None)
+    emulated = plan.device.type == "cpu" and not cpu_has_bf16()
     if asked != "auto":
-        return Precision(asked, "asked for", _step_seconds(method, batch, plan, asked))
-    if plan.device.type == "cpu" and not cpu_has_bf16():
+        reason = "asked for; this CPU only emulates it, slowly" if emulated and asked != "fp32" else "asked for"
+        return Precision(asked, reason, _step_seconds(method, batch, plan, asked))
+    if emulated:
         reason = "auto: this CPU has no instructions for bf16"
         return Precision("fp32", reason, _step_seconds(method, batch, plan, "fp32"))
     memory = cache_folder() / "precision.json"

@@ -62,6 +62,17 @@ def test_a_cpu_without_bf16_is_never_measured(tmp_path: Path, monkeypatch: pytes
     assert set(asked) == {"fp32"}
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_a_precision_that_the_cpu_emulates_is_said_to_be_slow(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, **{name: 1.0})
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    assert precision.choose_precision(name, *setting(tmp_path)).reason == "asked for; this CPU only emulates it, slowly"
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    assert precision.choose_precision(name, *setting(tmp_path)).reason == "asked for"
+
+
 def test_a_busy_machine_gets_fp32_and_its_measurement_is_not_kept(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
