@@ -36,8 +36,8 @@ def as_rows(ratios: Sequence[Ratio]) -> list[tuple[str, ...]]:
         (
             one.name,
             one.against,
-            f"{one.ours:,.3g} {one.unit}",
-            f"{one.peer:,.3g} {one.unit}",
+            f"{_three_digits(one.ours)} {one.unit}",
+            f"{_three_digits(one.peer)} {one.unit}",
             f"{one.ratio:.2f}",
             f"{one.spread[0]:.2f} to {one.spread[1]:.2f}",
             str(one.n),
@@ -48,6 +48,11 @@ def as_rows(ratios: Sequence[Ratio]) -> list[tuple[str, ...]]:
         )
         for one in ratios
     ]
+
+
+def _three_digits(value: float) -> str:
+    """10706.4 -> "10,700"."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def _met(one: Ratio) -> str:
