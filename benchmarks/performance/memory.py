@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -92,6 +93,8 @@ def in_child(values: dict[str, object], method: str, arch: str) -> Row:
         try:
             os.write(writer, json.dumps(vars(one(values, method, arch))).encode())
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(writer)

@@ -62,6 +62,13 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if tensor is not None:
                 self._see(tensor, part)
 
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Never count these and what shares their storage: they lie in another memory, e.g. a batch on the host."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            self._alive[key] = (weakref.ref(storage, lambda _, key=key: self._release(key)), "elsewhere", 0)  # type: ignore[misc]
+
     def move(self, tensors: Iterable[Tensor | None], part: str) -> None:
         """Count what is counted under another part from now on, e.g. gradients once they are a parameter's."""
         for tensor in tensors:

@@ -146,7 +146,10 @@ def _step_memory(
     tensors = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in views)
     images = len(tensors[0])
     batch = Batch(tensors, *2 * (torch.zeros(images, dtype=torch.long),))
-    memory.add(tensors if how.batch_on_device else (), "views")
+    if how.batch_on_device:
+        memory.add(tensors, "views")
+    else:
+        memory.leave_out(tensors)
     progress = Progress(1, 2, 0, 1)
     passes = Passes(torch.device("cpu"), "plan", how.micro_batch, how.autocast_dtype)
     with memory:

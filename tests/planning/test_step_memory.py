@@ -121,6 +121,18 @@ def test_checkpointing_micro_batches_and_smaller_batches_need_less() -> None:
     assert not any(getattr(module, "grad_checkpointing", False) for module in predictor.method.modules())
 
 
+def test_a_batch_on_the_host_is_not_counted() -> None:
+    """Four times the images in micro-batches of the same size take only what each micro-batch leaves behind."""
+
+    def peak(images: int) -> int:
+        values = {"backbone.depth": 3, "training.batch_size": images, "method.out_dim": 64}
+        resolved = recipe("dino", "deit_ti16", **values)
+        return StepPredictor(resolved, batch_on_device=False).memory(Choice("fp32", False, micro_batch=8)).peak
+
+    of_the_image = 3 * 32**2 * 4  # one view
+    assert 0 <= peak(128) - peak(32) < 96 * of_the_image
+
+
 def test_a_step_that_reads_numbers_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Along the line through batches of 2 and 4; a convnet's memory is such a line within 5 %."""
     resolved = recipe("supervised", "resnet18", **{"training.batch_size": 16})
