@@ -34,6 +34,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what the allocator says; another error is raised again."""
+    if not is_out_of_memory(error):
+        raise error
+    return str(error).strip().partition("\n")[0][:200]
+
+
 @contextmanager
 def undone_where_it_does_not_fit(method: Method, images: int) -> Iterator[None]:
     """Forward and backward passes inside; where memory runs out, gradients and running statistics are as before.
@@ -45,9 +52,7 @@ def undone_where_it_does_not_fit(method: Method, images: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = _reason(error)
     else:
         return
     for norm, buffers in zip(norms, before, strict=True):
@@ -66,7 +71,5 @@ def half_done_where_it_does_not_fit(step: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = _reason(error)
         raise HalfDone(f"step {step + 1:,}, memory ran out while the weights were moved ({reason})") from None
