@@ -85,8 +85,9 @@ def duration(seconds: float) -> str:
 
 def require_time_for_one(waiting: Iterable[Entry], costs: Costs, budget: float) -> None:
     """Raises `UserError` where the budget is less than the shortest of the runs, saying what would fit."""
-    known = [(seconds_left(entry, cost), entry) for entry in waiting if (cost := costs.of(entry.run.recipe))]
-    if not known or len(known) < len(list(waiting)):
+    entries = list(waiting)
+    known = [(seconds_left(entry, cost), entry) for entry in entries if (cost := costs.of(entry.run.recipe))]
+    if not known or len(known) < len(entries):
         return
     shortest, entry = min(known, key=lambda pair: pair[0])
     if shortest > budget:

@@ -40,7 +40,8 @@ def test_a_study_runs_to_its_table_and_the_second_time_only_prints_it(sslbench: 
     assert "memory" in out
     status, out, err = sslbench("bench", table, "--budget", "1s")
     assert status == 2
-    assert "less than the shortest run that is missing: untrained, seed 1" in err
+    assert "less than the shortest run that is missing: " in err
+    assert ", seed 1 takes about" in err, "which of the two is shorter depends on how busy the machine was"
 
 
 @pytest.mark.parametrize(

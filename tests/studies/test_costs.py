@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import RunRecord
-from ssl_bench.studies.costs import START_SECONDS, Costs, Machine
-from ssl_bench.studies.forecast import duration, parse_budget
+from ssl_bench.studies.cells import Wish
+from ssl_bench.studies.costs import START_SECONDS, Costs, Machine, Sample
+from ssl_bench.studies.forecast import duration, parse_budget, require_time_for_one
+from ssl_bench.studies.study import board_of, load_study, planned
 from tests.example_records import make_record
+from tests.studies.tiny import write_table
 
 HERE = Machine("cpu", "Linux x86_64", cores=2, threads=2)
 
@@ -114,6 +118,18 @@ def test_a_budget_is_read(text: str, seconds: float) -> None:
 def test_a_wrong_budget_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--budget"):
         parse_budget(text)
+
+
+def test_a_budget_below_the_shortest_run_names_it_and_what_would_fit(tmp_path: Path) -> None:
+    runs = planned(load_study(str(write_table(tmp_path))), Wish()).runs
+    waiting = board_of(runs, tmp_path / "results").with_status("waiting")
+    costs = Costs(HERE)
+    require_time_for_one(waiting, costs, 1.0)  # of unknown runs nothing can be said
+    for seconds, run in zip((100, 7), runs[:2], strict=True):
+        costs.learn_trial(run.recipe, Sample(0.0, seconds, None, tried=True))
+    require_time_for_one(waiting, costs, 7.0)
+    with pytest.raises(UserError, match=f"{runs[1].name} takes about 7 s. Give --budget 8s or more"):
+        require_time_for_one((entry for entry in waiting), costs, 6.0)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from ssl_bench.recipes.resolve import resolve
 from ssl_bench.runs.machine import choose_workers
 from ssl_bench.studies import trial
 from ssl_bench.studies.cells import Wish
-from ssl_bench.studies.costs import START_SECONDS, Costs, Machine
+from ssl_bench.studies.costs import START_SECONDS, Costs, Machine, Sample
 from ssl_bench.studies.plan import StudyRun
 from ssl_bench.studies.study import load_study, planned
 from ssl_bench.system.cpu_time import Spent
@@ -50,7 +53,7 @@ def test_only_unknown_kinds_are_tried_and_what_was_tried_is_kept(
     runs: tuple[StudyRun, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SSLBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(trial, "context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(trial, "_in_a_process", lambda request, *_: trial.trial(resolve(request)))
     costs, said = Costs(HERE), list[str]()
     trial.try_unknown(runs, costs, HERE, said.append)
     assert said == ["trying a few steps of 2 kinds of runs that never ended here, for at most 60 s"]
@@ -68,6 +71,31 @@ def test_only_unknown_kinds_are_tried_and_what_was_tried_is_kept(
     trial.try_unknown(runs, unknown, other, said.append)  # what cannot be tried stays unknown
     assert len(said) == 2
     assert unknown.of(runs[1].recipe) is None
+
+
+def _send(request: object, threads: int, reports: Connection) -> None:
+    reports.send(Sample(float(threads), 1.0, None, tried=True))
+
+
+def _end(request: object, threads: int, reports: Connection) -> None:
+    raise SystemExit
+
+
+def _hang(request: object, threads: int, reports: Connection) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("report", "seconds"), [(_send, 3.0), (_end, None), (_hang, None)])
+def test_a_trial_runs_apart_and_never_longer_than_allowed(
+    report: Callable[..., None], seconds: float | None, runs: tuple[StudyRun, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forked: what is tried there uses no torch, whose threads a fork would leave behind."""
+    monkeypatch.setattr(trial, "context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(trial, "_report", report)
+    begun = time.monotonic()
+    sample = trial._in_a_process(runs[0].request, 3, 20.0 if report is _send else 1.0)
+    assert (sample and sample.seconds_per_epoch) == seconds
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize(
