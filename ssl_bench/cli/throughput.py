@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +50,7 @@ def register(app: typer.Typer) -> None:
         Rounds are repeated until they agree. A figure that another process disturbed is left out, with the reason, and
         the exit status is 1. Each network becomes a record, which `sslbench table architectures` shows.
         """
+        from ssl_bench.runs.plain_names import command_line
         from ssl_bench.runs.throughput import SpeedRequest, measure_throughput
         from ssl_bench.settings import parse_assignments
 
@@ -61,9 +61,7 @@ def register(app: typer.Typer) -> None:
         found: list[tuple[Path, RunRecord]] = []
         for one in arch or NETWORKS:
             print(f"measuring {one}", file=sys.stderr)
-            request = SpeedRequest(
-                one, image_px, batch, tuple(values.items()), wait, again, shlex.join(["sslbench", *sys.argv[1:]])
-            )
+            request = SpeedRequest(one, image_px, batch, tuple(values.items()), wait, again, command_line())
             found.append(measure_throughput(request, results, lambda line: print(f"  {line}", file=sys.stderr)))
         if as_json:
             print_json({"networks": [_plain(*pair) for pair in found]})

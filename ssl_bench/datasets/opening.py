@@ -19,7 +19,7 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.listing import holds_images, subfolders
 from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.settings import absolute_path, parse_settings
+from ssl_bench.settings import absolute_path, expanded_path, parse_settings, require_data_root
 from ssl_bench.system.hints import shell_quoted
 
 GENERAL = "image-folder"
@@ -208,7 +208,11 @@ def _named(name: str, known: Known) -> Found:
 
 def _place(text: str, known: Known, may_be_missing: bool) -> Path:
     """The folder or file that `text` names; it must exist unless it `may_be_missing`."""
-    path = Path(os.path.expanduser(text))
+    try:
+        require_data_root(text)
+    except ValueError as error:
+        raise UserError(f"--data {error}") from None
+    path = Path(expanded_path(text))
     if may_be_missing or _exists(path):
         return path
     if os.path.lexists(path):

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from ssl_bench.records.renamed_settings import with_current_names, with_earlier_names, without_added_settings
 from ssl_bench.records.seal import sealed_recipe
-from ssl_bench.settings import DATA_PATH, NONE, Settings, setting
+from ssl_bench.settings import DATA_PATH, NONE, RecordedPath, Settings, portable_path, setting
 
 
 class TrainingSettings(Settings):
@@ -75,7 +75,7 @@ class MachineSettings(Settings):
 class InitialSettings(Settings):
     """What a run starts from; all none: random weights, or those of the architecture's name."""
 
-    source: str | None = setting(None, "a finished run's folder or a .safetensors file; --init sets it")
+    source: RecordedPath | None = setting(None, "a finished run's folder or a .safetensors file; --init sets it")
     network: str | None = setting(None, "which network of the source, by its name; none: the one that it evaluates")
     fingerprint: str | None = setting(None, "SHA-256 that the weights must have; none: any, and recorded")
 
@@ -99,8 +99,8 @@ class EvaluatorPart(Part):
 class DataPart(Part):
     """The data as the user named it; `fingerprint`, not where they lie or who reads them, enters the digest."""
 
-    path: str | None
-    """Absolute; None for a set that is made."""
+    path: RecordedPath | None
+    """Absolute here, `settings.portable_path` in a record; None for a set that is made."""
     fingerprint: str
     image_px: int
     plugin: str = ""
@@ -114,14 +114,16 @@ class DataPart(Part):
         """What `--data` takes to open these data again, from any working directory: a name, or NAME:FOLDER."""
         if self.path is None:
             return self.plugin or self.name
-        path = self.path if os.path.isabs(self.path) else f"./{self.path}"  # as earlier versions kept it
+        path = portable_path(self.path)
+        if not (os.path.isabs(path) or path.startswith(("~", "$"))):
+            path = f"./{path}"  # as earlier versions kept it
         return f"{self.plugin}:{path}" if self.plugin else path
 
 
 class InitialWeights(Settings):
     """Where every backbone of the method starts; `fingerprint`, not where the file lies, enters the digest."""
 
-    source: str
+    source: RecordedPath
     """Absolute path of a finished run's folder or of a file."""
     network: str
     """Which network of the source they are of, e.g. "teacher"; "" where it does not say."""

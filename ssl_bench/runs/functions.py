@@ -15,6 +15,7 @@ from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.runs.asking import mask_folders, named_values, plan_run
 from ssl_bench.runs.folder import find_run
 from ssl_bench.runs.which_run import free_run_id
+from ssl_bench.settings import portable_text
 from ssl_bench.system import hints
 
 if TYPE_CHECKING:
@@ -215,4 +216,4 @@ def _call(arguments: Mapping[str, Any]) -> str:
     if given["results"] == os.fspath(hints.RESULTS):
         del given["results"]
     shown = [f"{name}={value!r}" for name, value in given.items() if name not in ("reuse", "verbose")]
-    return f"ssl_bench.run({', '.join(shown)})"
+    return portable_text(f"ssl_bench.run({', '.join(shown)})")

@@ -35,6 +35,8 @@ def folder_of_run(text: str, resume: bool, results: Path, *, alone: bool = False
     if is_run_folder(path):
         raise UserError(f"{text!r} is a run's folder, not a method. To resume it: {command('run', '--resume', text)}")
     known = registry.names("method")
+    if path.is_file() and path.suffix == ".toml":
+        raise UserError(f"{text!r} is a recipe file, not a method. To run it: {command('run', '--recipe', text)}")
     if "/" in text or path.is_dir():
         found = "a folder without a run in it (run.json)" if path.is_dir() else "no folder that exists"
         raise UserError(
