@@ -229,7 +229,7 @@ def portable_path(path: str) -> str:
 def portable_text(text: str) -> str:
     """A word of a command, or a call, with the paths in it as `portable_path` gives them."""
     for name, root in _roots():
-        text = re.sub(rf"(?<![\w./~-]){re.escape(root)}(?![\w.-])", lambda _, name=name: name, text)
+        text = re.sub(rf"(?<![\w./~-]){re.escape(root)}(?![\w.-])", name, text)
     return text
 
 
