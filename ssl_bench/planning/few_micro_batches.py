@@ -41,7 +41,7 @@ def gradients_of_few(
 
 
 def _first_of(count: int, batch: Batch) -> Batch:
-    """The first, a largest one, of `count` micro-batches as `Batch.split` makes them; slicing all of them takes seconds."""
+    """A largest one of `count` micro-batches as `Batch.split` makes them; slicing all of them takes seconds."""
     if count == 1:
         return batch
     images = len(batch.index)
