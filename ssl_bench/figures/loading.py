@@ -96,9 +96,9 @@ def _check(source: FigureSource, where: str) -> None:
     if figure.kind == "bars" and not figure.series:
         raise UserError(f"{where}: bars need series, the row ids that name the bars. Known: {', '.join(rows)}")
     printed = [column.column for part in table.published for column in part.columns]
-    for panel in (*figure.panel, *([figure.x] if figure.x else [])):
-        if panel.published:
-            _require([panel.published], printed, f"{where}: published", f"published column of the table {table.id}")
+    for name in (*(panel.published for panel in figure.panel), figure.x.published if figure.x else ""):
+        if name:
+            _require([name], printed, f"{where}: published", f"published column of the table {table.id}")
     for panel in figure.panel:
         if figure.kind != "lines":
             _require([panel.y], columns, f"{where}: panel.y", f"column of the table {table.id}")
