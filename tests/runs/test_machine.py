@@ -36,10 +36,10 @@ TOO_OLD = "has no kernels for it"
     ("found", "device", "reason"),
     [
         ((), "cpu", ""),
-        ((HOPPER,), "cuda", ""),
+        ((HOPPER,), "cuda:0", ""),
         ((PASCAL,), "cpu", TOO_OLD),
         ((PASCAL, HOPPER), "cuda:1", TOO_OLD),
-        ((HOPPER, PASCAL), "cuda", ""),
+        ((HOPPER, PASCAL), "cuda:0", ""),
         ((dataclasses.replace(HOPPER, fails="it is full"),), "cpu", "it is full"),
     ],
 )
@@ -47,8 +47,11 @@ def test_auto_is_the_first_card_that_can_be_used(
     found: tuple[FakeCard, ...], device: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_cuda(monkeypatch, *found)
+    current = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     chosen = machine.choose_device("auto")
     assert chosen == torch.device(device)
+    assert current == ([chosen] if chosen.type == "cuda" else [])
     words = machine.why_not_on_a_card(chosen, "auto")
     assert reason in words if reason else words == ""
     assert machine.why_not_on_a_card(torch.device("cpu"), "cpu") == ""
@@ -71,6 +74,13 @@ def test_a_card_that_is_asked_for(asked: str, words: str, monkeypatch: pytest.Mo
         return
     with pytest.raises(UserError, match=words):
         machine.choose_device(asked)
+
+
+def test_the_first_card_is_asked_for_without_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.cuda.set_per_process_memory_fraction` refuses a device without one."""
+    fake_cuda(monkeypatch, HOPPER, HOPPER)
+    assert machine.choose_device("cuda") == torch.device("cuda", 0)
+    assert machine.choose_device("cuda:1") == torch.device("cuda", 1)
 
 
 def test_the_preflight_says_why_a_card_is_not_used(
