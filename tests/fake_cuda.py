@@ -39,6 +39,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch, *found: FakeCard, built_for: tupl
         "get_device_capability": lambda device=0: found[_index(device)].capability,
         "get_arch_list": lambda: list(built_for),
         "mem_get_info": lambda device=0: (found[_index(device)].free, found[_index(device)].total),
+        "set_device": lambda device: found[torch.cuda._utils._get_device_index(device)],  # as torch: with an index
     }
     for name, stand_in in facade.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)

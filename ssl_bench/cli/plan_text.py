@@ -16,8 +16,8 @@ from ssl_bench.runs.planned_step import StepPlan
 MB = 2**20
 
 
-def lines(plan: StepPlan, resolved: Resolved, typed: str, measured: float | None = None) -> Iterator[str]:
-    """The whole plan; `typed` is the run as `sslbench run` takes it, `measured` the seconds of an epoch, if known."""
+def lines(plan: StepPlan, resolved: Resolved, run: str, measured: float | None = None) -> Iterator[str]:
+    """The whole plan; `run` is the command that does it where it fits, `measured` the seconds of an epoch, if known."""
     device, data, batch = plan.device, resolved.dataset, resolved.recipe.training.batch_size
     yield f"  data      {data.name}, {len(resolved.training_split):,} images, {data.image_px} px"
     yield f"  method    preset {resolved.preset} ({resolved.preset_reason}), batch {batch}"
@@ -30,7 +30,7 @@ def lines(plan: StepPlan, resolved: Resolved, typed: str, measured: float | None
     yield from _time(plan, measured)
     yield from _evaluation(plan)
     yield ""
-    yield from _conclusion(plan, typed)
+    yield from _conclusion(plan, run)
 
 
 def _table(plan: StepPlan) -> Iterator[str]:
@@ -89,9 +89,9 @@ def _evaluation(plan: StepPlan) -> Iterator[str]:
     yield f"  largest     {largest}, {sizes[largest] / GB:.1f} GB"
 
 
-def _conclusion(plan: StepPlan, typed: str) -> Iterator[str]:
+def _conclusion(plan: StepPlan, run: str) -> Iterator[str]:
     if plan.chosen is not None:
-        yield f"fits: sslbench run {typed} {plan.chosen.choice.settings}"
+        yield f"fits: {run}"
         if plan.approximate:
             yield f"Approximate: {plan.approximate}. The record and tables will say so."
         return

@@ -31,11 +31,13 @@ WITH_GAPS = 1.3
 def choose_device(asked: str) -> torch.device:
     """Resolve "auto" to the first card that can be used, else the CPU (`why_not_on_a_card` says why).
 
+    A card has its index, which torch's memory limits need, and becomes the current one of this process.
+
     Raises `UserError` for a device that is not there or that cannot be used, with what to do.
     """
     if asked == "auto":
         usable = next((index for index in _cards() if not cards.why_unusable(index)), None)
-        return torch.device("cpu") if usable is None else _card(usable)
+        return torch.device("cpu") if usable is None else _chosen_card(usable)
     try:
         device = torch.device(asked)
     except RuntimeError:
@@ -48,6 +50,7 @@ def choose_device(asked: str) -> torch.device:
             raise UserError(f"machine.device = {asked!r}: there are {len(_cards())} CUDA devices, counted from cuda:0")
         if reason := cards.why_unusable(device.index or 0):
             raise UserError(f"machine.device = {asked!r}: {reason}. Or {ON_THE_CPU}")
+        return _chosen_card(device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"machine.device = 'mps': torch finds no such device here; {ON_THE_CPU}")
     return device
@@ -69,8 +72,11 @@ def _cards() -> range:
     return range(torch.cuda.device_count() if cards.cuda_is_available() else 0)
 
 
-def _card(index: int) -> torch.device:
-    return torch.device("cuda") if index == 0 else torch.device("cuda", index)
+def _chosen_card(index: int) -> torch.device:
+    """Card `index`, from now on also of what is given no device, e.g. the thread that pins batches."""
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device
 
 
 def choose_workers(asked: int | None, image_px: int, runs: int = 1) -> int:
@@ -103,7 +109,7 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
 
 def set_up(device: torch.device, *, tf32: bool) -> None:
     """Set this process up for evaluations on `device`: TF32 as asked, and on a CPU freed memory stays."""
-    set_tf32(tf32)
+    set_tf32(tf32, device)
     if device.type == "cpu":
         keep_freed_memory()
 
@@ -116,9 +122,14 @@ def keep_freed_memory_where_it_fits(device: torch.device, memory: MemoryRecord) 
         keep_freed_memory(roomy)
 
 
-def set_tf32(allowed: bool) -> None:
-    """Whether products and convolutions in fp32 may use TF32; torch alone allows it in convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def set_tf32(allowed: bool, device: torch.device) -> None:
+    """Whether products and convolutions in fp32 may use TF32 on a card; torch alone allows it in convolutions.
+
+    Products by the call that the k-NN search uses too: torch refuses to read a setting that was written both ways.
+    """
+    allowed = allowed and device.type == "cuda"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def has_tf32(device: torch.device) -> bool:

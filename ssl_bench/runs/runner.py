@@ -310,7 +310,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     sets = {folder_name(one.name): one for one in resolved.eval_data}
     assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
-    machine.set_tf32(resolved.machine.tf32)
+    machine.set_tf32(resolved.machine.tf32, device)
     method = build_method(resolved).to(device)
     if resolved.machine.compile:
         compile_networks(method, device)

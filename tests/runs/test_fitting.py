@@ -17,10 +17,12 @@ from ssl_bench.planning.step_memory import PARTS, StepMemory
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import MemoryRecord
 from ssl_bench.runs import fitting
+from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory, undone_where_it_does_not_fit
 from ssl_bench_plugins.methods.supervised import Supervised
 from tests.conftest import Command
+from tests.fake_cuda import FakeCard, fake_cuda
 from tests.toy import write_image_folder
 
 VIT = ("backbone.depth=1", "backbone.dim=32", "backbone.heads=2", "backbone.patch_px=8")
@@ -235,13 +237,18 @@ def test_what_the_user_sets_on_a_resume_wins() -> None:
 
 
 def test_a_card_half_full_and_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mock of torch.cuda: 3 GB of 8 are free, of which a limit of 4 GB leaves the context and a share."""
+    """A mock of torch.cuda: 3 GB of 8 are free, of which a limit of 4 GB leaves the context and a share. As torch's,
+    the mock of the cap refuses a device without an index."""
     capped: list[float] = []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * 2**30, 8 * 2**30))
+
+    def cap(share: float, device: torch.device) -> None:
+        assert torch.cuda._utils._get_device_index(device) == 0
+        capped.append(share)
+
+    fake_cuda(monkeypatch, FakeCard("a card", (9, 0), free=3 * 2**30, total=8 * 2**30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: capped.append(share))
-    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", cap)
+    device = choose_device("auto")
     assert fitting.limited_device(device, None).usable < 3 * 2**30
     assert capped == []
     assert fitting.limited_device(device, "4GB").memory == 4 * 2**30

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ssl_bench.errors import UserError
+from ssl_bench.evaluators.knn.nearest import nearest
 from ssl_bench.records.record import MemoryRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.machine import git_commit
@@ -35,10 +36,10 @@ TOO_OLD = "has no kernels for it"
     ("found", "device", "reason"),
     [
         ((), "cpu", ""),
-        ((HOPPER,), "cuda", ""),
+        ((HOPPER,), "cuda:0", ""),
         ((PASCAL,), "cpu", TOO_OLD),
         ((PASCAL, HOPPER), "cuda:1", TOO_OLD),
-        ((HOPPER, PASCAL), "cuda", ""),
+        ((HOPPER, PASCAL), "cuda:0", ""),
         ((dataclasses.replace(HOPPER, fails="it is full"),), "cpu", "it is full"),
     ],
 )
@@ -46,8 +47,11 @@ def test_auto_is_the_first_card_that_can_be_used(
     found: tuple[FakeCard, ...], device: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_cuda(monkeypatch, *found)
+    current = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     chosen = machine.choose_device("auto")
     assert chosen == torch.device(device)
+    assert current == ([chosen] if chosen.type == "cuda" else [])
     words = machine.why_not_on_a_card(chosen, "auto")
     assert reason in words if reason else words == ""
     assert machine.why_not_on_a_card(torch.device("cpu"), "cpu") == ""
@@ -70,6 +74,13 @@ def test_a_card_that_is_asked_for(asked: str, words: str, monkeypatch: pytest.Mo
         return
     with pytest.raises(UserError, match=words):
         machine.choose_device(asked)
+
+
+def test_the_first_card_is_asked_for_without_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.cuda.set_per_process_memory_fraction` refuses a device without one."""
+    fake_cuda(monkeypatch, HOPPER, HOPPER)
+    assert machine.choose_device("cuda") == torch.device("cuda", 0)
+    assert machine.choose_device("cuda:1") == torch.device("cuda", 1)
 
 
 def test_the_preflight_says_why_a_card_is_not_used(
@@ -104,3 +115,19 @@ def test_freed_memory_is_kept_where_a_step_leaves_room(
     record = MemoryRecord(memory_mb=1900, usable_mb=1000, **memory)
     machine.keep_freed_memory_where_it_fits(torch.device(device), record)
     assert calls == kept
+
+
+def test_tf32_can_be_changed_after_a_search_that_turns_it_off() -> None:
+    card, queries = torch.device("cuda"), torch.randn(50, 4)
+    try:
+        for allowed in (True, False, True):
+            machine.set_tf32(allowed, card)
+            nearest(queries, queries, 1, "torch")
+            assert torch.backends.cuda.matmul.allow_tf32 is allowed
+            assert torch.backends.cudnn.allow_tf32 is allowed
+            assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+        machine.set_tf32(True, torch.device("cpu"))  # "high" would also let oneDNN round a CPU's products
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
