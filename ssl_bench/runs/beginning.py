@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,7 +11,9 @@ from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.preflight import require_step_output
-from ssl_bench.runs.precision import Precision, choose_precision, first_step
+from ssl_bench.runs.device_name import device_name
+from ssl_bench.runs.precision import Precision, card_has_bf16, choose_precision, first_step
+from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import Plan, TrainingState, restore
@@ -76,10 +78,32 @@ def refuse_single_images(method: Method, plan: Plan) -> None:
         )
 
 
+def resumed_on(before: BeforeTraining, device: torch.device) -> tuple[BeforeTraining, str]:
+    """What was decided where the run began, with the device that resumes it; and a note where it is another one.
+
+    Raises `UserError` for a precision that this device only emulates.
+    """
+    name = device_name(device)
+    if before.precision == "bf16" and device.type == "cuda" and not card_has_bf16(device):
+        raise UserError(
+            f"the run was begun in bf16, which {name} only emulates: resume it on a card of compute capability 8.0 or "
+            "later or with --set machine.device=cpu, or train it again with --restart"
+        )
+    if not before.devices or before.devices[-1] == name:
+        return before, ""
+    devices = (*before.devices, name)
+    note = f"begun on {devices[0]}, resumed on {', then on '.join(devices[1:])}: the result is the same up to rounding"
+    return before.model_copy(update={"devices": devices}), note
+
+
 def resumed_state(
-    method: Method, optimizer: torch.optim.Optimizer, plan: Plan, line: Callable[[str, str], None]
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    line: Callable[[str, str], None],
+    devices: Sequence[str],
 ) -> TrainingState:
-    """Method and optimizer put into the state of the run's last checkpoint; `line` shows where that is."""
+    """Method and optimizer put into the state of the run's last checkpoint, made on `devices`; `line` shows where."""
     checkpoint = load_latest(plan.run_dir / "checkpoints")
     if checkpoint is None:
         line("resume", "at step 0: no checkpoint was completed before the stop")
@@ -89,7 +113,9 @@ def resumed_state(
     state = restore(method, optimizer, checkpoint)
     as_now = {str(plan.images_at_once): state.step} if plan.images_at_once < plan.batch_size else {}
     if state.micro_batches == as_now:
-        line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
+        bitwise = plan.device.type == "cpu" and len(set(devices)) <= 1
+        words = "bitwise the uninterrupted one" if bitwise else "the uninterrupted one up to rounding"
+        line("resume", f"at step {state.step:,}; the result will be {words}")
     else:
         line("resume", f"at step {state.step:,} with another machine.micro_batch, which the record will say")
     return state

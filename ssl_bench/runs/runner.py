@@ -26,11 +26,12 @@ from ssl_bench.records.steps import thinned, write_step_curves
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
-from ssl_bench.runs.beginning import precision_on_first_batch, refuse_single_images, resumed_state
+from ssl_bench.runs.beginning import precision_on_first_batch, refuse_single_images, resumed_on, resumed_state
 from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.compiling import compile_networks
 from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_logged, describe_training
+from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.during_training import EpochEvaluations, logged_names
 from ssl_bench.runs.fitting import as_set, fit, limited_device, memory_line, smaller
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
@@ -129,12 +130,18 @@ class _Session:
                 speed=speed.as_record(),
                 untrained=tuple(self.evaluate("untrained", 0)),
                 memory=self.memory,
+                devices=(device_name(self.plan.device),),
             )
             state = state.model_copy(update={"before_training": before})
             write_run_state(self.start.run_dir, state)
             self._announce_machine(precision)
         else:
-            before = state.before_training
+            before, note = resumed_on(state.before_training, self.plan.device)
+            if note:
+                self.display.line("resume", note)
+                notes = tuple(dict.fromkeys((*state.notes, note)))
+                state = state.model_copy(update={"before_training": before, "notes": notes})
+                write_run_state(self.start.run_dir, state)
             torch.set_num_threads(before.threads)
             if before.memory is not None:
                 limited_device(self.plan.device, self.resolved.machine.memory)
@@ -172,7 +179,8 @@ class _Session:
         """Train from the last checkpoint, save the weights, evaluate, record."""
         progress = TrainingState()
         if self.start.resume:
-            progress = resumed_state(self.method, self.optimizer, self.plan, self.display.line)
+            devices = () if state.before_training is None else state.before_training.devices
+            progress = resumed_state(self.method, self.optimizer, self.plan, self.display.line, devices)
         logged = describe_logged(
             self.resolved, self.start.run_dir, progress.step, lambda text: self.display.line("log", text)
         )
@@ -212,7 +220,7 @@ class _Session:
                     half_done = str(error)
                 # not in the handler: the traceback keeps the optimizer, whose moments would be there twice
                 current = stepped_down(current, half_done)
-                progress = self._back_to_the_last_checkpoint()
+                progress = self._back_to_the_last_checkpoint(before.devices)
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
         except Stopped:
@@ -241,7 +249,7 @@ class _Session:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return record
 
-    def _back_to_the_last_checkpoint(self) -> TrainingState:
+    def _back_to_the_last_checkpoint(self, devices: tuple[str, ...]) -> TrainingState:
         """Method and optimizer as they were when the run was last saved, or as they began."""
         self.method.zero_grad(set_to_none=True)
         seed_initial_weights(self.plan.seed)
@@ -249,7 +257,7 @@ class _Session:
         self.optimizer = build_optimizer(self.plan.optimizer, self.method.parameter_groups())
         if self.plan.device.type == "cuda":
             torch.cuda.empty_cache()
-        return resumed_state(self.method, self.optimizer, self.plan, self.display.line)
+        return resumed_state(self.method, self.optimizer, self.plan, self.display.line, devices)
 
     def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None]:
         """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""

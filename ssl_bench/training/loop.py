@@ -1,7 +1,8 @@
 """The training loop, shared by all methods.
 
 Order and augmentation are functions of (seed, epoch, index) and the global random state is set from (seed, step)
-before every step, so a run that stops and resumes is bitwise the uninterrupted one, whatever the worker count.
+before every step, so a run that stops and resumes is the uninterrupted one, whatever the worker count: bitwise on a
+CPU, and elsewhere up to the rounding of kernels that are not deterministic.
 """
 
 from __future__ import annotations
