@@ -12,6 +12,7 @@ import typer
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from ssl_bench.planning.choices import Choice
     from ssl_bench.planning.devices import Device
     from ssl_bench.recipes.resolve import Resolved
     from ssl_bench.runs.planned_step import StepPlan
@@ -57,22 +58,29 @@ def register(app: typer.Typer) -> None:
         values = parse_assignments(set_ or [])
         if batch_size is not None:
             values["training.batch_size"] = batch_size
-        typed = _typed(method, arch, data, preset, batch_size, set_ or [])
+        typed = _typed(method, arch, data, preset, batch_size)
         request = Request(method=method, arch=arch, data=data, preset=preset, values=values)
         resolved = resolve(request, open_stand_in if data is None else None)
-        _show(resolved, target, typed, measure=measure, as_json=as_json)
+        _show(resolved, target, typed, set_ or [], measure=measure, as_json=as_json)
 
 
-def _typed(
-    method: str, arch: str, data: str | None, preset: str | None, batch_size: int | None, settings: list[str]
-) -> str:
-    """What was typed of the run itself, as `sslbench run` takes it too."""
+def _typed(method: str, arch: str, data: str | None, preset: str | None, batch_size: int | None) -> list[str]:
+    """What was typed of the run itself but its settings, as `sslbench run` takes it too."""
     words = [method, "--arch", arch]
     for option, value in (("--data", data), ("--preset", preset), ("--batch-size", batch_size)):
         words += [] if value is None else [option, str(value)]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join(words)
+    return words
+
+
+def _command(verb: str, typed: list[str], settings: list[str]) -> str:
+    options = [word for setting in settings for word in ("--set", setting)]
+    return shlex.join(["sslbench", verb, *typed, *options])
+
+
+def _run_command(typed: list[str], settings: list[str], choice: Choice) -> str:
+    """The run as planned: what the plan decides stands in place of what was typed for it."""
+    kept = [setting for setting in settings if setting.partition("=")[0].strip() not in choice.settings]
+    return _command("run", typed, kept + [f"{key}={value}" for key, value in choice.settings.items()])
 
 
 def _device(name: str | None, memory: str | None) -> Device:
@@ -90,7 +98,9 @@ def _device(name: str | None, memory: str | None) -> Device:
     return known if amount is None else dataclasses.replace(known, memory=min(amount, known.memory))
 
 
-def _show(resolved: Resolved, device: Device, typed: str, *, measure: bool, as_json: bool) -> None:
+def _show(
+    resolved: Resolved, device: Device, typed: list[str], settings: list[str], *, measure: bool, as_json: bool
+) -> None:
     from ssl_bench.runs.planned_step import plan_step
 
     plan = plan_step(resolved, device)
@@ -102,8 +112,9 @@ def _show(resolved: Resolved, device: Device, typed: str, *, measure: bool, as_j
         return
     from ssl_bench.cli.plan_text import lines
 
-    print(f"sslbench plan {typed}")
-    for line in lines(plan, resolved, typed, measured):
+    run = _run_command(typed, settings, plan.chosen.choice) if plan.chosen else ""
+    print(_command("plan", typed, settings))
+    for line in lines(plan, resolved, run, measured):
         print(line)
 
 

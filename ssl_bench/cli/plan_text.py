@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.planning.choices import Way
 from ssl_bench.planning.devices import GB, UTILIZATION
 from ssl_bench.planning.step_memory import PARTS
@@ -16,8 +17,8 @@ from ssl_bench.runs.planned_step import StepPlan
 MB = 2**20
 
 
-def lines(plan: StepPlan, resolved: Resolved, typed: str, measured: float | None = None) -> Iterator[str]:
-    """The whole plan; `typed` is the run as `sslbench run` takes it, `measured` the seconds of an epoch, if known."""
+def lines(plan: StepPlan, resolved: Resolved, run: str, measured: float | None = None) -> Iterator[str]:
+    """The whole plan; `run` is the command that does it where it fits, `measured` the seconds of an epoch, if known."""
     device, data, batch = plan.device, resolved.dataset, resolved.recipe.training.batch_size
     yield f"  data      {data.name}, {len(resolved.training_split):,} images, {data.image_px} px"
     yield f"  method    preset {resolved.preset} ({resolved.preset_reason}), batch {batch}"
@@ -30,7 +31,7 @@ def lines(plan: StepPlan, resolved: Resolved, typed: str, measured: float | None
     yield from _time(plan, measured)
     yield from _evaluation(plan)
     yield ""
-    yield from _conclusion(plan, typed)
+    yield from _conclusion(plan, run)
 
 
 def _table(plan: StepPlan) -> Iterator[str]:
@@ -77,23 +78,30 @@ def duration(seconds: float) -> str:
 
 def _evaluation(plan: StepPlan) -> Iterator[str]:
     """Weights and moments stay where they are while the trained network is evaluated."""
-    step = (plan.chosen or plan.ways[-1]).memory
+    step = plan.step
     extraction, search = step.held + plan.evaluation.extraction, step.held + plan.evaluation.search
+    images = f" with {plan.images_per_pass} images per forward pass" if plan.images_per_pass < THROUGHPUT_BATCH else ""
     on_device = search <= plan.device.usable
     yield ""
     features = f"features of all images take {plan.evaluation.features / GB:.1f} GB of RAM"
-    yield f"  evaluation  {extraction / GB:.1f} GB; {features}"
+    yield f"  evaluation  {extraction / GB:.1f} GB{images}; {features}"
     yield f"  k-NN        {search / GB:.1f} GB for its search{'' if on_device else ', so it is done in RAM'}"
     sizes = {"training": step.peak, "evaluation": extraction, **({"k-NN": search} if on_device else {})}
     largest = max(sizes, key=lambda name: sizes[name])
     yield f"  largest     {largest}, {sizes[largest] / GB:.1f} GB"
 
 
-def _conclusion(plan: StepPlan, typed: str) -> Iterator[str]:
+def _conclusion(plan: StepPlan, run: str) -> Iterator[str]:
     if plan.chosen is not None:
-        yield f"fits: sslbench run {typed} {plan.chosen.choice.settings}"
+        yield f"fits: {run}"
         if plan.approximate:
             yield f"Approximate: {plan.approximate}. The record and tables will say so."
+        if plan.evaluation_peak > plan.device.usable:
+            yield (
+                f"Only training fits: evaluating takes {plan.evaluation_peak / GB:.1f} GB with {plan.images_per_pass} "
+                f"image{'s' * (plan.images_per_pass > 1)} per forward pass. Take smaller images (--set data.image_px), "
+                "a smaller network, or a set with fewer images."
+            )
         return
     assert plan.smallest is not None
     least = plan.smallest
@@ -116,7 +124,7 @@ def as_document(plan: StepPlan, resolved: Resolved, measured: float | None = Non
         "memory_bytes": device.memory,
         "usable_bytes": usable,
         "note": plan.note,
-        "evaluation": dataclasses.asdict(plan.evaluation),
+        "evaluation": {**dataclasses.asdict(plan.evaluation), "images_per_pass": plan.images_per_pass},
         "ways": [_way(way, plan) for way in plan.ways],
         "chosen": None if plan.chosen is None else _way(plan.chosen, plan),
         "steps_per_epoch": plan.steps_per_epoch,

@@ -32,12 +32,14 @@ class Choice:
         return ", ".join(parts)
 
     @property
-    def settings(self) -> str:
-        """As `sslbench run` takes them."""
-        given = [f"training.precision={self.precision}"]
-        given += ["machine.activation_checkpointing=true"] if self.checkpointing else []
-        given += [] if self.micro_batch is None else [f"machine.micro_batch={self.micro_batch}"]
-        return " ".join(f"--set {one}" for one in given)
+    def settings(self) -> dict[str, str]:
+        """What `sslbench run --set` takes, by key."""
+        given = {"training.precision": self.precision}
+        if self.checkpointing:
+            given["machine.activation_checkpointing"] = "true"
+        if self.micro_batch is not None:
+            given["machine.micro_batch"] = str(self.micro_batch)
+        return given
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def fastest(
     for precision in asked.precisions:
         wholes = []
         for checkpointing in _recomputing(asked, can_recompute):
-            wholes.append(_way(Choice(precision, checkpointing, asked.micro_batch), asked, predict, lambda _: True))
+            wholes.append(_way(Choice(precision, checkpointing, asked.micro_batch), asked, predict, exact))
             if wholes[-1].memory.peak <= usable:
                 break
         tried += wholes

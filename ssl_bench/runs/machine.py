@@ -109,7 +109,7 @@ def describe(device: torch.device, precision: Precision, steps: int) -> str:
 
 def set_up(device: torch.device, *, tf32: bool) -> None:
     """Set this process up for evaluations on `device`: TF32 as asked, and on a CPU freed memory stays."""
-    set_tf32(tf32)
+    set_tf32(tf32, device)
     if device.type == "cpu":
         keep_freed_memory()
 
@@ -122,9 +122,14 @@ def keep_freed_memory_where_it_fits(device: torch.device, memory: MemoryRecord) 
         keep_freed_memory(roomy)
 
 
-def set_tf32(allowed: bool) -> None:
-    """Whether products and convolutions in fp32 may use TF32; torch alone allows it in convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def set_tf32(allowed: bool, device: torch.device) -> None:
+    """Whether products and convolutions in fp32 may use TF32 on a card; torch alone allows it in convolutions.
+
+    Products by the call that the k-NN search uses too: torch refuses to read a setting that was written both ways.
+    """
+    allowed = allowed and device.type == "cuda"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def has_tf32(device: torch.device) -> bool:

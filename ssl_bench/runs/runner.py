@@ -122,9 +122,7 @@ class _Session:
                 self._announce_memory()
                 self.display.say("trying one batch")
             precision = self._precision()
-            speed = measure_speed(
-                self.network, self.resolved.dataset.image_px, self.plan.device, self.images_per_pass
-            )
+            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device, self.images_per_pass)
             if speed.note:
                 self.display.line("speed", f"images per second of the network: {speed.note}")
             before = BeforeTraining(
@@ -315,7 +313,7 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     sets = {folder_name(one.name): one for one in resolved.eval_data}
     assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
-    machine.set_tf32(resolved.machine.tf32)
+    machine.set_tf32(resolved.machine.tf32, device)
     method = build_method(resolved)
     images_per_pass = images_in_a_run(resolved, method, device, display.line)
     method = method.to(device)

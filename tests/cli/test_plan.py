@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -79,6 +80,19 @@ def test_what_is_set_stays(sslbench: Command) -> None:
     words = ("--batch-size", "500", "--memory", "1GB", "--set", "machine.activation_checkpointing=false", "--json")
     chosen = json.loads(sslbench("plan", *TINY, *words)[1])["chosen"]
     assert (chosen["activation_checkpointing"], chosen["micro_batch"], chosen["exact"]) == (False, 250, False)
+
+
+@pytest.mark.usefixtures("a_line")
+def test_a_micro_batch_that_is_set_is_called_approximate_and_given_once(sslbench: Command) -> None:
+    typed = ("--set", "machine.micro_batch=4", "--set", "training.precision = auto")
+    words = ("plan", *TINY, "--batch-size", "8", *typed)
+    assert [way["exact"] for way in json.loads(sslbench(*words, "--json")[1])["ways"]] == [False]
+    status, out, err = sslbench(*words)
+    assert status == 0, err
+    command = next(line for line in out.splitlines() if line.startswith("fits: "))
+    settings = [word for word in shlex.split(command) if "=" in word]
+    assert settings == [*TINY[4::2], "training.precision=fp32", "machine.micro_batch=4"]
+    assert "Approximate: batch norm sees 4 images of 8" in out
 
 
 @pytest.mark.usefixtures("a_line")

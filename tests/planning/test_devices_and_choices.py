@@ -130,6 +130,9 @@ def test_sizes_of_micro_batches(batch: int, least: int, sizes: list[int]) -> Non
 
 
 def test_settings_as_they_are_typed() -> None:
-    assert Choice("fp32", True, 32).settings == (
-        "--set training.precision=fp32 --set machine.activation_checkpointing=true --set machine.micro_batch=32"
-    )
+    assert Choice("fp32", False).settings == {"training.precision": "fp32"}
+    assert Choice("fp32", True, 32).settings == {
+        "training.precision": "fp32",
+        "machine.activation_checkpointing": "true",
+        "machine.micro_batch": "32",
+    }

@@ -82,9 +82,9 @@ def test_without_a_compiler_nothing_begins(sslbench: Command, tmp_path: Path, mo
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_tf32_covers_products_and_convolutions_and_is_recorded(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        machine.set_tf32(allowed)
+        machine.set_tf32(allowed, torch.device("cuda"))
         assert torch.backends.cuda.matmul.allow_tf32 is allowed
         assert torch.backends.cudnn.allow_tf32 is allowed
         found = {}
@@ -95,4 +95,5 @@ def test_tf32_covers_products_and_convolutions_and_is_recorded(allowed: bool, mo
         found["cpu"] = machine.record(torch.device("cpu"), precision, MachineSettings()).tf32
         assert found == {"hopper": allowed, "pascal": None, "cpu": None}
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

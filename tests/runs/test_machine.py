@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ssl_bench.errors import UserError
+from ssl_bench.evaluators.knn.nearest import nearest
 from ssl_bench.records.record import MemoryRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.machine import git_commit
@@ -114,3 +115,19 @@ def test_freed_memory_is_kept_where_a_step_leaves_room(
     record = MemoryRecord(memory_mb=1900, usable_mb=1000, **memory)
     machine.keep_freed_memory_where_it_fits(torch.device(device), record)
     assert calls == kept
+
+
+def test_tf32_can_be_changed_after_a_search_that_turns_it_off() -> None:
+    card, queries = torch.device("cuda"), torch.randn(50, 4)
+    try:
+        for allowed in (True, False, True):
+            machine.set_tf32(allowed, card)
+            nearest(queries, queries, 1, "torch")
+            assert torch.backends.cuda.matmul.allow_tf32 is allowed
+            assert torch.backends.cudnn.allow_tf32 is allowed
+            assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+        machine.set_tf32(True, torch.device("cpu"))  # "high" would also let oneDNN round a CPU's products
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
