@@ -57,8 +57,9 @@ class EpochEvaluations:
                     try:
                         found += evaluate_network(
                             backbone, "trained", [(name, evaluator)], self.dataset, network=network, step=step,
-                            batch_size=self.images_per_pass, seed=self.plan.seed, device=self.plan.device, workers=self.plan.workers,
-                            run_dir=self.run_dir, places=[f"evaluations/{name}-{network}-epoch{epoch}"],
+                            batch_size=self.images_per_pass, seed=self.plan.seed, device=self.plan.device,
+                            workers=self.plan.workers, run_dir=self.run_dir,
+                            places=[f"evaluations/{name}-{network}-epoch{epoch}"],
                             keep_outcomes=False, keep_features=False,  # no later evaluation sees these weights
                         )  # fmt: skip
                     except UnusableFeatures as useless:  # the run's status is the doctor's and the last evaluation's

@@ -65,10 +65,10 @@ def images_per_pass(
         say(f"{THROUGHPUT_BATCH} images per forward pass: what they take could not be predicted ({in_words(error)})")
         return THROUGHPUT_BATCH
     if not images and memory is not None:
+        names, advice = ", ".join(one.name for one in datasets), "a set with fewer" if limited.is_cpu else "smaller"
         raise UserError(
-            f"--memory {memory}: evaluating on {', '.join(one.name for one in datasets)} takes "
-            f"{limited.with_usable(needed(1)) / GB:.1f} GB with one image at a time, of which {weights / GB:.1f} GB are "
-            f"weights: give more, {'a set with fewer images' if limited.is_cpu else 'a smaller --arch'}, or smaller images"
+            f"--memory {memory}: evaluating on {names} takes {limited.with_usable(needed(1)) / GB:.1f} GB with one "
+            f"image at a time, of which {weights / GB:.1f} GB are weights and moments: give more, or {advice} images"
         )
     if images < THROUGHPUT_BATCH:
         room = "what is free on the card" if memory is None else f"--memory {memory}"

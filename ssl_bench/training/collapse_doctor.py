@@ -67,7 +67,7 @@ def probe(backbone: Backbone, images: Tensor, step: int, at_once: int = PROBED_I
     """
     device = next(backbone.parameters()).device
     with eval_mode(backbone), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        parts = images[:PROBED_IMAGES].split(at_once)
+        parts = torch.split(images[:PROBED_IMAGES], at_once)
         features = torch.cat([backbone(part.to(device)).cpu() for part in parts]).double()
     if not bool(torch.isfinite(features).all()):
         raise RunFailed(f"the features of the evaluated network are not finite after step {step}. {DIVERGED}")

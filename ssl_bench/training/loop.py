@@ -272,16 +272,15 @@ def train(
         except (Stopped, HalfDone):
             raise
         except Exception as caught:  # an image that cannot be read, a full disk, a worker that died, too little memory
-            error = in_words(caught, "between two steps")
             if step_is_whole and saved_step < state.step:
                 with suppress(UserError):  # a full disk: the previous checkpoint stays
                     save()
-            if not isinstance(error, UserError) or not saved_step:
-                raise error
-            raise UserError(
-                f"{error} The run is saved at step {saved_step:,}. When the cause is gone, resume with: "
-                f"{resume_command(plan.run_dir)}"
-            ) from error
+            told = in_words(caught, "between two steps")
+            if not isinstance(told, UserError) or (told is caught and not saved_step):
+                raise
+            resume = f" When the cause is gone, resume with: {resume_command(plan.run_dir)}"
+            kept = f" The run is saved at step {saved_step:,}.{resume}" if saved_step else ""
+            raise UserError(f"{told}{kept}") from caught
     return state
 
 
