@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -15,7 +15,7 @@ from ssl_bench.runs.precision import Precision, choose_precision, first_step
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import Plan, TrainingState, restore
-from ssl_bench.training.micro_batches import exactness, has_batch_norm
+from ssl_bench.training.micro_batches import exactness, smallest_micro_batch
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory
 
 
@@ -27,11 +27,11 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
     """
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
+    refuse_single_images(method, plan)
     batch: Batch | None = None
     try:
         whole = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
         parts = whole.split(plan.micro_batch)
-        refuse_single_images(method, parts, plan)
         batch = parts[0].to(plan.device)
         require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
         precision = precision_of(resolved, method, batch, plan)
@@ -66,13 +66,13 @@ def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -
     return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
 
 
-def refuse_single_images(method: Method, parts: Sequence[Batch], plan: Plan) -> None:
+def refuse_single_images(method: Method, plan: Plan) -> None:
     """Raises `UserError` for a micro-batch of one image where batch norm needs two."""
-    if len(parts) > 1 and len(parts[-1].index) == 1 and has_batch_norm(method):
+    least = smallest_micro_batch(method, plan.batch_size)
+    if plan.images_at_once < least:
         raise UserError(
             f"machine.micro_batch = {plan.micro_batch} makes micro-batches of a single image out of "
-            f"{plan.batch_size}, and batch norm needs at least 2: give --set machine.micro_batch="
-            f"{plan.images_at_once + 1}"
+            f"{plan.batch_size}, and batch norm needs at least 2: give --set machine.micro_batch={least}"
         )
 
 

@@ -24,7 +24,7 @@ from ssl_bench.runs.building import recompute_activations
 from ssl_bench.runs.planned_step import asked_of
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.loop import Plan
-from ssl_bench.training.micro_batches import has_batch_norm
+from ssl_bench.training.micro_batches import has_batch_norm, smallest_micro_batch
 
 TRIED_IMAGES = 2
 """Forward pass that is really done for the upper bound."""
@@ -185,10 +185,9 @@ def smaller(memory: MemoryRecord, resolved: Resolved, method: Method, plan: Plan
             return _noted(memory, f"{reason}: {words}", {"activation_checkpointing": True})
         except UserError:
             recompute_activations(method, False)
-    images, least = plan.images_at_once, 2 if has_batch_norm(method) else 1
-    half = -(-images // 2)
-    if machine.micro_batch is None and half < images and half >= least:
-        return _noted(memory, f"{reason}: {half} images at once", {"micro_batch": half})
+    fewer = max(-(-plan.images_at_once // 2), smallest_micro_batch(method, plan.batch_size))
+    if machine.micro_batch is None and fewer < plan.images_at_once:
+        return _noted(memory, f"{reason}: {fewer} images at once", {"micro_batch": fewer})
     fixed = [
         f"--set machine.{name}={getattr(machine, name)}".lower()
         for name in ("micro_batch", "activation_checkpointing")

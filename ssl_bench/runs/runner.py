@@ -26,7 +26,7 @@ from ssl_bench.records.steps import thinned, write_step_curves
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
-from ssl_bench.runs.beginning import precision_on_first_batch, resumed_state
+from ssl_bench.runs.beginning import precision_on_first_batch, refuse_single_images, resumed_state
 from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.compiling import compile_networks
 from ssl_bench.runs.data_checks import check_images
@@ -142,6 +142,7 @@ class _Session:
             if before.memory is not None:
                 limited_device(self.plan.device, self.resolved.machine.memory)
                 self._use(as_set(before.memory, self.resolved.machine))
+                refuse_single_images(self.method, self.plan)
                 self._announce_memory()
             self._announce_machine(Precision(before.precision, before.precision_reason, None))
         return state
@@ -211,8 +212,10 @@ class _Session:
                     )  # fmt: skip
                     break
                 except HalfDone as error:
-                    current = stepped_down(current, str(error))
-                    progress = self._back_to_the_last_checkpoint()
+                    half_done = str(error)
+                # not in the handler: the traceback keeps the optimizer, whose moments would be there twice
+                current = stepped_down(current, half_done)
+                progress = self._back_to_the_last_checkpoint()
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
         except Stopped:
