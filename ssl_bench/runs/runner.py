@@ -33,6 +33,7 @@ from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_logged, describe_training
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.during_training import EpochEvaluations, logged_names
+from ssl_bench.runs.evaluation_fitting import images_in_a_run
 from ssl_bench.runs.fitting import as_set, fit, limited_device, memory_line, smaller
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.plain_names import refuse_unwritable
@@ -46,7 +47,7 @@ from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
 from ssl_bench.training.metrics_log import logged_steps
-from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone
+from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, out_of_memory_in_words
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 
@@ -72,7 +73,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     or whose features are constant as collapsed.
     """
     refuse_unwritable(resolved.recipe, start.run_dir)
-    with hold(start.run_dir):
+    with out_of_memory_in_words("in the run"), hold(start.run_dir):
         data = describe_data(resolved)
         stopped = stopped_run(resolved, start, data)
         session = _prepare(resolved, start, display)
@@ -104,6 +105,8 @@ class _Session:
     plan: Plan
     backbone_record: BackboneRecord
     loggers: Mapping[str, type[Logger]]
+    images_per_pass: int
+    """In evaluations and timed passes."""
     memory: MemoryRecord | None = None
     """How a step fits; None until it is decided."""
 
@@ -120,7 +123,7 @@ class _Session:
                 self._announce_memory()
                 self.display.say("trying one batch")
             precision = self._precision()
-            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device)
+            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device, self.images_per_pass)
             if speed.note:
                 self.display.line("speed", f"images per second of the network: {speed.note}")
             before = BeforeTraining(
@@ -268,7 +271,7 @@ class _Session:
         quick = [(name, evaluator) for name, evaluator in first.evaluators if evaluator.during_training]
         evaluations = EpochEvaluations(
             self.method, quick, first.dataset, self.plan, every, self.start.run_dir, self.display.say,
-            loggers.log,
+            loggers.log, images_per_pass=self.images_per_pass,
         )  # fmt: skip
         evaluations.resume_at(first_step)
         return evaluations
@@ -281,7 +284,7 @@ class _Session:
                 self.display.say(f"evaluating on {part.dataset.name}")
             found += evaluate_network(
                 self.network, subject, part.evaluators, part.dataset, network=next(iter(self.method.networks())),
-                step=step, seed=self.plan.seed, device=self.plan.device,
+                step=step, batch_size=self.images_per_pass, seed=self.plan.seed, device=self.plan.device,
                 workers=self.plan.workers, run_dir=self.start.run_dir,
                 places=[part.place(name, subject) for name, _ in part.evaluators], say=self.display.say,
             )  # fmt: skip
@@ -322,7 +325,9 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
     machine.set_tf32(resolved.machine.tf32, device)
-    method = build_method(resolved).to(device)
+    method = build_method(resolved)
+    images_per_pass = images_in_a_run(resolved, method, device, display.line)
+    method = method.to(device)
     if resolved.machine.compile:
         compile_networks(method, device)
     make_views = method.make_views(resolved.method_config)
@@ -372,4 +377,5 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         plan=plan,
         backbone_record=backbone_record,
         loggers=loggers,
+        images_per_pass=images_per_pass,
     )

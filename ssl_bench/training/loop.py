@@ -36,6 +36,7 @@ from ssl_bench.training.out_of_memory import (
     DoesNotFit,
     HalfDone,
     half_done_where_it_does_not_fit,
+    in_words,
     undone_where_it_does_not_fit,
 )
 from ssl_bench.training.precision import LossScaling, ScalingState
@@ -234,7 +235,8 @@ def train(
                 if plan.images_at_once < plan.batch_size:
                     done_so = str(plan.images_at_once)
                     state.micro_batches[done_so] = state.micro_batches.get(done_so, 0) + 1
-                seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
+                probed = doctor.probes_at(state.step)
+                seen = doctor.probe(method, batch.views[0], state.step, plan.images_at_once) if probed else {}
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
                 log(state.step, {**logs, **seen})
@@ -270,16 +272,16 @@ def train(
             raise RunFailed(f"{failure} {kept}", failure.status) from None
         except (Stopped, HalfDone):
             raise
-        except Exception as error:  # an image that cannot be read, a full disk, a worker that died
+        except Exception as caught:  # an image that cannot be read, a full disk, a worker that died, too little memory
             if step_is_whole and saved_step < state.step:
                 with suppress(UserError):  # a full disk: the previous checkpoint stays
                     save()
-            if not isinstance(error, UserError) or not saved_step:
+            told = in_words(caught, "between two steps")
+            if not isinstance(told, UserError) or (told is caught and not saved_step):
                 raise
-            raise UserError(
-                f"{error} The run is saved at step {saved_step:,}. When the cause is gone, resume with: "
-                f"{resume_command(plan.run_dir)}"
-            ) from error
+            resume = f" When the cause is gone, resume with: {resume_command(plan.run_dir)}"
+            kept = f" The run is saved at step {saved_step:,}.{resume}" if saved_step else ""
+            raise UserError(f"{told}{kept}") from caught
     return state
 
 
