@@ -246,7 +246,7 @@ class Backbone(nn.Module):
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Compute activations again in the backward pass instead of keeping them: less memory, about a third more work.
 
-        Losses and gradients stay bitwise the same, drop path included (`ssl_bench.blocks.recompute`). Raises
+        Losses and gradients stay the same, bitwise on a CPU, drop path included (`ssl_bench.blocks.recompute`). Raises
         `UserError` for a network that cannot.
         """
         if enabled:

@@ -1,7 +1,7 @@
 """Activation checkpointing: activations of a block or of a loss are computed again in the backward pass, not kept.
 
-Chen et al. 2016, arXiv 1604.06174. Results are bitwise the same: random numbers (drop path, dropout) and autocast are
-those of the first pass, and the second pass moves no running statistics.
+Chen et al. 2016, arXiv 1604.06174. Results are the same, bitwise on a CPU: random numbers (drop path, dropout) and
+autocast are those of the first pass, and the second pass moves no running statistics.
 """
 
 from __future__ import annotations

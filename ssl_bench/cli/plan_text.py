@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.planning.choices import Way
 from ssl_bench.planning.devices import GB, UTILIZATION
 from ssl_bench.planning.step_memory import PARTS
@@ -77,12 +78,13 @@ def duration(seconds: float) -> str:
 
 def _evaluation(plan: StepPlan) -> Iterator[str]:
     """Weights and moments stay where they are while the trained network is evaluated."""
-    step = (plan.chosen or plan.ways[-1]).memory
+    step = plan.step
     extraction, search = step.held + plan.evaluation.extraction, step.held + plan.evaluation.search
+    images = f" with {plan.images_per_pass} images per forward pass" if plan.images_per_pass < THROUGHPUT_BATCH else ""
     on_device = search <= plan.device.usable
     yield ""
     features = f"features of all images take {plan.evaluation.features / GB:.1f} GB of RAM"
-    yield f"  evaluation  {extraction / GB:.1f} GB; {features}"
+    yield f"  evaluation  {extraction / GB:.1f} GB{images}; {features}"
     yield f"  k-NN        {search / GB:.1f} GB for its search{'' if on_device else ', so it is done in RAM'}"
     sizes = {"training": step.peak, "evaluation": extraction, **({"k-NN": search} if on_device else {})}
     largest = max(sizes, key=lambda name: sizes[name])
@@ -94,6 +96,12 @@ def _conclusion(plan: StepPlan, run: str) -> Iterator[str]:
         yield f"fits: {run}"
         if plan.approximate:
             yield f"Approximate: {plan.approximate}. The record and tables will say so."
+        if plan.evaluation_peak > plan.device.usable:
+            yield (
+                f"Only training fits: evaluating takes {plan.evaluation_peak / GB:.1f} GB with {plan.images_per_pass} "
+                f"image{'s' * (plan.images_per_pass > 1)} per forward pass. Take smaller images (--set data.image_px), "
+                "a smaller network, or a set with fewer images."
+            )
         return
     assert plan.smallest is not None
     least = plan.smallest
@@ -116,7 +124,7 @@ def as_document(plan: StepPlan, resolved: Resolved, measured: float | None = Non
         "memory_bytes": device.memory,
         "usable_bytes": usable,
         "note": plan.note,
-        "evaluation": dataclasses.asdict(plan.evaluation),
+        "evaluation": {**dataclasses.asdict(plan.evaluation), "images_per_pass": plan.images_per_pass},
         "ways": [_way(way, plan) for way in plan.ways],
         "chosen": None if plan.chosen is None else _way(plan.chosen, plan),
         "steps_per_epoch": plan.steps_per_epoch,

@@ -25,6 +25,7 @@ from ssl_bench.records.outcomes import write_outcomes
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.settings import parse_settings
+from ssl_bench.training.out_of_memory import out_of_memory_in_words
 
 
 def build_evaluators(parts: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, Evaluator]]:
@@ -100,6 +101,7 @@ def evaluate_network(
     the method, `step` the optimizer steps done, `preprocessing` how images are seen other than by default. An
     "untrained" network that starts from weights of another training is recorded as "pretrained". `features` stand in
     place of those that would be extracted, `batch_size` images per forward pass. Every module's mode is put back.
+    Raises `UserError` where memory runs out.
     """
     called: Literal["trained", "untrained", "pretrained"] = subject
     if subject == "untrained" and backbone.pretrained:
@@ -123,7 +125,8 @@ def evaluate_network(
             begun = time.monotonic()
             say(f"{name} of the {called} network")
             read = evaluator.data(dataset)
-            measurements = evaluator.evaluate(Evaluation(backbone, features, dataset, seed, run_dir / place, say))
+            with out_of_memory_in_words(f"in {name} of the {called} network"):
+                measurements = evaluator.evaluate(Evaluation(backbone, features, dataset, seed, run_dir / place, say))
             _check(name, measurements)
             outcomes = write_outcomes(run_dir, place, measurements) if keep_outcomes else None
             records.append(

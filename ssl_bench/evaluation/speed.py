@@ -18,6 +18,7 @@ import torch
 
 from ssl_bench.backbone import Backbone
 from ssl_bench.records.record import SpeedRecord
+from ssl_bench.training.out_of_memory import out_of_memory_in_words
 
 THROUGHPUT_BATCH = 128
 """Images per forward pass of the throughput column (DINO, table 1; thesis, table 4.1)."""
@@ -105,12 +106,15 @@ def patient_speed(
 
 
 def measure_speed(backbone: Backbone, image_px: int, device: torch.device, batch: int = THROUGHPUT_BATCH) -> Speed:
-    """Forward passes of `batch` images of `image_px` in fp32 and eval mode, by the rule above."""
+    """Forward passes of `batch` images of `image_px` in fp32 and eval mode, by the rule above.
+
+    Raises `UserError` where memory runs out.
+    """
     training = backbone.training
     backbone.eval()
-    images = torch.zeros(batch, 3, image_px, image_px, device=device)
     rounds: list[Timing] = []
-    with torch.inference_mode():
+    with out_of_memory_in_words(f"with {batch} images of {image_px} px per forward pass"), torch.inference_mode():
+        images = torch.zeros(batch, 3, image_px, image_px, device=device)
         with Stopwatch(device) as warm_up:
             backbone(images)
         passes = max(1, math.ceil(ROUND_SECONDS / max(1e-9, warm_up.timing.wall)))

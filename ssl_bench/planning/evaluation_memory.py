@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,16 @@ def predict_evaluation(backbone: Backbone, dataset: Dataset, batch_size: int) ->
     features = (train + test) * sum(dims) * FLOAT
     search = (train + 2 * test) * dims[0] * FLOAT + SEARCH_BLOCKS  # queries are there as given and normalized
     return EvaluationMemory(extraction, features, search)
+
+
+def most_images(needed: Callable[[int], int], room: int, most: int) -> int:
+    """How many images a forward pass can have: `most`, or half of it, and so on; 0 where not even one fits.
+
+    `needed` gives the bytes that an evaluation takes with so many.
+    """
+    while most and needed(most) > room:
+        most //= 2
+    return most
 
 
 def _extraction(backbone: Backbone, image_px: int, batch_size: int) -> tuple[int, list[int]]:

@@ -11,11 +11,14 @@ from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.preflight import require_step_output
-from ssl_bench.runs.precision import Precision, choose_precision, first_step
+from ssl_bench.runs.device_name import device_name
+from ssl_bench.runs.planned_step import asked_precision
+from ssl_bench.runs.precision import Precision, card_has_bf16, choose_precision, first_step
+from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import Plan, TrainingState, restore
-from ssl_bench.training.micro_batches import exactness, has_batch_norm
+from ssl_bench.training.micro_batches import exactness, smallest_micro_batch
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory
 
 
@@ -27,13 +30,15 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
     """
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
+    refuse_single_images(method, plan)
     batch: Batch | None = None
     try:
         whole = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
         parts = whole.split(plan.micro_batch)
-        refuse_single_images(method, parts, plan)
         batch = parts[0].to(plan.device)
-        require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
+        output = first_step(method, batch, plan, asked_precision(resolved))
+        require_step_output(output, resolved.recipe.method.name)
+        del output  # its graph
         precision = precision_of(resolved, method, batch, plan)
     except UserError:
         raise
@@ -51,35 +56,54 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
 
 
 def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -> Precision:
-    """The precision of a recipe; its "auto" is what an earlier run recorded where `machine.auto_precision` says so.
-
-    A recorded precision that this device does not compute is measured anew.
-    """
-    asked, recorded = resolved.recipe.training.precision, resolved.machine.auto_precision
-    if asked != "auto" or recorded == "measure":
+    """The precision that is asked for; one recorded for "auto" is measured anew where it does not work here."""
+    asked = asked_precision(resolved)
+    if asked == resolved.recipe.training.precision:
         return choose_precision(asked, method, batch, plan)
     try:
-        found = choose_precision(recorded, method, batch, plan)
+        found = choose_precision(asked, method, batch, plan)
     except UserError:
         found = choose_precision("auto", method, batch, plan)
-        return dataclasses.replace(found, reason=f"{found.reason}; {recorded}, as recorded, does not work here")
+        return dataclasses.replace(found, reason=f"{found.reason}; {asked}, as recorded, does not work here")
     return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
 
 
-def refuse_single_images(method: Method, parts: Sequence[Batch], plan: Plan) -> None:
+def refuse_single_images(method: Method, plan: Plan) -> None:
     """Raises `UserError` for a micro-batch of one image where batch norm needs two."""
-    if len(parts) > 1 and len(parts[-1].index) == 1 and has_batch_norm(method):
+    least = smallest_micro_batch(method, plan.batch_size)
+    if plan.images_at_once < least:
         raise UserError(
             f"machine.micro_batch = {plan.micro_batch} makes micro-batches of a single image out of "
-            f"{plan.batch_size}, and batch norm needs at least 2: give --set machine.micro_batch="
-            f"{plan.images_at_once + 1}"
+            f"{plan.batch_size}, and batch norm needs at least 2: give --set machine.micro_batch={least}"
         )
 
 
+def resumed_on(before: BeforeTraining, device: torch.device) -> tuple[BeforeTraining, str]:
+    """What was decided where the run began, with the device that resumes it; and a note where it is another one.
+
+    Raises `UserError` for a precision that this device only emulates.
+    """
+    name = device_name(device)
+    if before.precision == "bf16" and device.type == "cuda" and not card_has_bf16(device):
+        raise UserError(
+            f"the run was begun in bf16, which {name} only emulates: resume it on a card of compute capability 8.0 or "
+            "later or with --set machine.device=cpu, or train it again with --restart"
+        )
+    if not before.devices or before.devices[-1] == name:
+        return before, ""
+    devices = (*before.devices, name)
+    note = f"begun on {devices[0]}, resumed on {', then on '.join(devices[1:])}: the result is the same up to rounding"
+    return before.model_copy(update={"devices": devices}), note
+
+
 def resumed_state(
-    method: Method, optimizer: torch.optim.Optimizer, plan: Plan, line: Callable[[str, str], None]
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    line: Callable[[str, str], None],
+    devices: Sequence[str],
 ) -> TrainingState:
-    """Method and optimizer put into the state of the run's last checkpoint; `line` shows where that is."""
+    """Method and optimizer put into the state of the run's last checkpoint, made on `devices`; `line` shows where."""
     checkpoint = load_latest(plan.run_dir / "checkpoints")
     if checkpoint is None:
         line("resume", "at step 0: no checkpoint was completed before the stop")
@@ -89,7 +113,9 @@ def resumed_state(
     state = restore(method, optimizer, checkpoint)
     as_now = {str(plan.images_at_once): state.step} if plan.images_at_once < plan.batch_size else {}
     if state.micro_batches == as_now:
-        line("resume", f"at step {state.step:,}; the result will be bitwise the uninterrupted one")
+        bitwise = plan.device.type == "cpu" and len(set(devices)) <= 1
+        words = "bitwise the uninterrupted one" if bitwise else "the uninterrupted one up to rounding"
+        line("resume", f"at step {state.step:,}; the result will be {words}")
     else:
         line("resume", f"at step {state.step:,} with another machine.micro_batch, which the record will say")
     return state

@@ -11,6 +11,7 @@ import torch
 from ssl_bench.dataset import Dataset
 from ssl_bench.evaluation.evaluate import evaluate_network
 from ssl_bench.evaluation.features import UnusableFeatures
+from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.evaluator import Evaluator
 from ssl_bench.method import Method
 from ssl_bench.records.curves import Curves, read_curves, write_curves
@@ -31,6 +32,7 @@ class EpochEvaluations:
     run_dir: Path
     say: Callable[[str], None]
     log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
+    images_per_pass: int = THROUGHPUT_BATCH
     curves: Curves = field(default_factory=Curves)
 
     def resume_at(self, step: int) -> None:
@@ -55,8 +57,9 @@ class EpochEvaluations:
                     try:
                         found += evaluate_network(
                             backbone, "trained", [(name, evaluator)], self.dataset, network=network, step=step,
-                            seed=self.plan.seed, device=self.plan.device, workers=self.plan.workers,
-                            run_dir=self.run_dir, places=[f"evaluations/{name}-{network}-epoch{epoch}"],
+                            batch_size=self.images_per_pass, seed=self.plan.seed, device=self.plan.device,
+                            workers=self.plan.workers, run_dir=self.run_dir,
+                            places=[f"evaluations/{name}-{network}-epoch{epoch}"],
                             keep_outcomes=False, keep_features=False,  # no later evaluation sees these weights
                         )  # fmt: skip
                     except UnusableFeatures as useless:  # the run's status is the doctor's and the last evaluation's

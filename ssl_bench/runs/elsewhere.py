@@ -153,7 +153,7 @@ def _evaluated(
         networks.append(("untrained", untrained_network(loaded)))
     done: list[EvaluationRecord] = []
     for called, backbone in networks:
-        batch_size = images_per_pass(backbone, dataset, device, settings.memory, say)
+        batch_size = images_per_pass(backbone, [dataset], device, settings.memory, say)
         try:
             done += evaluate_network(
                 backbone.to(device), called, evaluators, dataset,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +24,7 @@ from ssl_bench.runs.building import recompute_activations
 from ssl_bench.runs.planned_step import asked_of
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.loop import Plan
-from ssl_bench.training.micro_batches import has_batch_norm
+from ssl_bench.training.micro_batches import has_batch_norm, smallest_micro_batch
 
 TRIED_IMAGES = 2
 """Forward pass that is really done for the upper bound."""
@@ -127,7 +129,6 @@ def upper_bound(resolved: Resolved, method: Method, make_views: MakeViews, plan:
     tracker = LiveMemory()
     weights = [*method.parameters(), *method.buffers()]
     tracker.add(weights, "weights")
-    trained = sum(one.numel() * one.element_size() for one in method.parameters() if one.requires_grad)
     try:
         shapes = view_shapes(method, make_views, images, resolved.dataset.image_px)
         with torch.random.fork_rng(devices=[]), tracker:
@@ -140,9 +141,19 @@ def upper_bound(resolved: Resolved, method: Method, make_views: MakeViews, plan:
         with torch.no_grad():
             for name, value in method.named_buffers():
                 value.copy_(norms[name])
-    moments = 2 if OptimizerSettings(**resolved.recipe.optimizer).name == "adamw" else 1
     activations = tracker.at_peak["activations"] * BACKWARD * plan.batch_size / images
-    return tracker.at_peak["weights"] + (2 + moments) * trained + int(activations)
+    return held_between_steps(method, resolved.recipe.optimizer) + 2 * _trained(method) + int(activations)
+
+
+def held_between_steps(method: Method, optimizer: Mapping[str, Any]) -> int:
+    """Bytes of the method's weights and buffers and of its optimizer's moments; `optimizer` as a recipe has it."""
+    moments = 2 if OptimizerSettings(**optimizer).name == "adamw" else 1
+    return sum(one.nbytes for one in (*method.parameters(), *method.buffers())) + moments * _trained(method)
+
+
+def _trained(method: Method) -> int:
+    """Bytes of the weights that have gradients."""
+    return sum(one.nbytes for one in method.parameters() if one.requires_grad)
 
 
 def memory_line(memory: MemoryRecord, batch_size: int) -> str:
@@ -174,10 +185,9 @@ def smaller(memory: MemoryRecord, resolved: Resolved, method: Method, plan: Plan
             return _noted(memory, f"{reason}: {words}", {"activation_checkpointing": True})
         except UserError:
             recompute_activations(method, False)
-    images, least = plan.images_at_once, 2 if has_batch_norm(method) else 1
-    half = -(-images // 2)
-    if machine.micro_batch is None and half < images and half >= least:
-        return _noted(memory, f"{reason}: {half} images at once", {"micro_batch": half})
+    fewer = max(-(-plan.images_at_once // 2), smallest_micro_batch(method, plan.batch_size))
+    if machine.micro_batch is None and fewer < plan.images_at_once:
+        return _noted(memory, f"{reason}: {fewer} images at once", {"micro_batch": fewer})
     fixed = [
         f"--set machine.{name}={getattr(machine, name)}".lower()
         for name in ("micro_batch", "activation_checkpointing")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
+from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.planning.choices import Asked, Way
 from ssl_bench.planning.devices import Device
-from ssl_bench.planning.evaluation_memory import EvaluationMemory
+from ssl_bench.planning.evaluation_memory import EvaluationMemory, most_images
+from ssl_bench.planning.step_memory import StepMemory
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.batches import steps_per_epoch
@@ -26,6 +29,8 @@ class StepPlan:
     approximate: str
     """Why the chosen way is an approximation of the whole batch; empty where it is exact."""
     evaluation: EvaluationMemory
+    images_per_pass: int
+    """Of the evaluation."""
     note: str
     """How the figures came about where they are not predictions."""
     steps_per_epoch: int
@@ -35,14 +40,31 @@ class StepPlan:
         """All that are worth showing, each once."""
         return list(dict.fromkeys((*self.tried, *filter(None, (self.chosen, self.smallest)))))
 
+    @property
+    def step(self) -> StepMemory:
+        """Of the chosen way, else of the smallest."""
+        return (self.chosen or self.ways[-1]).memory
+
+    @property
+    def evaluation_peak(self) -> int:
+        """Bytes while the trained network is evaluated: weights and moments stay. On a CPU with all features."""
+        features = self.evaluation.features if self.device.is_cpu else 0
+        return self.step.held + self.evaluation.extraction + features
+
     def epoch_seconds(self, way: Way) -> float | None:
         """An estimate of computing an epoch; None for a device of unknown speed."""
         return self.device.seconds(way.work * self.steps_per_epoch, way.choice.precision)
 
 
+def asked_precision(resolved: Resolved) -> str:
+    """The recipe's; its "auto" is what an earlier run recorded where `machine.auto_precision` says so."""
+    asked, recorded = resolved.recipe.training.precision, resolved.machine.auto_precision
+    return recorded if asked == "auto" and recorded != "measure" else asked
+
+
 def asked_of(resolved: Resolved, device: Device, least: int) -> Asked:
     """What the user's settings leave the plan to decide."""
-    precision, machine = resolved.recipe.training.precision, resolved.machine
+    precision, machine = asked_precision(resolved), resolved.machine
     precisions = device.precisions if precision == "auto" else (precision,)
     return Asked(
         batch_size=resolved.recipe.training.batch_size,
@@ -58,13 +80,19 @@ def plan_step(resolved: Resolved, device: Device) -> StepPlan:
     predictor = StepPredictor(resolved, batch_on_device=device.is_cpu)
     asked = asked_of(resolved, device, predictor.least)
     chosen, tried = predictor.fastest(asked, device.usable)
+    smallest = None if chosen else predictor.smallest(asked, tried)
+    evaluation, images = cache(predictor.evaluation), THROUGHPUT_BATCH
+    if not device.is_cpu:  # as a run does it
+        room = device.usable - (chosen or smallest or tried[-1]).memory.held
+        images = max(1, most_images(lambda images: evaluation(images).extraction, room, images))
     return StepPlan(
         device=device,
         tried=tuple(tried),
         chosen=chosen,
-        smallest=None if chosen else predictor.smallest(asked, tried),
+        smallest=smallest,
         approximate=predictor.exactness(chosen.choice.micro_batch).reason if chosen else "",
-        evaluation=predictor.evaluation(),
+        evaluation=evaluation(images),
+        images_per_pass=images,
         note=predictor.note,
         steps_per_epoch=steps_per_epoch(len(resolved.training_split), asked.batch_size),
     )

@@ -47,10 +47,10 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
     and gradients are left as they were. Raises `UserError` for bf16 on a card that only emulates it.
     """
     if plan.device.type == "cuda":
-        native = torch.cuda.get_device_capability(plan.device) >= (8, 0)
+        native = card_has_bf16(plan.device)
         if asked == "bf16" and not native:
             raise UserError(
-                f"training.precision = 'bf16': {torch.cuda.get_device_name(plan.device)} only emulates bf16; "
+                f"training.precision = 'bf16': {device_name(plan.device)} only emulates bf16; "
                 "give --set training.precision=fp32, or fp16"
             )
         if asked == "auto" and not native:
@@ -78,6 +78,11 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
     name = "bf16" if ratio >= WORTH else "fp32"
     reason += f", fp32 takes {ratio:.2f} times as long as bf16; bf16 is chosen from {WORTH} on"
     return Precision(name, reason, seconds[name])
+
+
+def card_has_bf16(device: torch.device) -> bool:
+    """Cards from Ampere on (compute capability 8.0); earlier ones emulate it."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def cpu_has_bf16() -> bool:
@@ -113,11 +118,16 @@ def _remember(memory: Path, known: dict[str, dict[str, float]]) -> None:
         return  # measured anew next time
 
 
-def first_step(method: Method, batch: Batch, plan: Plan) -> StepOutput:
-    """What the first step gives, in fp32; buffers are left as they were."""
+def first_step(method: Method, batch: Batch, plan: Plan, asked: str) -> StepOutput:
+    """What the first step gives, at the precision that is asked for ("auto": fp32); buffers are left as they were.
+
+    The batch was planned for that precision and may not fit at a higher one.
+    """
+    trial = dataclasses.replace(plan, autocast_dtype=AUTOCAST_DTYPES.get(asked))
     with _buffers_kept(method):
-        prepare(method, [batch], plan)
-        return method.train().step(batch, _start(plan))
+        prepare(method, [batch], trial)
+        with trial.passes(0).autocast():
+            return method.train().step(batch, _start(trial))
 
 
 def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:

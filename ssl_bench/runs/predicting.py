@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation.speed import THROUGHPUT_BATCH
 from ssl_bench.method import Method, evaluated_network
 from ssl_bench.planning.choices import Asked, Choice, Way, fastest, smallest
 from ssl_bench.planning.evaluation_memory import EvaluationMemory, predict_evaluation
@@ -71,8 +70,8 @@ class StepPredictor:
             self._known[choice] = self._predicted(choice)
         return self._known[choice]
 
-    def evaluation(self, batch_size: int = THROUGHPUT_BATCH) -> EvaluationMemory:
-        """Of evaluating the run's network on its data, with as many images per forward pass as evaluations have."""
+    def evaluation(self, batch_size: int) -> EvaluationMemory:
+        """Of evaluating the run's network on its data, with so many images per forward pass."""
         network, sets = evaluated_network(self.method), self._resolved.evaluation_sets
         largest = max(sets, key=lambda one: len(one.train) + (0 if one.test is None else len(one.test)))
         return predict_evaluation(network, largest, batch_size)

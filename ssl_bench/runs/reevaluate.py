@@ -79,8 +79,7 @@ def reevaluate(
         refuse_unsupported(backbone, recipe.arch, evaluators)
         for side in sorted({dataset.image_px for dataset in sets}):
             require_images_fit(backbone, side, recipe.arch)
-        largest = max(sets, key=lambda one: len(one.train) + len(one.test or ()))
-        batch_size = images_per_pass(backbone, largest, device, machine_settings.memory, say)
+        batch_size = images_per_pass(backbone, sets, device, machine_settings.memory, say)
         backbone.to(device)
         for dataset, (name, evaluator) in product(sets, evaluators):
             if dataset is not sets[0] and evaluator.data(dataset).fingerprint != dataset.fingerprint:

@@ -26,12 +26,14 @@ from ssl_bench.records.steps import thinned, write_step_curves
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
-from ssl_bench.runs.beginning import precision_on_first_batch, resumed_state
+from ssl_bench.runs.beginning import precision_on_first_batch, refuse_single_images, resumed_on, resumed_state
 from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.compiling import compile_networks
 from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone, describe_data, describe_logged, describe_training
+from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.during_training import EpochEvaluations, logged_names
+from ssl_bench.runs.evaluation_fitting import images_in_a_run
 from ssl_bench.runs.fitting import as_set, fit, limited_device, memory_line, smaller
 from ssl_bench.runs.folder import Start, begin, check_free_space, hold, new_run, stopped_run
 from ssl_bench.runs.plain_names import refuse_unwritable
@@ -45,7 +47,7 @@ from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
 from ssl_bench.training.metrics_log import logged_steps
-from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone
+from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, out_of_memory_in_words
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 
@@ -71,7 +73,7 @@ def run(resolved: Resolved, start: Start, display: Display) -> RunRecord:
     or whose features are constant as collapsed.
     """
     refuse_unwritable(resolved.recipe, start.run_dir)
-    with hold(start.run_dir):
+    with out_of_memory_in_words("in the run"), hold(start.run_dir):
         data = describe_data(resolved)
         stopped = stopped_run(resolved, start, data)
         session = _prepare(resolved, start, display)
@@ -103,6 +105,8 @@ class _Session:
     plan: Plan
     backbone_record: BackboneRecord
     loggers: Mapping[str, type[Logger]]
+    images_per_pass: int
+    """In evaluations and timed passes."""
     memory: MemoryRecord | None = None
     """How a step fits; None until it is decided."""
 
@@ -119,7 +123,7 @@ class _Session:
                 self._announce_memory()
                 self.display.say("trying one batch")
             precision = self._precision()
-            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device)
+            speed = measure_speed(self.network, self.resolved.dataset.image_px, self.plan.device, self.images_per_pass)
             if speed.note:
                 self.display.line("speed", f"images per second of the network: {speed.note}")
             before = BeforeTraining(
@@ -129,16 +133,23 @@ class _Session:
                 speed=speed.as_record(),
                 untrained=tuple(self.evaluate("untrained", 0)),
                 memory=self.memory,
+                devices=(device_name(self.plan.device),),
             )
             state = state.model_copy(update={"before_training": before})
             write_run_state(self.start.run_dir, state)
             self._announce_machine(precision)
         else:
-            before = state.before_training
+            before, note = resumed_on(state.before_training, self.plan.device)
+            if note:
+                self.display.line("resume", note)
+                notes = tuple(dict.fromkeys((*state.notes, note)))
+                state = state.model_copy(update={"before_training": before, "notes": notes})
+                write_run_state(self.start.run_dir, state)
             torch.set_num_threads(before.threads)
             if before.memory is not None:
                 limited_device(self.plan.device, self.resolved.machine.memory)
                 self._use(as_set(before.memory, self.resolved.machine))
+                refuse_single_images(self.method, self.plan)
                 self._announce_memory()
             self._announce_machine(Precision(before.precision, before.precision_reason, None))
         return state
@@ -171,7 +182,8 @@ class _Session:
         """Train from the last checkpoint, save the weights, evaluate, record."""
         progress = TrainingState()
         if self.start.resume:
-            progress = resumed_state(self.method, self.optimizer, self.plan, self.display.line)
+            devices = () if state.before_training is None else state.before_training.devices
+            progress = resumed_state(self.method, self.optimizer, self.plan, self.display.line, devices)
         logged = describe_logged(
             self.resolved, self.start.run_dir, progress.step, lambda text: self.display.line("log", text)
         )
@@ -208,8 +220,10 @@ class _Session:
                     )  # fmt: skip
                     break
                 except HalfDone as error:
-                    current = stepped_down(current, str(error))
-                    progress = self._back_to_the_last_checkpoint()
+                    half_done = str(error)
+                # not in the handler: the traceback keeps the optimizer, whose moments would be there twice
+                current = stepped_down(current, half_done)
+                progress = self._back_to_the_last_checkpoint(before.devices)
         except RunFailed as failure:
             status, reason = failure.status, str(failure)
         except Stopped:
@@ -238,7 +252,7 @@ class _Session:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return record
 
-    def _back_to_the_last_checkpoint(self) -> TrainingState:
+    def _back_to_the_last_checkpoint(self, devices: tuple[str, ...]) -> TrainingState:
         """Method and optimizer as they were when the run was last saved, or as they began."""
         self.method.zero_grad(set_to_none=True)
         seed_initial_weights(self.plan.seed)
@@ -246,7 +260,7 @@ class _Session:
         self.optimizer = build_optimizer(self.plan.optimizer, self.method.parameter_groups())
         if self.plan.device.type == "cuda":
             torch.cuda.empty_cache()
-        return resumed_state(self.method, self.optimizer, self.plan, self.display.line)
+        return resumed_state(self.method, self.optimizer, self.plan, self.display.line, devices)
 
     def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None]:
         """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""
@@ -257,7 +271,7 @@ class _Session:
         quick = [(name, evaluator) for name, evaluator in first.evaluators if evaluator.during_training]
         evaluations = EpochEvaluations(
             self.method, quick, first.dataset, self.plan, every, self.start.run_dir, self.display.say,
-            loggers.log,
+            loggers.log, images_per_pass=self.images_per_pass,
         )  # fmt: skip
         evaluations.resume_at(first_step)
         return evaluations
@@ -270,7 +284,7 @@ class _Session:
                 self.display.say(f"evaluating on {part.dataset.name}")
             found += evaluate_network(
                 self.network, subject, part.evaluators, part.dataset, network=next(iter(self.method.networks())),
-                step=step, seed=self.plan.seed, device=self.plan.device,
+                step=step, batch_size=self.images_per_pass, seed=self.plan.seed, device=self.plan.device,
                 workers=self.plan.workers, run_dir=self.start.run_dir,
                 places=[part.place(name, subject) for name, _ in part.evaluators], say=self.display.say,
             )  # fmt: skip
@@ -311,7 +325,9 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
     assigned = assign(evaluators, dataset, sets)
     seed_initial_weights(recipe.training.seed)
     machine.set_tf32(resolved.machine.tf32, device)
-    method = build_method(resolved).to(device)
+    method = build_method(resolved)
+    images_per_pass = images_in_a_run(resolved, method, device, display.line)
+    method = method.to(device)
     if resolved.machine.compile:
         compile_networks(method, device)
     make_views = method.make_views(resolved.method_config)
@@ -361,4 +377,5 @@ def _prepare(resolved: Resolved, start: Start, display: Display) -> _Session:
         plan=plan,
         backbone_record=backbone_record,
         loggers=loggers,
+        images_per_pass=images_per_pass,
     )

@@ -25,6 +25,8 @@ class BeforeTraining(RecordPart):
     untrained: tuple[EvaluationRecord, ...]
     memory: MemoryRecord | None = None
     """How a step is done; None where nothing is trained."""
+    devices: tuple[str, ...] = ()
+    """That the run was begun on and, where that is another one, resumed on, in this order; empty in earlier files."""
 
 
 class RunState(RecordPart):

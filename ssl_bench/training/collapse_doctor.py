@@ -60,14 +60,15 @@ def effective_rank(features: Tensor) -> Tensor:
     return entropy(shares).exp()
 
 
-def probe(backbone: Backbone, images: Tensor, step: int) -> dict[str, float]:
+def probe(backbone: Backbone, images: Tensor, step: int, at_once: int = PROBED_IMAGES) -> dict[str, float]:
     """Spread and effective rank of features of (batch, 3, height, width), in eval mode and fp32; modes are restored.
 
-    Raises `RunFailed` for features that are not finite.
+    A forward pass has `at_once` images at most. Raises `RunFailed` for features that are not finite.
     """
     device = next(backbone.parameters()).device
     with eval_mode(backbone), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        features = backbone(images[:PROBED_IMAGES].to(device)).cpu().double()
+        parts = torch.split(images[:PROBED_IMAGES], at_once)
+        features = torch.cat([backbone(part.to(device)).cpu() for part in parts]).double()
     if not bool(torch.isfinite(features).all()):
         raise RunFailed(f"the features of the evaluated network are not finite after step {step}. {DIVERGED}")
     return {"feature_spread": float(spread(features)), "effective_rank": float(effective_rank(features))}
@@ -97,11 +98,11 @@ class Doctor:
         """Whether the features are probed after `step` steps."""
         return step == 1 or step % max(1, self.patience // PROBES_WITHIN_PATIENCE) == 0
 
-    def probe(self, method: Method, images: Tensor, step: int) -> dict[str, float]:
+    def probe(self, method: Method, images: Tensor, step: int, at_once: int) -> dict[str, float]:
         """The values logged about the features; none for views that are not images and for a batch of one."""
         if images.ndim != 4 or len(images) < LEAST_IMAGES:
             return {}
-        return probe(evaluated_network(method), images, step)
+        return probe(evaluated_network(method), images, step, at_once)
 
     def suspects(self, step: int, lasting: Mapping[str, int]) -> bool:
         """Whether a sign, counted in `lasting`, is present after `step` steps."""

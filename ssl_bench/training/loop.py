@@ -1,7 +1,8 @@
 """The training loop, shared by all methods.
 
 Order and augmentation are functions of (seed, epoch, index) and the global random state is set from (seed, step)
-before every step, so a run that stops and resumes is bitwise the uninterrupted one, whatever the worker count.
+before every step, so a run that stops and resumes is the uninterrupted one, whatever the worker count: bitwise on a
+CPU, and elsewhere up to the rounding of kernels that are not deterministic.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ssl_bench.training.out_of_memory import (
     DoesNotFit,
     HalfDone,
     half_done_where_it_does_not_fit,
+    in_words,
     undone_where_it_does_not_fit,
 )
 from ssl_bench.training.precision import LossScaling, ScalingState
@@ -233,7 +235,8 @@ def train(
                 if plan.images_at_once < plan.batch_size:
                     done_so = str(plan.images_at_once)
                     state.micro_batches[done_so] = state.micro_batches.get(done_so, 0) + 1
-                seen = doctor.probe(method, batch.views[0], state.step) if doctor.probes_at(state.step) else {}
+                probed = doctor.probes_at(state.step)
+                seen = doctor.probe(method, batch.views[0], state.step, plan.images_at_once) if probed else {}
                 state.probed |= seen
                 metrics.write({"step": progress.step, "epoch": progress.epoch, **logs, **seen})
                 log(state.step, {**logs, **seen})
@@ -269,16 +272,16 @@ def train(
             raise RunFailed(f"{failure} {kept}", failure.status) from None
         except (Stopped, HalfDone):
             raise
-        except Exception as error:  # an image that cannot be read, a full disk, a worker that died
+        except Exception as caught:  # an image that cannot be read, a full disk, a worker that died, too little memory
             if step_is_whole and saved_step < state.step:
                 with suppress(UserError):  # a full disk: the previous checkpoint stays
                     save()
-            if not isinstance(error, UserError) or not saved_step:
+            told = in_words(caught, "between two steps")
+            if not isinstance(told, UserError) or (told is caught and not saved_step):
                 raise
-            raise UserError(
-                f"{error} The run is saved at step {saved_step:,}. When the cause is gone, resume with: "
-                f"{resume_command(plan.run_dir)}"
-            ) from error
+            resume = f" When the cause is gone, resume with: {resume_command(plan.run_dir)}"
+            kept = f" The run is saved at step {saved_step:,}.{resume}" if saved_step else ""
+            raise UserError(f"{told}{kept}") from caught
     return state
 
 
@@ -304,11 +307,12 @@ def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkp
 def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:
     """Call the method's `prepare` at the plan's precision and without gradient.
 
-    Raises `UserError` for any error in it, in one message.
+    Raises `UserError` for any error in it, in one message; `DoesNotFit` where memory runs out.
     """
     passes = Passes(plan.device, f"prepare-{plan.seed}", autocast_dtype=plan.autocast_dtype)
     passes.draw_for(0)
-    with in_one_message(f"prepare() of {type(method).__name__} fails"), torch.no_grad(), passes.autocast():
+    told = in_one_message(f"prepare() of {type(method).__name__} fails")
+    with told, undone_where_it_does_not_fit(method, plan.images_at_once), torch.no_grad(), passes.autocast():
         method.train().prepare(batch.to(plan.device) for batch in batches)
     method.train()
 

@@ -60,6 +60,12 @@ def has_batch_norm(method: Method) -> bool:
     return any(isinstance(module, _BatchNorm) and id(module) not in frozen for module in method.modules())
 
 
+def smallest_micro_batch(method: Method, batch_size: int) -> int:
+    """Images at once of the most parts into which a batch can be split: batch norm needs two images in each."""
+    most_parts = max(1, batch_size // (2 if has_batch_norm(method) else 1))
+    return -(-batch_size // most_parts)
+
+
 @dataclass(frozen=True)
 class Passes:
     """How the forward and backward passes of a step are computed."""

@@ -34,11 +34,39 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def _reason(error: Exception) -> str:
-    """The first line of what the allocator says; another error is raised again."""
+    """What the allocator says, in one line; another error is raised again."""
     if not is_out_of_memory(error):
         raise error
-    return str(error).strip().partition("\n")[0][:200]
+    return _first_line(error)
+
+
+def in_words(error: Exception, doing: str) -> Exception:
+    """The allocator's error as a `UserError` that says in what, e.g. "in knn"; another error as it is."""
+    if not is_out_of_memory(error):
+        return error
+    return UserError(
+        f"memory ran out {doing} ({_first_line(error)}). End what else uses the device, give more with --memory if a "
+        "limit is set, or take --set machine.device=cpu."
+    )
+
+
+@contextmanager
+def out_of_memory_in_words(doing: str) -> Iterator[None]:
+    """Raises `UserError` in place of the allocator's error; `doing` as in `in_words`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        found = in_words(error, doing)
+        if found is error:
+            raise
+    else:
+        return
+    raise found
 
 
 @contextmanager

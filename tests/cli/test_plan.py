@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from ssl_bench.planning.choices import Choice
+from ssl_bench.planning.evaluation_memory import EvaluationMemory
 from ssl_bench.planning.step_memory import PARTS, StepMemory
 from ssl_bench.runs.predicting import StepPredictor
 from tests.conftest import Command
@@ -104,6 +105,30 @@ def test_a_limit_too_small_for_anything(sslbench: Command) -> None:
     assert "--memory 0.7GB" in out
     smaller = sslbench("plan", *TINY, "--batch-size", "8", "--memory", "0.7GB")
     assert "\nfits: " in smaller[1]
+
+
+@pytest.mark.usefixtures("a_line")
+def test_an_evaluation_that_is_larger_than_training(sslbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 MB of the 301 that are usable are held. On a card a run computes 64 images of 4 MB at once; those of 400 MB fit
+    nowhere. On a CPU of 1 GB, with 124 MB usable, it keeps 128 images, and the features of all of them count."""
+
+    def evaluation(of_an_image: int, features: int) -> None:
+        monkeypatch.setattr(
+            StepPredictor, "evaluation", lambda self, images: EvaluationMemory(images * of_an_image, features, 0)
+        )
+
+    words = ("plan", *TINY, "--batch-size", "8", "--memory", "1GB")
+    evaluation(4 * MB, 400 * MB)
+    out = sslbench(*words)[1]
+    assert "0.3 GB with 64 images per forward pass; features" in out
+    assert "Only training fits" not in out
+    assert json.loads(sslbench(*words, "--json")[1])["evaluation"]["images_per_pass"] == 64
+    evaluation(400 * MB, 0)
+    assert "Only training fits: evaluating takes 0.4 GB with 1 image per forward pass." in sslbench(*words)[1]
+    evaluation(MB, 0)
+    assert "Only training fits: evaluating takes 0.1 GB with 128 images" in sslbench(*words, "--device", "cpu")[1]
+    evaluation(0, 120 * MB)
+    assert "Only training fits" in sslbench(*words, "--device", "cpu")[1]
 
 
 @pytest.mark.parametrize(

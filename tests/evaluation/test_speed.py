@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_bench.errors import UserError
 from ssl_bench.evaluation import speed
 from ssl_bench.evaluation.speed import Speed, Timing, measure_speed, speed_of
 from tests.toy import ToyBackbone
@@ -45,6 +46,17 @@ def test_measuring_ends_with_five_steady_rounds_and_their_median_counts(monkeypa
     assert found.images_per_second == pytest.approx(128 / 1.01)
     assert found.spread == pytest.approx(0.03 / 1.01)
     assert (found.cpu_share, found.note) == (pytest.approx(1.0), "")
+
+
+def test_a_pass_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of the allocator's error."""
+
+    def runs_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(ToyBackbone, "forward", runs_out)
+    with pytest.raises(UserError, match="memory ran out with 9 images of 8 px per forward pass"):
+        measure_speed(ToyBackbone(), 8, CPU, 9)
 
 
 def test_a_short_pass_is_repeated_until_a_round_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssl_bench.errors import UserError
+from ssl_bench.method import Batch
 from ssl_bench.planning.step_memory import PARTS, StepMemory
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import MemoryRecord
-from ssl_bench.runs import fitting
+from ssl_bench.runs import fitting, runner
+from ssl_bench.runs.beginning import refuse_single_images
 from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory, undone_where_it_does_not_fit
@@ -151,7 +156,20 @@ def test_memory_that_runs_out_while_weights_move(runs: Runs, monkeypatch: pytest
     """In the second of two steps, once half of the weights moved. Nothing was saved yet, so the run begins again, with
     activations computed again, which is bitwise the same: its weights are those of an undisturbed run."""
     runs("whole")
-    left = [1]
+    left, optimizers = [1], list[weakref.ref[Any]]()
+    build, resumed = runner.build_optimizer, runner.resumed_state
+
+    def built(*given: Any) -> Any:
+        optimizer = build(*given)
+        optimizers.append(weakref.ref(optimizer))
+        return optimizer
+
+    def resumed_with_one_optimizer(*given: Any) -> Any:
+        assert [one() is None for one in optimizers] == [True, False]  # its moments are gone before others are read
+        return resumed(*given)
+
+    monkeypatch.setattr(runner, "build_optimizer", built)
+    monkeypatch.setattr(runner, "resumed_state", resumed_with_one_optimizer)
 
     def run_out(parameters: list[Tensor], step: int) -> None:
         if step == 1 and left:
@@ -203,6 +221,52 @@ def test_the_bottom_is_a_clear_error_with_the_run_saved(
     assert status == 2
     assert "leave out --set machine.micro_batch=4" in out + err
     assert "Traceback" not in out + err
+
+
+def with_batch_norm() -> Any:
+    method: Any = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    method.frozen = ()
+    return method
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(8, [4, 2]), (10, [5, 3, 2]), (5, [3]), (7, [4, 3]), (9, [5, 3]), (3, []), (2, []), (1, [])],
+)
+def test_no_way_down_leaves_batch_norm_a_single_image(batch_size: int, sizes: list[int]) -> None:
+    """By hand: 7 images, 2 at once, are 2, 2, 2 and 1, so that the smallest way is 3, 2 and 2."""
+    method, memory = with_batch_norm(), MemoryRecord(memory_mb=1, usable_mb=1, activation_checkpointing=True)
+    whole = Batch((torch.zeros(batch_size, 3),), torch.arange(batch_size), None)
+    resolved: Any = SimpleNamespace(machine=MachineSettings())
+
+    def planned(size: int) -> Any:
+        return SimpleNamespace(batch_size=batch_size, images_at_once=size, micro_batch=size)
+
+    for at_once, fewer in itertools.pairwise([batch_size, *sizes]):
+        memory = fitting.smaller(memory, resolved, method, planned(at_once), "no room")
+        assert memory.micro_batch == fewer
+        assert min(len(part.index) for part in whole.split(fewer)) >= 2
+        refuse_single_images(method, planned(fewer))
+    least = min([batch_size, *sizes])
+    with pytest.raises(UserError, match="there is no smaller way"):
+        fitting.smaller(memory, resolved, method, planned(least), "no room")
+    for size in range(1, least):
+        with pytest.raises(UserError, match=f"--set machine.micro_batch={least}"):
+            refuse_single_images(method, planned(size))
+
+
+def test_a_resume_with_micro_batches_of_a_single_image_is_refused(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, sslbench: Command
+) -> None:
+    def stop(self: Supervised, carry: Any, progress: Any) -> None:
+        raise UserError("stopped")
+
+    monkeypatch.setattr(Supervised, "update", stop)
+    with pytest.raises(AssertionError, match="stopped"):
+        runs("stopped", arch="resnet18", given=("backbone.width=0.125",))
+    status, out, err = sslbench("run", "--resume", "stopped", "--set", "machine.micro_batch=1")
+    assert status == 2
+    assert "micro-batches of a single image out of 8" in " ".join((out + err).split())
 
 
 def test_a_step_leaves_nothing_behind() -> None:

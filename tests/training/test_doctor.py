@@ -157,12 +157,20 @@ def test_a_probe_reads_eval_mode_features_and_moves_nothing() -> None:
     }
 
 
+def test_a_probe_computes_no_more_images_at_once_than_a_step() -> None:
+    backbone, images, seen = ToyBackbone(), torch.rand(8, 3, 8, 8), list[int]()
+    whole = probe(backbone, images, 1)
+    backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    assert probe(backbone, images, 1, 3) == pytest.approx(whole, rel=1e-3)
+    assert seen == [3, 3, 2]
+
+
 def test_one_image_or_no_image_is_not_probed() -> None:
     method = ToyMethod(ToyMethod.Config(), ToyBackbone)
     one = Doctor([], 0, 3, 9)
-    assert one.probe(method, torch.rand(1, 3, 8, 8), 1) == {}
-    assert one.probe(method, torch.rand(4, 10), 1) == {}
-    assert set(one.probe(method, torch.rand(2, 3, 8, 8), 1)) == {"feature_spread", "effective_rank"}
+    assert one.probe(method, torch.rand(1, 3, 8, 8), 1, 1) == {}
+    assert one.probe(method, torch.rand(4, 10), 1, 4) == {}
+    assert set(one.probe(method, torch.rand(2, 3, 8, 8), 1, 2)) == {"feature_spread", "effective_rank"}
 
 
 def test_features_and_weights_that_are_not_finite_fail_the_run() -> None:

@@ -21,6 +21,7 @@ from ssl_bench.method import Progress
 from ssl_bench.training import checkpoint
 from ssl_bench.training.batches import EpochOrder, TrainingViews
 from ssl_bench.training.checkpoint import load_latest
+from ssl_bench.training.collapse_doctor import Doctor
 from ssl_bench.training.loop import RunFailed, Stopped, TrainingState, restore, train, training_step
 from ssl_bench.training.metrics_log import MetricsLog, logged_steps
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
@@ -239,6 +240,22 @@ def test_rows_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     assert first == {"step": 0, "epoch": 0, "loss": 1.5}
     assert str(second) == "{'step': 2.0, 'epoch': 0.0, 'loss': nan, 'kl': -inf}"
     assert list(logged_steps(tmp_path / "nothing")) == []
+
+
+def test_memory_that_runs_out_between_two_steps_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of the allocator's error, in what is done after step 2 and in the doctor's look at the first features."""
+
+    def runs_out(step: int) -> None:
+        if step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    method, views, optimizer, plan = start(tmp_path)
+    with pytest.raises(UserError, match=r"between two steps \(CUDA out .* The run is saved at step 2\. .*--resume"):
+        train(method, views, optimizer, plan, TrainingState(), after_step=runs_out)
+    method, views, optimizer, plan = start(tmp_path / "again")
+    monkeypatch.setattr(Doctor, "probe", lambda *_: runs_out(2))
+    with pytest.raises(UserError, match=r"between two steps .*device=cpu\.$"):
+        train(method, views, optimizer, plan, TrainingState())
 
 
 def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Path) -> None:
