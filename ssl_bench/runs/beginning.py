@@ -12,6 +12,7 @@ from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.preflight import require_step_output
 from ssl_bench.runs.device_name import device_name
+from ssl_bench.runs.planned_step import asked_precision
 from ssl_bench.runs.precision import Precision, card_has_bf16, choose_precision, first_step
 from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.runs.trial import step_failure
@@ -35,7 +36,9 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
         whole = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
         parts = whole.split(plan.micro_batch)
         batch = parts[0].to(plan.device)
-        require_step_output(first_step(method, batch, plan), resolved.recipe.method.name)
+        output = first_step(method, batch, plan, asked_precision(resolved))
+        require_step_output(output, resolved.recipe.method.name)
+        del output  # its graph
         precision = precision_of(resolved, method, batch, plan)
     except UserError:
         raise
@@ -53,18 +56,15 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
 
 
 def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -> Precision:
-    """The precision of a recipe; its "auto" is what an earlier run recorded where `machine.auto_precision` says so.
-
-    A recorded precision that this device does not compute is measured anew.
-    """
-    asked, recorded = resolved.recipe.training.precision, resolved.machine.auto_precision
-    if asked != "auto" or recorded == "measure":
+    """The precision that is asked for; one recorded for "auto" is measured anew where it does not work here."""
+    asked = asked_precision(resolved)
+    if asked == resolved.recipe.training.precision:
         return choose_precision(asked, method, batch, plan)
     try:
-        found = choose_precision(recorded, method, batch, plan)
+        found = choose_precision(asked, method, batch, plan)
     except UserError:
         found = choose_precision("auto", method, batch, plan)
-        return dataclasses.replace(found, reason=f"{found.reason}; {recorded}, as recorded, does not work here")
+        return dataclasses.replace(found, reason=f"{found.reason}; {asked}, as recorded, does not work here")
     return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
 
 

@@ -56,9 +56,15 @@ class StepPlan:
         return self.device.seconds(way.work * self.steps_per_epoch, way.choice.precision)
 
 
+def asked_precision(resolved: Resolved) -> str:
+    """The recipe's; its "auto" is what an earlier run recorded where `machine.auto_precision` says so."""
+    asked, recorded = resolved.recipe.training.precision, resolved.machine.auto_precision
+    return recorded if asked == "auto" and recorded != "measure" else asked
+
+
 def asked_of(resolved: Resolved, device: Device, least: int) -> Asked:
     """What the user's settings leave the plan to decide."""
-    precision, machine = resolved.recipe.training.precision, resolved.machine
+    precision, machine = asked_precision(resolved), resolved.machine
     precisions = device.precisions if precision == "auto" else (precision,)
     return Asked(
         batch_size=resolved.recipe.training.batch_size,

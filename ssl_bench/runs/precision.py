@@ -118,11 +118,16 @@ def _remember(memory: Path, known: dict[str, dict[str, float]]) -> None:
         return  # measured anew next time
 
 
-def first_step(method: Method, batch: Batch, plan: Plan) -> StepOutput:
-    """What the first step gives, in fp32; buffers are left as they were."""
+def first_step(method: Method, batch: Batch, plan: Plan, asked: str) -> StepOutput:
+    """What the first step gives, at the precision that is asked for ("auto": fp32); buffers are left as they were.
+
+    The batch was planned for that precision and may not fit at a higher one.
+    """
+    trial = dataclasses.replace(plan, autocast_dtype=AUTOCAST_DTYPES.get(asked))
     with _buffers_kept(method):
-        prepare(method, [batch], plan)
-        return method.train().step(batch, _start(plan))
+        prepare(method, [batch], trial)
+        with trial.passes(0).autocast():
+            return method.train().step(batch, _start(trial))
 
 
 def _step_seconds(method: Method, batch: Batch, plan: Plan, name: str) -> float:

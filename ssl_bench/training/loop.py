@@ -307,11 +307,12 @@ def restore(method: Method, optimizer: torch.optim.Optimizer, checkpoint: Checkp
 def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:
     """Call the method's `prepare` at the plan's precision and without gradient.
 
-    Raises `UserError` for any error in it, in one message.
+    Raises `UserError` for any error in it, in one message; `DoesNotFit` where memory runs out.
     """
     passes = Passes(plan.device, f"prepare-{plan.seed}", autocast_dtype=plan.autocast_dtype)
     passes.draw_for(0)
-    with in_one_message(f"prepare() of {type(method).__name__} fails"), torch.no_grad(), passes.autocast():
+    told = in_one_message(f"prepare() of {type(method).__name__} fails")
+    with told, undone_where_it_does_not_fit(method, plan.images_at_once), torch.no_grad(), passes.autocast():
         method.train().prepare(batch.to(plan.device) for batch in batches)
     method.train()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from ssl_bench.evaluation.speed import Timing
 from ssl_bench.method import Batch
 from ssl_bench.runs import precision
 from ssl_bench.training.loop import Plan
+from ssl_bench.training.out_of_memory import DoesNotFit
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 
@@ -91,6 +93,41 @@ def test_the_two_precisions_are_timed_in_turn(tmp_path: Path, monkeypatch: pytes
     asked = timed(monkeypatch, fp32=1.0, bf16=1.0)
     precision.choose_precision("auto", *setting(tmp_path))
     assert asked == ["fp32", "bf16"] * (precision.REPEATS + 1)
+
+
+@pytest.mark.parametrize("asked", ["bf16", "auto"])
+def test_the_first_step_has_the_precision_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """A batch that fits in bf16 may not fit in fp32, which "auto" tries first. Memory is a mock."""
+    method, batch, plan = setting(tmp_path)
+    step, prepared = ToyMethod.step, list[bool]()
+
+    def limited(self: ToyMethod, *given: Any) -> Any:
+        if not torch.is_autocast_enabled("cpu"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return step(self, *given)
+
+    monkeypatch.setattr(ToyMethod, "step", limited)
+    monkeypatch.setattr(ToyMethod, "prepare", lambda *_: prepared.append(torch.is_autocast_enabled("cpu")))
+    if asked == "auto":
+        with pytest.raises(torch.OutOfMemoryError):
+            precision.first_step(method, batch, plan, asked)
+    else:
+        assert precision.first_step(method, batch, plan, asked).loss.requires_grad
+    assert prepared == [asked == "bf16"]
+
+
+def test_memory_that_runs_out_while_preparing_is_told_as_that_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    method, batch, plan = setting(tmp_path)
+    monkeypatch.setattr(ToyMethod, "prepare", runs_out)
+    with pytest.raises(DoesNotFit, match="4 images at once do not fit into memory"):
+        precision.first_step(method, batch, plan, "fp32")
 
 
 @pytest.mark.parametrize("what", ["device type", "device name", "torch", "threads", "layers", "width", "images"])

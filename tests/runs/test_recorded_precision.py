@@ -13,6 +13,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.speed import Timing
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.runs import beginning, precision
+from ssl_bench.runs.planned_step import asked_precision
 from ssl_bench.runs.precision import Precision
 from tests.conftest import Command
 from tests.toy import write_image_folder
@@ -67,6 +68,7 @@ def test_a_recorded_precision_that_does_not_work_here_is_measured(monkeypatch: p
     settings = MachineSettings(auto_precision="bf16")
     recipe = SimpleNamespace(training=SimpleNamespace(precision="auto"))
     resolved = SimpleNamespace(recipe=recipe, machine=settings)
+    assert asked_precision(resolved) == "bf16"  # type: ignore[arg-type]
     found = beginning.precision_of(resolved, torch.nn.Identity(), None, None)  # type: ignore[arg-type]
     assert asked == ["bf16", "auto"]
     assert found.name == "fp32"

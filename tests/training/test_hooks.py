@@ -81,7 +81,7 @@ def test_the_trial_of_a_first_step_prepares_on_one_batch_and_leaves_no_trace(tmp
     method, views, _, plan = start(tmp_path)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     batch = next(plan.batches(method, views))
-    assert torch.isfinite(first_step(method, batch, plan).loss)
+    assert torch.isfinite(first_step(method, batch, plan, "fp32").loss)
     assert method.prepared == [batch.index.tolist()]
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
