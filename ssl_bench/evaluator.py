@@ -107,9 +107,12 @@ class Evaluator(ABC):
         """
         return DataRead(dataset.name, dataset.fingerprint, dataset.synthetic, dataset.image_px)
 
-    def metrics(self) -> tuple[str, ...] | None:
-        """Names of what it may measure with these settings, so that a misspelled column of a table is found before
-        anything runs; None where that is not known before."""
+    def metrics(self, train_images: int | None = None) -> tuple[str, ...] | None:
+        """Names of what it measures with these settings, so that a column of a table that nothing fills is found
+        before anything runs; None where that is not known before.
+
+        `train_images` are those of the dataset it will evaluate on; None: not known.
+        """
         return None
 
     def check(self, dataset: Dataset) -> None:  # noqa: B027 (a hook that most evaluators have no use for)

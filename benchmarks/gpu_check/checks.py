@@ -42,7 +42,7 @@ class Sizes:
     image_px: int = 224
     batch: int = 8
     steps: int = 20
-    seconds_each: float = 5.0
+    seconds_each: float = 3.0
     """A method on a network does fewer steps rather than take longer."""
     methods: tuple[str, ...] = ()
     """Empty: all that are registered."""

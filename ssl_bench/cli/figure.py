@@ -147,6 +147,7 @@ def _folded(
 ) -> Figure | None:
     """None for a figure of a table that is not worth showing unasked."""
     from ssl_bench.figures.fold import fold as figure_of
+    from ssl_bench.figures.fold import require_curves
     from ssl_bench.tables.choosing import narrowed
     from ssl_bench.tables.fold import fold
 
@@ -154,6 +155,8 @@ def _folded(
     table = fold(narrowed(description, records, where), records, published)
     if not asked and not table.compares:
         return None
+    if asked:
+        require_curves(source.description, table, runs)
     return figure_of(source.description, table, runs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,15 +84,9 @@ def register(app: typer.Typer) -> None:
         their own. Exit status 1 when a record could not be read or a file beside one was changed; the others are
         tabulated. --check is for continuous integration: it compares and shows what differs.
         """
-        from ssl_bench.records.beside import changed_files
-        from ssl_bench.records.outcomes import OutcomesOfRuns
-        from ssl_bench.records.reading import read_usable
-        from ssl_bench.registry.preset_files import presets_of
         from ssl_bench.tables.checks import require_measured
-        from ssl_bench.tables.choosing import narrowed, sorted_by, sorting_names
-        from ssl_bench.tables.fold import fold
-        from ssl_bench.tables.grouping import RecordFacts
-        from ssl_bench.tables.loading import built_in_tables, load_table, shown_metrics
+        from ssl_bench.tables.choosing import sorted_by, sorting_names
+        from ssl_bench.tables.loading import built_in_tables, load_table
         from ssl_bench.tables.written import drift, write_tables
 
         if style is not None and style not in FORMATS:
@@ -108,15 +102,13 @@ def register(app: typer.Typer) -> None:
             return
         sources = [load_table(name)] if name else [load_table(known) for known in built_in_tables()]
         own = name is not None and name.endswith(".toml")
-        found, problems = read_usable(results, None if own else shown_metrics(sources))
-        records = [RecordFacts(record, presets_of) for _, record in found]
-        changed = [line for path, record in found for line in changed_files(record, path.parent)]
-        if name and own:
-            require_measured(sources[0].description, [record for _, record in found], name)
         if check and (where or sort):
             raise UserError("--check compares whole tables: leave --where and --sort out")
-        outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
-        tables = [fold(narrowed(s.description, records, where or ()), records, s.published, outcomes) for s in sources]
+        read = _Read(results, sources, every_metric=own)
+        records, problems, changed = read.records, read.problems, read.changed
+        if name and own:
+            require_measured(sources[0].description, [record for _, record in read.found], name)
+        tables = read.tables(where or ())
         if check:
             drifted = drift(tables, results / "tables")
             if as_json:
@@ -160,25 +152,44 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(1)
 
 
+class _Read:
+    """The records under `results` for some tables, and what is wrong with their files."""
+
+    def __init__(self, results: Path, sources: list[TableSource], *, every_metric: bool = False) -> None:
+        from ssl_bench.records.beside import changed_files
+        from ssl_bench.records.reading import read_usable
+        from ssl_bench.registry.preset_files import presets_of
+        from ssl_bench.tables.grouping import RecordFacts
+        from ssl_bench.tables.loading import shown_metrics
+
+        self.sources = sources
+        self.found, self.problems = read_usable(results, None if every_metric else shown_metrics(sources))
+        self.records = [RecordFacts(record, presets_of) for _, record in self.found]
+        self.changed = [line for path, record in self.found for line in changed_files(record, path.parent)]
+
+    def tables(self, where: Sequence[str] = ()) -> list[Table]:
+        """Each folded from the records that `where` leaves."""
+        from ssl_bench.records.outcomes import OutcomesOfRuns
+        from ssl_bench.tables.choosing import narrowed
+        from ssl_bench.tables.fold import fold
+
+        outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in self.found})
+        return [
+            fold(narrowed(one.description, self.records, where), self.records, one.published, outcomes)
+            for one in self.sources
+        ]
+
+
 def show_tables(sources: list[TableSource], results: Path) -> None:
     """Print and write tables of all records under `results`, as `sslbench table` does without options."""
-    from ssl_bench.records.outcomes import OutcomesOfRuns
-    from ssl_bench.records.reading import read_usable
-    from ssl_bench.registry.preset_files import presets_of
-    from ssl_bench.tables.fold import fold
-    from ssl_bench.tables.grouping import RecordFacts
-    from ssl_bench.tables.loading import shown_metrics
     from ssl_bench.tables.written import write_tables
 
-    found, problems = read_usable(results, shown_metrics(sources))
-    outcomes = OutcomesOfRuns({record.run_id: path.parent for path, record in found})
-    records = [RecordFacts(record, presets_of) for _, record in found]
-    tables = [fold(source.description, records, source.published, outcomes) for source in sources]
-    filled = [table for table in tables if table.blocks]
+    read = _Read(results, sources)
+    filled = [table for table in read.tables() if table.blocks]
     written = write_tables(filled, results / "tables")
     _print(filled, drawn=True)
     _print_written(filled, written)
-    _warn(problems, [])
+    _warn(read.problems, read.changed)
 
 
 def _print(tables: list[Table], *, drawn: bool) -> None:

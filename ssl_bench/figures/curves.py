@@ -53,6 +53,11 @@ class RunCurves:
             self.problems.append(str(error))
             return Curves()
 
+    def names(self) -> list[str]:
+        """What a panel may show of this run, e.g. "step:loss" and "epoch:knn.top1_k20"."""
+        of_epochs = [f"epoch:{one.evaluator}.{one.metric}" for one in self.epochs.series]
+        return [f"step:{name}" for name in self.steps.values] + of_epochs
+
     def of(self, source: CurveSource, network: str = "") -> tuple[dict[str, list[tuple[float, float]]], str]:
         """Network ("" for logged values) -> its (x, value), and their unit; only `network` where one is named."""
         if source.by == "step":

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from ssl_bench.errors import unknown_name
 from ssl_bench.figures.curves import RunCurves, mean_curve, networks_of
 from ssl_bench.figures.description import FigureDescription, PanelDescription, curve_source
 from ssl_bench.figures.naming import Named, in_order, named_rows, series_and_labels
@@ -31,6 +32,19 @@ def fold(description: FigureDescription, table: Table, runs: Mapping[str, RunCur
         strips += [printed] if printed else []
     styled = tuple(_styled(description, strips))
     return Figure(description.id, description.title, description.source, styled, tuple(dict.fromkeys(notes)))
+
+
+def require_curves(description: FigureDescription, table: Table, runs: Mapping[str, RunCurves]) -> None:
+    """Raises `UserError` for a panel whose curve none of the table's runs has, though they have others."""
+    if description.kind != "lines":
+        return
+    shown = [runs[name] for block in table.blocks for row in block.rows for name in row.runs if name in runs]
+    known = dict.fromkeys(name for run in shown for name in run.names())
+    for panel in description.panel:
+        source = curve_source(panel.y)
+        if known and source and not any(run.of(source, panel.network)[0] for run in shown):
+            of_network = f" of the network {panel.network!r}" if panel.network else ""
+            raise unknown_name(f"curve{of_network}", panel.y, known, "panel.y; epoch:EVALUATOR.primary is the main one")
 
 
 def _styled(description: FigureDescription, strips: Sequence[Strip]) -> Iterable[Strip]:

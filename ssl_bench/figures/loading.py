@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
 from ssl_bench.figures.description import FigureDescription, curve_source
-from ssl_bench.tables.loading import BUILT_IN, TableSource, built_in_tables, load_table
+from ssl_bench.tables.loading import BUILT_IN, TableSource, built_in_tables, load_table, require_own_id
 
 CURVES = "curves"
 """`sslbench figure curves RUN...` has no description."""
@@ -40,11 +40,13 @@ def load_figure(name_or_path: str) -> FigureSource:
     path = Path(os.path.expanduser(name_or_path))
     if path.suffix == ".toml" or path.is_file():
         try:
-            return _load(path.read_text("utf-8"), str(path), path.parent)
+            source = _load(path.read_text("utf-8"), str(path), path.parent)
         except OSError as error:
             raise UserError(f"cannot read the figure description {path}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"the figure description {path} is not UTF-8 text: {error}") from None
+        require_own_id(source.description.id, "figures", path)
+        return source
     known = built_in_figures()
     if name_or_path not in known:
         advice = "sslbench figure --list; or give the path of a .toml file"
@@ -93,6 +95,10 @@ def _check(source: FigureSource, where: str) -> None:
         _require([figure.x.column], columns, f"{where}: x.column", f"column of the table {table.id}")
     if figure.kind == "bars" and not figure.series:
         raise UserError(f"{where}: bars need series, the row ids that name the bars. Known: {', '.join(rows)}")
+    printed = [column.column for part in table.published for column in part.columns]
+    for name in (*(panel.published for panel in figure.panel), figure.x.published if figure.x else ""):
+        if name:
+            _require([name], printed, f"{where}: published", f"published column of the table {table.id}")
     for panel in figure.panel:
         if figure.kind != "lines":
             _require([panel.y], columns, f"{where}: panel.y", f"column of the table {table.id}")

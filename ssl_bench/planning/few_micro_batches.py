@@ -28,17 +28,26 @@ def gradients_of_few(
 
     Views that `memory` does not count yet are on the host: it counts those of a micro-batch.
     """
-    parts = batch.split(passes.micro_batch)
-    if memory.now["views"]:
-        part = parts[0]
-    else:
-        part = replace(parts[0], views=tuple(torch.zeros(view.shape, dtype=view.dtype) for view in parts[0].views))
+    count = 1 if passes.micro_batch is None else -(-len(batch.index) // passes.micro_batch)
+    part = _first_of(count, batch)
+    if not memory.now["views"]:
+        part = replace(part, views=tuple(torch.zeros(view.shape, dtype=view.dtype) for view in part.views))
         memory.move(part.views, "views")
-    if len(parts) == 1:
+    if count == 1:
         return add_gradients(method, part, progress, passes).carry
     if caches_gradients(method):
-        return _by_cached_gradients(method, part, len(parts), progress, passes, memory)
-    return _by_accumulation(method, part, len(parts), progress, passes, memory)
+        return _by_cached_gradients(method, part, count, progress, passes, memory)
+    return _by_accumulation(method, part, count, progress, passes, memory)
+
+
+def _first_of(count: int, batch: Batch) -> Batch:
+    """A largest one of `count` micro-batches as `Batch.split` makes them; slicing all of them takes seconds."""
+    if count == 1:
+        return batch
+    images = len(batch.index)
+    size = -(-images // count)
+    labels = None if batch.labels is None else batch.labels[:size]
+    return Batch(tuple(view[:size] for view in batch.views), batch.index[:size], labels, images)
 
 
 def _by_accumulation(

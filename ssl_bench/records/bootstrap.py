@@ -55,12 +55,15 @@ def paired_interval(one: Sequence[Outcomes], other: Sequence[Outcomes]) -> tuple
     after, others = _averaged(other)
     if len(before) != len(after) or not _same(clusters, others):
         raise ValueError("outcomes of different test items cannot be paired")
-    draws = _resampled_means(after - before, clusters)
+    change, turned = after - before, 1.0
+    if (float(change.mean()), float(change[np.flatnonzero(change)[:1]].sum())) < (0.0, 0.0):
+        change, turned = -change, -1.0  # so that the interval of the opposite difference is this one's mirror image
+    draws = _resampled_means(change, clusters)
     freedom = len(one) + len(other) - 2
     if freedom:
         values = [[float(seed.in_unit.mean()) for seed in row] for row in (one, other)]
         draws = draws + _student(freedom) * math.sqrt(_pooled_variance(values) * (1 / len(one) + 1 / len(other)))
-    return _ends(draws)
+    return _ends(turned * draws)
 
 
 def seeds_interval(values: Sequence[float], ends: Sequence[tuple[float, float]]) -> tuple[float, float]:

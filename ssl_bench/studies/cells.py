@@ -117,9 +117,10 @@ def _require_measured(description: TableDescription, runs: Iterable[StudyRun]) -
     """Raises `UserError` for a column that no run can fill: its evaluator is unknown, or has no such metric."""
     require_measured(description, (), description.id)
     measured: dict[str, set[str] | None] = {}
-    for part in {repr(part): part for run in runs for part in run.recipe.evaluators}.values():
+    asked = {(repr(part), images): part for run in runs for images in _fitted_on(run) for part in run.recipe.evaluators}
+    for (_, images), part in asked.items():
         kind = registry.evaluator(part.name)
-        names = kind(kind.Config(**part.settings)).metrics()
+        names = kind(kind.Config(**part.settings)).metrics(images)
         known = measured.setdefault(part.name, set())
         measured[part.name] = None if names is None or known is None else known | set(names)
     for column in description.column:
@@ -128,9 +129,14 @@ def _require_measured(description: TableDescription, runs: Iterable[StudyRun]) -
         if source and names_of and source.metric not in (PRIMARY, *names_of):
             raise UserError(
                 f"{description.id}: column {column.id!r}: {source.evaluator} will measure no {source.metric!r}."
-                f"{did_you_mean(source.metric, names_of)} With these settings it measures "
-                f"{', '.join(sorted(names_of))}, and {PRIMARY!r} stands for the main one"
+                f"{did_you_mean(source.metric, names_of)} With these settings, and with as many training images as "
+                f"there are, it measures {', '.join(sorted(names_of))}, and {PRIMARY!r} stands for the main one"
             )
+
+
+def _fitted_on(run: StudyRun) -> list[int | None]:
+    """Numbers of training images of the sets that a run is evaluated on."""
+    return [part.train_images for part in run.recipe.eval_data or (run.recipe.data,)]
 
 
 def _seldom(recipe: Recipe) -> int | None:

@@ -55,6 +55,8 @@ class Cost:
     """Peak of the process; None: nothing tells."""
     basis: Literal["measured", "tried", "guessed"]
     """From runs of its kind, from a trial of a few steps, or from runs of other kinds."""
+    uncorrected: float
+    """`seconds` without the correction by the runs of this study."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Costs:
 
     def compare(self, predicted: Cost, seconds: float) -> None:
         """Take in how long a run of this study took that was predicted before."""
-        self._predicted += predicted.seconds
+        self._predicted += predicted.uncorrected  # what is corrected already would hide how far off it was
         self._taken += seconds
 
     def of(self, recipe: Recipe) -> Cost | None:
@@ -136,8 +138,8 @@ class Costs:
         epochs = recipe.training.epochs
         if runs:
             memory = [one.memory_mb for one in runs if one.memory_mb is not None]
-            other = median(one.other_seconds for one in runs)
-            return Cost(median(one.seconds(epochs) for one in runs), other, max(memory, default=None), "measured")
+            other, seconds = median(one.other_seconds for one in runs), median(one.seconds(epochs) for one in runs)
+            return Cost(seconds, other, max(memory, default=None), "measured", seconds)
         if samples:
             tried = samples[-1]
             return self._corrected(tried, epochs, "tried")
@@ -145,8 +147,8 @@ class Costs:
         return None if guess is None else self._corrected(guess, epochs, "guessed")
 
     def _corrected(self, sample: Sample, epochs: int, basis: Literal["tried", "guessed"]) -> Cost:
-        slower = self._slower
-        return Cost(sample.seconds(epochs) * slower, sample.other_seconds * slower, sample.memory_mb, basis)
+        slower, seconds = self._slower, sample.seconds(epochs)
+        return Cost(seconds * slower, sample.other_seconds * slower, sample.memory_mb, basis, seconds)
 
     @property
     def _slower(self) -> float:

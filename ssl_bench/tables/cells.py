@@ -47,7 +47,7 @@ def lines_of(
     Numbers of different data never share a line. Those on other data than the block's count where a column says
     "any", and never without `elsewhere`.
     """
-    view = _View(block, elsewhere)
+    view = View(block, elsewhere)
     values = [_values(column, column.path, group, view) for column in columns]
     baselines = [_values(column, column.baseline, group, view) if column.baseline else {} for column in columns]
     conditions = _conditions(columns, values, baselines)
@@ -72,7 +72,7 @@ def lines_of(
     return lines
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """Which evaluations a block shows."""
 
     block: TableData
@@ -103,28 +103,28 @@ def _conditions(
     return [sorted(counts[name], key=lambda one: (-counts[name][one], one.text)) for name in names]
 
 
-def _values(column: Column, path: str, group: Group, view: _View) -> ByConditions:
+def _values(column: Column, path: str, group: Group, view: View) -> ByConditions:
     """What each run has for a column; of a seed that was run again, what only the earlier run was evaluated for."""
     found: ByConditions = {}
     source = parse_source(path)
     for run in group.runs if column.any_status else group.with_status("finished"):
         if source is not None:
-            measured = _measured(run, column, source, view)
+            numbers = measured(run, column, source, view)
             earlier = iter(group.earlier(run))
-            while not measured and (before := next(earlier, None)):
-                measured = _measured(before, column, source, view)
+            while not numbers and (before := next(earlier, None)):
+                numbers = measured(before, column, source, view)
         else:
             value = look_up(run.values, path)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             number = number and not (column.evidence and look_up(run.values, column.evidence) is None)
             conditions = Conditions(Protocol(text=fill_in(column.protocol, run.values)))
-            measured = {conditions: Number(value * column.scale)} if number else {}
-        for conditions, one in measured.items():
+            numbers = {conditions: Number(value * column.scale)} if number else {}
+        for conditions, one in numbers.items():
             found.setdefault(conditions, []).append(one)
     return found
 
 
-def _measured(run: Run, column: Column, source: Source, view: _View) -> dict[Conditions, Number]:
+def measured(run: Run, column: Column, source: Source, view: View) -> dict[Conditions, Number]:
     """Conditions -> value over one run's evaluations; of two under the same conditions, the later.
 
     A run of no steps, e.g. of the method `random`, has only an untrained network: its value, with no baseline.

@@ -60,9 +60,11 @@ def check_description(description: TableDescription, where: str) -> None:
             )
         before = parse_source(column.baseline)
         if column.baseline and (before is None or column.source is None or before[:2] != column.source[:2]):
+            source = column.source
+            example = f", e.g. measurement:{source.evaluator}.{source.metric}:untrained" if source else ""
             raise UserError(
                 f"{where}: column {column.id!r}: baseline = {column.baseline!r} must be the same evaluator and metric "
-                "as from, of the other network, e.g. measurement:knn.primary:untrained"
+                f"as from = {column.path!r}, of the other network{example}"
             )
     for part in description.published:
         for printed in part.columns:

@@ -22,6 +22,7 @@ from ssl_bench.tables.naming import tell_apart
 from ssl_bench.tables.paths import look_up
 from ssl_bench.tables.published import PublishedRows, beside, published_list, published_notes
 from ssl_bench.tables.table import ANY_CONDITIONS, DATA, Block, Cell, Conditions, Row, Table, TableData
+from ssl_bench.tables.yardsticks import yardsticks
 
 TOP_1 = "top1"
 """How the names of top-1 accuracies begin."""
@@ -58,7 +59,7 @@ def fold(
     names = [data.name for data in sections if data]
     known = known_data(runs)
     blocks = tuple(
-        _block(description, keys, data, sections[data], published, known, names, outcomes)
+        _block(description, keys, data, sections[data], published, known, names, outcomes, counted)
         for data in sorted(sections, key=lambda data: (data.synthetic, data.name, data.fingerprint) if data else ())
     )
     lists = tuple(
@@ -87,6 +88,7 @@ def _block(
     known: Mapping[str, DataRecord],
     names: Sequence[str],
     outcomes: OutcomesSource,
+    everything: Sequence[RecordFacts],
 ) -> Block:
     chosen = choose(description, runs)
     groups = group(keys, chosen.runs)
@@ -101,7 +103,11 @@ def _block(
     for column in range(len(description.column)):
         rows = with_best(rows, column, outcomes)
     rows, notes = _mark(description, rows)
-    notes += [*_chance(description, rows, known), *_certainty(description, rows)]
+    notes += _chance(description, rows, known)
+    if data is not None:
+        records = [run.record for one in groups for run in one.runs]
+        notes += yardsticks(description, rows, records, everything, data)
+    notes += _certainty(description, rows)
     notes += [*unsaid, *_left_out(description, groups), *_unmeasured(description, rows, groups), *_precisions(groups)]
     shown = {run_id for row in rows for run_id in row.runs}
     notes += [note for one in groups for note in _notes(one, shown)]

@@ -61,16 +61,28 @@ def load_table(name_or_path: str) -> TableSource:
     path = Path(os.path.expanduser(name_or_path))
     if path.suffix == ".toml" or path.is_file():
         try:
-            return _load(path.read_text("utf-8"), str(path), path.parent)
+            source = _load(path.read_text("utf-8"), str(path), path.parent)
         except OSError as error:
             raise UserError(f"cannot read the table description {path}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"the table description {path} is not UTF-8 text: {error}") from None
+        require_own_id(source.description.id, "tables", path)
+        return source
     known = _names()
     if name_or_path not in known:
         raise unknown_name("table", name_or_path, known, "sslbench table --list; or give the path of a .toml file")
     resource = files(f"{BUILT_IN}.tables") / f"{name_or_path}.toml"
     return _load(resource.read_text("utf-8"), f"{name_or_path}.toml", None)
+
+
+def require_own_id(name: str, built_in: str, path: Path) -> None:
+    """Raises `UserError` for a user's description with the id of one of sslbench's, whose files it would replace."""
+    official = files(f"{BUILT_IN}.{built_in}") / f"{name}.toml"
+    if official.is_file() and not (isinstance(official, Path) and path.exists() and official.samefile(path)):
+        raise UserError(
+            f"{path}: id = {name!r} is one of sslbench's own {built_in}, and its files under results/ have that name. "
+            f'Choose another, e.g. id = "my_{name}"'
+        )
 
 
 def parse_description(text: str, where: str, folder: Path | None = None) -> TableDescription:

@@ -33,6 +33,11 @@ def test_a_study_runs_to_its_table_and_the_second_time_only_prints_it(sslbench: 
     assert "| simclr |" in out
     assert all(path.read_bytes() == content for path, content in records.items())
 
+    (curves,) = {path.with_name("steps.csv") for path in records if path.with_name("steps.csv").exists()}
+    curves.write_text(curves.read_text() + "1,1,0\n")
+    _, _, err = sslbench("bench", table, "--seeds", "1")
+    assert str(curves.relative_to(tmp_path)) in err, "as `table` warns of a file that was changed"
+
     status, out, err = sslbench("bench", table, "--seeds", "2", "--dry-run")
     assert status == 0, err
     assert "2 done, 2 to do" in out

@@ -65,6 +65,39 @@ def test_a_mistake_is_one_message(sslbench: Command, tmp_path: Path, arguments: 
     assert not (tmp_path / "figures").exists()
 
 
+FIGURE = """
+id = "losses"
+title = "Losses"
+table = "comparison"
+kind = "lines"
+series = ["method"]
+[[panel]]
+y = "step:loss"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("step:loss", "step:los"), "no curve is called 'step:los'. Did you mean 'step:loss'?"),
+        (("step:loss", "epoch:knn.f1"), "no curve is called 'epoch:knn.f1'"),
+        (('y = "step:loss"', 'y = "step:loss"\npublished = "knn_tesis"'), "Did you mean 'knn_thesis'?"),
+        (('"losses"', '"collapse"'), "id = 'collapse' is one of sslbench's own figures"),
+    ],
+)
+def test_a_figure_of_ones_own_that_shows_nothing_is_a_mistake(
+    sslbench: Command, tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    write_run(tmp_path, "dino-a", logged={"loss": [3.0]})
+    (tmp_path / "mine.toml").write_text(FIGURE)
+    status, _, err = sslbench("figure", "mine.toml", "--results", str(tmp_path))
+    assert status == 0, err
+    (tmp_path / "wrong.toml").write_text(FIGURE.replace(*change))
+    status, _, err = sslbench("figure", "wrong.toml", "--results", str(tmp_path))
+    assert status == 2
+    assert said in err
+
+
 def test_nothing_to_draw_is_said(sslbench: Command, tmp_path: Path) -> None:
     status, out, _ = sslbench("figure", "--results", str(tmp_path))
     assert status == 0

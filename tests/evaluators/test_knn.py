@@ -215,7 +215,8 @@ def test_k_above_the_training_set_is_left_out_and_said() -> None:
 
 def test_metrics_are_told_before_anything_is_measured() -> None:
     config = parse_settings(KNNConfig, {"neighbors": (3, 20), "reported": 3}, "evaluators.knn", "knn")
-    assert KNN(config).metrics() == ("top1_k3", "top1_k20", "top5_k3", "top5_k20")
+    assert KNN(config).metrics() == KNN(config).metrics(20) == ("top1_k3", "top1_k20", "top5_k3", "top5_k20")
+    assert KNN(config).metrics(19) == ("top1_k3", "top5_k3"), "as evaluate leaves a larger k out"
 
 
 def test_a_training_set_below_every_k_is_refused() -> None:

@@ -56,7 +56,7 @@ columns = [
 """
 PRINTED = "teacher,arch,method,knn,speed\nmomentum,deit_s16,dino,72.7,503\nmomentum,deit_s8,dino,78.1,88\n"
 LINES = """
-id = "collapse"
+id = "collapses"
 title = "Entropy"
 table = "table.toml"
 kind = "lines"

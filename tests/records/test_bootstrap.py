@@ -83,7 +83,24 @@ def test_a_paired_difference_is_the_bootstrap_of_the_items_differences() -> None
     assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=0.21), "0.2 % is one item"
     apart = [mean_interval([run]) for run in (one, other)]
     assert high - low < 0.5 * (apart[0][1] - apart[0][0]), "shared luck cancels out"
-    assert paired_interval([other], [one]) == pytest.approx((-high, -low), abs=0.21)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["bits", "values", "clusters", "even"])
+def test_the_opposite_difference_has_the_mirror_image_of_the_interval(kind: str, seeds: int) -> None:
+    random = np.random.default_rng(seeds)
+    clusters = np.sort(random.integers(30, size=200)).astype(np.int32) if kind == "clusters" else None
+
+    def row(better: float) -> list[Outcomes]:
+        if kind == "bits":
+            return [Outcomes.of(random.random(200) < 0.5 + better) for _ in range(seeds)]
+        if kind == "even":  # as many items for one as for the other: a difference of 0
+            return [Outcomes.of(np.arange(200) % 2 == (better > 0)) for _ in range(seeds)]
+        return [Outcomes.of(random.random(200) + better, clusters=clusters) for _ in range(seeds)]
+
+    one, other = row(0.0), row(0.03)
+    low, high = paired_interval(one, other)
+    assert paired_interval(other, one) == pytest.approx((-high, -low), abs=1e-9)
 
 
 @pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (3, 0.05)])

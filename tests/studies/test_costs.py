@@ -86,6 +86,18 @@ def test_a_guess_comes_from_the_nearest_kind_and_is_corrected_by_the_first_runs(
     assert measured.seconds == 600 + START_SECONDS
 
 
+def test_the_correction_is_how_much_longer_runs_take_however_many_have_ended() -> None:
+    costs = Costs(HERE, [record()])
+    asked = [recipe_of(record(settings={"local_views": number})) for number in range(6)]
+    predicted = []
+    for one in asked:
+        guess = costs.of(one)
+        assert guess is not None
+        predicted.append(guess.seconds)
+        costs.compare(guess, 2 * (600 + START_SECONDS))  # twice as long as on a machine that is not busy
+    assert predicted == pytest.approx([600 + START_SECONDS, *5 * [2 * (600 + START_SECONDS)]])
+
+
 def test_a_run_that_trains_nothing_is_no_guess_for_one_that_trains() -> None:
     untrained = record(epochs=0, seconds=0.0, whole=60)
     trained = record(method="byol")

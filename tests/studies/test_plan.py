@@ -160,6 +160,14 @@ def test_a_mistake_in_a_description_names_the_row(tmp_path: Path, change: tuple[
         planned(load_study(str(table)), Wish())
 
 
+def test_a_column_of_more_neighbors_than_training_images_is_refused(tmp_path: Path) -> None:
+    text = TABLE.replace("knn.primary", "knn.top1_k65").replace('neighbors" = [1]', 'neighbors" = [1, 65]')
+    with pytest.raises(UserError, match=r"column 'knn': knn will measure no 'top1_k65'.* as many training images"):
+        planned(load_study(str(write_table(tmp_path, text))), Wish())
+    enough = text.replace('"data.train_images" = 64', '"data.train_images" = 65')
+    assert planned(load_study(str(write_table(tmp_path, enough))), Wish()).runs
+
+
 def test_a_figure_stands_for_the_table_that_it_draws(tmp_path: Path) -> None:
     write_table(tmp_path)
     figure = tmp_path / "figure.toml"

@@ -440,7 +440,7 @@ def test_an_ablation_as_a_description_joins_on_words_for_values(tmp_path: Path) 
     """Thesis Table 5.2 in outline: switches read from the recipe, shown and joined as yes and no."""
     (tmp_path / "components.toml").write_text(
         """
-id = "components"
+id = "my_components"
 title = "Components"
 data = "column"
 filter = { method = ["dino", "byol"], "recipe.training.epochs" = 12 }

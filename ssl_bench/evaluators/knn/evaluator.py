@@ -64,9 +64,10 @@ class KNN(Evaluator):
     during_training = True
     config: KNNConfig
 
-    def metrics(self) -> tuple[str, ...]:
-        """One of each k, for top-1 and top-5."""
-        return tuple(f"top{top}_k{k}" for top in (1, TOP) for k in self.config.neighbors)
+    def metrics(self, train_images: int | None = None) -> tuple[str, ...]:
+        """One of each k that the training set has, for top-1 and top-5."""
+        possible = [k for k in self.config.neighbors if train_images is None or k <= train_images]
+        return tuple(f"top{top}_k{k}" for top in (1, TOP) for k in possible)
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UserError` where every k is larger than the training set."""
