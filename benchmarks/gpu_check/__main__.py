@@ -5,7 +5,7 @@
 `sslbench run` is stopped and resumed, every registered method trains on deit_s16 and resnet50, every evaluator runs,
 the planner's memory is compared with the allocator's under a cap of 4 GB, the device with the CPU, the step with
 lightly's. Each part has a process of its own: a kernel that fails ends that part, and what was checked before stays.
-Prints a table and writes results/gpu/DEVICE.json and .md. Without a device it says so and exits 0 having tested nothing.
+Prints a table and writes results/gpu/DEVICE.json and .md. Without a device it says so, tests nothing and exits 0.
 """
 
 from __future__ import annotations

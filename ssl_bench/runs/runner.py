@@ -262,11 +262,11 @@ class _Session:
             torch.cuda.empty_cache()
         return resumed_state(self.method, self.optimizer, self.plan, self.display.line, devices)
 
-    def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None]:
-        """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""
+    def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None] | None:
+        """What evaluates at the end of every N-th epoch; None without `training.eval_every`."""
         every = self.resolved.recipe.training.eval_every
         if every is None:
-            return lambda step: None
+            return None
         first = self.assigned[0]
         quick = [(name, evaluator) for name, evaluator in first.evaluators if evaluator.during_training]
         evaluations = EpochEvaluations(
