@@ -169,9 +169,14 @@ class _Session:
         """Tried on the first batch, in smaller parts where that does not fit."""
         while True:
             try:
-                return precision_on_first_batch(self.method, self.make_views, self.plan, self.resolved)
+                return precision_on_first_batch(self.method, self.make_views, self.plan, self._as_planned())
             except DoesNotFit as error:
                 self._step_down(f"before training, {error}")
+
+    def _as_planned(self) -> Resolved:
+        """With what the plan decided in place of what was left to it."""
+        decided = {"activation_checkpointing": self.memory is not None and self.memory.activation_checkpointing}
+        return dataclasses.replace(self.resolved, machine=self.resolved.machine.model_copy(update=decided))
 
     def _step_down(self, reason: str) -> None:
         assert self.memory is not None
