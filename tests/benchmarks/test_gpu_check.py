@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,18 @@ import pytest
 import torch
 
 from benchmarks.gpu_check import __main__ as script
-from benchmarks.gpu_check import agreement, evaluations, memory, noise, speed, training
+from benchmarks.gpu_check import agreement, evaluations, memory, noise, speed, training, whole_run
 from benchmarks.gpu_check.checks import Architecture, Bench, Check, Sizes, attempt
 from benchmarks.gpu_check.report import markdown, write
 from benchmarks.performance import dino_step
 from ssl_bench.datasets.shapes.dataset import Shapes
-from ssl_bench.method import Batch
+from ssl_bench.method import Batch, Method, Progress, StepOutput
+from ssl_bench.planning.choices import Choice, Way
+from ssl_bench.planning.step_memory import StepMemory
+from ssl_bench.runs.device_name import device_name
+from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training import loop
+from ssl_bench.training.micro_batches import Passes
 from tests.fake_cuda import PASCAL, fake_cuda
 
 TINY = Architecture("deit_ti16", {f"backbone.{key}": value for key, value in
@@ -88,8 +94,9 @@ def test_nothing_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("part", [training, agreement, memory])
 def test_a_method_without_training_has_no_verdict(part: object) -> None:
-    bench = Bench(BENCH.device, Sizes((TINY,), image_px=32, batch=4, steps=2, methods=("random",)))
-    assert {(found.passed, found.words) for found in part.checks(bench)} == {(None, "trains nothing")}  # type: ignore[attr-defined]
+    bench = Bench(BENCH.device, Sizes((TINY,), image_px=32, batch=4, planned_batch=4, steps=2, methods=("random",)))
+    found = [one for one in part.checks(bench) if "as planned" not in one.name]  # type: ignore[attr-defined]
+    assert {(one.passed, one.words) for one in found} == {(None, "trains nothing")}
 
 
 def test_a_check_that_raises_fails_with_its_reason() -> None:
@@ -131,9 +138,21 @@ def test_prediction_against_the_allocator(
 ) -> None:
     monkeypatch.setattr(memory, "predict_step", lambda *given: SimpleNamespace(peak=100))
     monkeypatch.setattr(memory, "allocator_peak", lambda device: measured)
-    plain, checkpointing = memory.checks(BENCH)
-    assert [plain.passed, checkpointing.passed] == [passed, passed]
+    way = Way(Choice("fp32", True, 2), StepMemory({"weights": 100}), True, 2, 4)
+    monkeypatch.setattr(StepPredictor, "fastest", lambda self, asked, usable: (way, []))
+    sizes, add = list[tuple[int, int | None]](), memory.add_gradients
+
+    def recorded(method: Method, batch: Batch, progress: Progress, passes: Passes) -> StepOutput:
+        sizes.append((len(batch.index), passes.micro_batch))
+        return add(method, batch, progress, passes)
+
+    monkeypatch.setattr(memory, "add_gradients", recorded)
+    plain, checkpointing, planned = memory.checks(Bench(BENCH.device, replace(BENCH.sizes, planned_batch=6)))
+    assert [plain.passed, checkpointing.passed, planned.passed] == [passed] * 3
     assert checkpointing.name == "simclr on deit_ti16, checkpointing"
+    assert planned.name == "simclr on deit_ti16, 6 images as planned"
+    assert "fp32, activation checkpointing, 2 at once: predicted" in planned.words
+    assert sizes == [(4, None)] * 4 + [(6, 2)] * 2
     if measured:
         assert plain.figures["ratio"] == pytest.approx(100 / measured)
 
@@ -196,6 +215,43 @@ def test_a_step_is_compared_with_lightlys_in_the_same_precision(monkeypatch: pyt
     ]
     assert sorted(asked, key=str) == sorted([(name, dtype) for name in ("ours", "lightly") for dtype in ours], key=str)
     assert views.words.endswith("2 images/s: they are the bottleneck")  # 4 images in 2 s are as many, rounded
+
+
+STAND_IN = """
+import json, pathlib, signal, sys, time
+folder = pathlib.Path("results/runs/checked")
+def stop(*signal): print({printed!r}); sys.exit({status})
+signal.signal(signal.SIGINT, stop)
+folder.mkdir(parents=True, exist_ok=True)
+if "--resume" in sys.argv:
+    (folder / "record.json").write_text({record!r})
+else:
+    (folder / "metrics.jsonl").write_text("{{}}\\n" * 3)
+    time.sleep(9)
+"""
+
+
+def test_a_run_is_stopped_and_resumed() -> None:
+    """A stand-in for `sslbench` and its record; the real one takes a minute on a CPU."""
+    memory = {"memory_mb": 4096}
+    training = {"resumed": 1, "memory": memory, "micro_batches": [{"images": 32}], "steps": 9, "seconds": 1.0}
+    training["peak_memory_mb"] = 900.0
+    record = {"status": "finished", "machine": {"device": device_name(BENCH.device)}, "training": training}
+
+    def check(record: object, printed: str = "saved", status: int = 130) -> Check:
+        text = STAND_IN.format(record=json.dumps(record), printed=printed, status=status)
+        work = partial(whole_run.stopped_and_resumed, BENCH, (sys.executable, "-c", text))
+        return attempt("run", "run", work)
+
+    found = check(record)
+    assert (found.passed, found.words) == (True, "9 steps in 1.0 s, 900 MiB")
+    assert check(record, printed="Traceback (most recent call last)\nValueError: pin").words.endswith(
+        ": ValueError: pin"
+    )
+    assert check(record, status=0).passed is False
+    found = check({**record, "status": "failed", "training": {**training, "resumed": 0, "peak_memory_mb": 5000.0}})
+    assert found.passed is False
+    assert found.words == "status: failed, not finished; times resumed: 0, not 1; 5,000 MB were used"
 
 
 def test_without_a_device_nothing_is_tested(
