@@ -28,6 +28,8 @@ def markdown(device: str, checks: Sequence[Check]) -> str:
         f"{passed} passed, {failed} failed, {undecided} without a verdict; torch {torch.__version__}. Made by "
         "`make gpu-check`; tolerances stand in benchmarks/gpu_check.",
         "",
+        "Missing: the step of DINO's authors. Their code cannot be downloaded here; lightly's blocks stand in for it.",
+        "",
         "| part | what | outcome | figures | s |",
         "|---|---|---|---|--:|",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
 PART = "training"
 
 
-class _LongEnough(Exception):
-    """Ends a training that would take longer than it may."""
+class _LongEnough(BaseException):
+    """Ends a training before the loop saves it, which it does at the last step and at any other error."""
 
 
 def checks(bench: Bench) -> Iterator[Check]:
@@ -46,21 +46,26 @@ def checks(bench: Bench) -> Iterator[Check]:
 def train_some(
     name: str, architecture: Architecture, bench: Bench, label: str, dtype: torch.dtype | None = None
 ) -> Check:
-    """`steps` optimizer steps, or as many as fit into the time; passes where every loss is a number."""
+    """`steps` optimizer steps, or as many as fit into the time.
+
+    Passes where every loss is a number, and where not all steps were left out because gradients overflowed in fp16.
+    """
     request = resolved(name, architecture, bench)
     if not request.recipe.training.epochs:
         return Check(PART, label, None, "trains nothing")
     losses: list[float] = []
     times = [time.monotonic()]
+    state = TrainingState()
 
     def report(step: StepReport) -> None:
-        losses.append(step.logs["loss"])
+        losses.append(step.logs.get("loss", math.nan))  # which is not logged where it is infinite in fp16
         times.append(time.monotonic())
-        if times[-1] - times[0] > bench.sizes.seconds_each:
+        late = times[-1] - times[0] > bench.sizes.seconds_each and state.step > state.scaling.skipped_steps
+        if late or step.step == step.total_steps:
             raise _LongEnough
 
     with tempfile.TemporaryDirectory() as folder, suppress(_LongEnough):
-        run(request, bench, Path(folder), report, dtype)
+        run(request, bench, Path(folder), report, dtype, state)
     peak = torch.cuda.max_memory_allocated(bench.device) / 2**20 if bench.device.type == "cuda" else 0.0
     after_first = times[1:]  # the first step loads kernels
     rate = (
@@ -69,12 +74,21 @@ def train_some(
     words = f"{len(losses)} steps of {bench.sizes.batch} images, {rate:.1f} images/s with making the views"
     words += f", {peak:,.0f} MiB" if peak else ""
     words += f", loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
-    passed = bool(losses) and all(map(math.isfinite, losses))
+    skipped = state.scaling.skipped_steps
+    words += f", {skipped} steps skipped because gradients overflowed" if skipped else ""
+    passed = state.step > skipped and all(map(math.isfinite, losses))
     return Check(PART, label, passed, words, figures={"images_per_second": rate, "peak_mib": peak})
 
 
-def run(request: Resolved, bench: Bench, folder: Path, report: object, dtype: torch.dtype | None) -> None:
-    """Train through the shared loop, under autocast of `dtype` (fp16 with loss scaling) or in fp32."""
+def run(
+    request: Resolved,
+    bench: Bench,
+    folder: Path,
+    report: Callable[[StepReport], None],
+    dtype: torch.dtype | None,
+    state: TrainingState,
+) -> None:
+    """Train through the shared loop, which moves `state`, under autocast of `dtype` (fp16 scaled) or in fp32."""
     settings = OptimizerSettings(**request.recipe.optimizer)
     method = built(request).to(bench.device)
     plan = Plan(
@@ -90,4 +104,4 @@ def run(request: Resolved, bench: Bench, folder: Path, report: object, dtype: to
         checkpoint_seconds=1e9,
     )
     optimizer = build_optimizer(settings, method.parameter_groups())
-    train(method, method.make_views(request.method_config), optimizer, plan, TrainingState(), report)  # type: ignore[arg-type]
+    train(method, method.make_views(request.method_config), optimizer, plan, state, report)

@@ -194,8 +194,8 @@ def our_step(views: tuple[Tensor, ...], dtype: torch.dtype) -> Callable[[], None
     return step
 
 
-def lightly_step(views: tuple[Tensor, ...]) -> Callable[[], None]:
-    """The same step from lightly's parts, in fp32."""
+def lightly_step(views: tuple[Tensor, ...], dtype: torch.dtype = torch.float32) -> Callable[[], None]:
+    """The same step from lightly's parts, the whole forward pass under autocast as in its own script."""
     from lightly.loss import DINOLoss
     from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
     from lightly.models.utils import get_weight_decay_parameters, update_momentum
@@ -222,12 +222,13 @@ def lightly_step(views: tuple[Tensor, ...]) -> Callable[[], None]:
         update_momentum(student, teacher, m=0.998)
         update_momentum(student_head, teacher_head, m=0.998)
         global_views, local_views = torch.cat(views[:2]), torch.cat(views[2:])
-        with torch.no_grad():
-            targets = teacher_head(teacher(global_views).flatten(start_dim=1))
-        outputs = [student_head(student(size).flatten(start_dim=1)) for size in (global_views, local_views)]
-        loss = criterion(
-            teacher_out=targets.chunk(2), student_out=torch.cat(outputs).chunk(len(views)), teacher_temp=0.04
-        )
+        with torch.autocast(views[0].device.type, dtype, enabled=dtype != torch.float32):
+            with torch.no_grad():
+                targets = teacher_head(teacher(global_views).flatten(start_dim=1))
+            outputs = [student_head(student(size).flatten(start_dim=1)) for size in (global_views, local_views)]
+            loss = criterion(
+                teacher_out=targets.chunk(2), student_out=torch.cat(outputs).chunk(len(views)), teacher_temp=0.04
+            )
         optimizer.zero_grad()
         loss.backward()
         for parameter in (*decayed, *undecayed):

@@ -45,12 +45,28 @@ def from_workers(
         if not any(sign in words for sign in ("shared memory", "shm", "Bus error", "No space left on device")):
             raise _worker_died(error, workers) from error
     finally:
-        _end(started)
+        try:
+            _end_pinning(iterator)
+        finally:
+            _end(started)
     note(
         "the worker processes run out of shared memory (/dev/shm); continuing without them, with the same result. "
         "Give more shared memory (docker run --shm-size=1g), or --set machine.workers=0"
     )
     yield from make_loader(done, 0)
+
+
+def _end_pinning(iterator: Iterator[Any]) -> None:
+    """End the thread that reads from the workers and pins, where there is one: it fails where they are gone first.
+
+    In the order and by the means of torch's own `_shutdown_workers`, which would wait for the workers as well.
+    """
+    thread: threading.Thread | None = getattr(iterator, "_pin_memory_thread", None)
+    if thread is None or not thread.is_alive():
+        return
+    iterator._pin_memory_thread_done_event.set()  # type: ignore[attr-defined]
+    iterator._worker_result_queue.put((None, None))  # type: ignore[attr-defined]  # it waits for something to read
+    thread.join()
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:
@@ -86,7 +102,7 @@ def _as_in_the_worker(error: UserError) -> UserError:
 
 
 def _worker_died(error: Exception, workers: int) -> Exception:
-    if "DataLoader worker" not in str(error):
+    if not any(sign in str(error) for sign in ("DataLoader worker", "Pin memory thread exited")):  # it reads from one
         return error
     return UserError(
         f"one of the {workers} worker processes that make views was killed ({str(error).strip()}). The "

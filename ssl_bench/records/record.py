@@ -209,7 +209,7 @@ class TrainingRecord(RecordPart):
     """Why the time does not count, e.g. because the machine was busy."""
     images_per_second: Amount
     peak_memory_mb: Amount
-    """Highest resident memory of the main process on a CPU, of the allocator on a GPU; in 2^20 bytes."""
+    """Highest resident memory of the main process on a CPU, of the allocator in training on a GPU; in 2^20 bytes."""
     resumed: int
     """Number of resumes."""
     final_logs: dict[str, float]

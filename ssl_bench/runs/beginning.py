@@ -57,13 +57,13 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
 
 def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -> Precision:
     """The precision that is asked for; one recorded for "auto" is measured anew where it does not work here."""
-    asked = asked_precision(resolved)
+    asked, machine = asked_precision(resolved), resolved.machine
     if asked == resolved.recipe.training.precision:
-        return choose_precision(asked, method, batch, plan)
+        return choose_precision(asked, method, batch, plan, machine)
     try:
-        found = choose_precision(asked, method, batch, plan)
+        found = choose_precision(asked, method, batch, plan, machine)
     except UserError:
-        found = choose_precision("auto", method, batch, plan)
+        found = choose_precision("auto", method, batch, plan, machine)
         return dataclasses.replace(found, reason=f"{found.reason}; {asked}, as recorded, does not work here")
     return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
 

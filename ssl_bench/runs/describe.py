@@ -148,6 +148,7 @@ def describe_training(
         note = "left out: the system does not tell whether the machine was busy"
     elif waited > BUSY_WAIT:
         note = f"left out, the machine was busy: {waited:.0%} of the time another process had the core"
+    peak = state.peak_memory_mb if plan.device.type == "cuda" else 0.0
     return TrainingRecord(
         steps=state.step,
         epochs=state.step / max(1, plan.steps_per_epoch),
@@ -157,7 +158,7 @@ def describe_training(
         undisturbed_seconds=None if note else round(state.seconds, 1),
         timing_note=note,
         images_per_second=round(state.step * plan.batch_size / max(1e-9, state.seconds), 2),
-        peak_memory_mb=round(machine.peak_memory_mb(plan.device), 1),
+        peak_memory_mb=round(peak or machine.peak_memory_mb(plan.device), 1),
         resumed=state.resumed,
         final_logs=state.final_logs,
         micro_batches=describe_micro_batches(state, plan, method),

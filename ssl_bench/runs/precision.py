@@ -15,6 +15,7 @@ import torch
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.speed import BUSY, LONG_PASS_SECONDS, Stopwatch, Timing, cpu_share
 from ssl_bench.method import Batch, Method, Progress, StepOutput
+from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.system.files import cache_folder, write_atomically
 from ssl_bench.training.loop import Plan, prepare
@@ -23,6 +24,7 @@ from ssl_bench.training.precision import AUTOCAST_DTYPES
 WORTH = 1.1
 """bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""
 REPEATS = 3
+AS_PLAIN = MachineSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,9 @@ class Precision:
         return AUTOCAST_DTYPES[self.name]
 
 
-def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Precision:
+def choose_precision(
+    asked: str, method: Method, batch: Batch, plan: Plan, machine: MachineSettings = AS_PLAIN
+) -> Precision:
     """Resolve "auto" by timing `method.step` and its backward pass on `batch` at both precisions.
 
     The measurement is kept in the cache folder, so that a run done again here decides the same. Parameters, buffers
@@ -63,7 +67,7 @@ def choose_precision(asked: str, method: Method, batch: Batch, plan: Plan) -> Pr
         reason = "auto: this CPU has no instructions for bf16"
         return Precision("fp32", reason, _step_seconds(method, batch, plan, "fp32"))
     memory = cache_folder() / "precision.json"
-    key = _situation(method, batch, plan)
+    key = _situation(method, batch, plan, machine)
     known = _read(memory)
     reason = "auto: measured here"
     if key in known:
@@ -94,11 +98,13 @@ def cpu_has_bf16() -> bool:
     return not known or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _situation(method: Method, batch: Batch, plan: Plan) -> str:
-    """What the speed depends on: device, torch, threads, the method's layers and tensors, and the views' shapes."""
+def _situation(method: Method, batch: Batch, plan: Plan, machine: MachineSettings) -> str:
+    """What the speed depends on: device, torch, threads, the method's layers and tensors, the views' shapes, and how
+    the networks are computed."""
     parts = [plan.device.type, device_name(plan.device), torch.__version__, str(torch.get_num_threads()), str(method)]
     parts += [f"{name}{tuple(value.shape)}{value.dtype}{value.stride()}" for name, value in method.state_dict().items()]
     parts += [str(tuple(view.shape)) for view in batch.views]
+    parts += [f"{name} {bool(getattr(machine, name))}" for name in ("tf32", "compile", "activation_checkpointing")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

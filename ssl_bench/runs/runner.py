@@ -169,9 +169,14 @@ class _Session:
         """Tried on the first batch, in smaller parts where that does not fit."""
         while True:
             try:
-                return precision_on_first_batch(self.method, self.make_views, self.plan, self.resolved)
+                return precision_on_first_batch(self.method, self.make_views, self.plan, self._as_planned())
             except DoesNotFit as error:
                 self._step_down(f"before training, {error}")
+
+    def _as_planned(self) -> Resolved:
+        """With what the plan decided in place of what was left to it."""
+        decided = {"activation_checkpointing": self.memory is not None and self.memory.activation_checkpointing}
+        return dataclasses.replace(self.resolved, machine=self.resolved.machine.model_copy(update=decided))
 
     def _step_down(self, reason: str) -> None:
         assert self.memory is not None
@@ -262,11 +267,11 @@ class _Session:
             torch.cuda.empty_cache()
         return resumed_state(self.method, self.optimizer, self.plan, self.display.line, devices)
 
-    def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None]:
-        """What evaluates at the end of every N-th epoch; nothing without `training.eval_every`."""
+    def _during_training(self, first_step: int, loggers: Loggers) -> Callable[[int], None] | None:
+        """What evaluates at the end of every N-th epoch; None without `training.eval_every`."""
         every = self.resolved.recipe.training.eval_every
         if every is None:
-            return lambda step: None
+            return None
         first = self.assigned[0]
         quick = [(name, evaluator) for name, evaluator in first.evaluators if evaluator.during_training]
         evaluations = EpochEvaluations(

@@ -77,6 +77,19 @@ class TrainingState:
     """Steps done in micro-batches, by the largest number of images in one; a resumed run may use others."""
     scaling: ScalingState = field(default_factory=ScalingState)
     """Of the loss in fp16."""
+    peak_memory_mb: float = 0.0
+    """Highest memory of training on a card, without what `after_step` takes; in 2^20 bytes, 0 on a CPU."""
+
+    def note_peak(self, device: torch.device) -> None:
+        """Take the highest memory of a card since `count_peak_anew` into account."""
+        if device.type == "cuda":
+            self.peak_memory_mb = max(self.peak_memory_mb, torch.cuda.max_memory_allocated(device) / 2**20)
+
+
+def count_peak_anew(device: torch.device) -> None:
+    """What a card had in memory before counts no more."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 @dataclass(frozen=True)
@@ -172,13 +185,14 @@ def train(
     plan: Plan,
     state: TrainingState,
     report: Callable[[StepReport], None] = lambda _: None,
-    after_step: Callable[[int], None] = lambda _: None,
+    after_step: Callable[[int], None] | None = None,
     log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
     smaller: Callable[[Plan, int, DoesNotFit], Plan] = refuse,
 ) -> TrainingState:
     """Train from `state.step` to the end of the plan; the last step is saved as well.
 
-    `after_step` gets the number of steps done, before a checkpoint of that step; its time does not count as training.
+    `after_step` gets the number of steps done, before a checkpoint of that step; its time and a card's memory in it do
+    not count as training.
     `log` gets them with the step's values, for loggers. `smaller` gets the plan and the step that did not fit into
     memory, and returns a plan that takes less, with which the step is done again, or raises `UserError`.
     Raises `Stopped` after a signal, with everything saved; `HalfDone` where memory runs out while a step moves the
@@ -187,6 +201,7 @@ def train(
     be read, a worker process that died).
     """
     checkpoints = plan.run_dir / "checkpoints"
+    count_peak_anew(plan.device)
     if state.step == 0 and plan.total_steps:
         try:
             prepare(method, plan.single_pass(method, make_views), plan)
@@ -208,6 +223,7 @@ def train(
             nonlocal last_saved, saved_step
             metrics.flush()
             refuse_nan(method, state.step)
+            state.note_peak(plan.device)
             path = save_checkpoint(
                 checkpoints, state.step, method.state_dict(), optimizer.state_dict(), asdict(state),
                 suspect=doctor.suspects(state.step, state.lasting),
@@ -253,9 +269,12 @@ def train(
                     )
                 )  # fmt: skip
                 notes.clear()
-                paused = clocks()
-                after_step(state.step)
-                begun += clocks() - paused
+                if after_step is not None:
+                    paused = clocks()
+                    state.note_peak(plan.device)
+                    after_step(state.step)
+                    count_peak_anew(plan.device)
+                    begun += clocks() - paused
                 if stop_requested():
                     raise Stopped(state.step, plan.total_steps, save())
                 if time.monotonic() - last_saved > plan.checkpoint_seconds and state.step < plan.total_steps:
@@ -282,6 +301,8 @@ def train(
             resume = f" When the cause is gone, resume with: {resume_command(plan.run_dir)}"
             kept = f" The run is saved at step {saved_step:,}.{resume}" if saved_step else ""
             raise UserError(f"{told}{kept}") from caught
+        finally:
+            state.note_peak(plan.device)
     return state
 
 

@@ -20,7 +20,7 @@ from ssl_bench.method import Batch
 from ssl_bench.planning.step_memory import PARTS, StepMemory
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import MemoryRecord
-from ssl_bench.runs import fitting, runner
+from ssl_bench.runs import beginning, fitting, runner
 from ssl_bench.runs.beginning import refuse_single_images
 from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor
@@ -205,7 +205,15 @@ def test_memory_that_runs_out_while_weights_move(runs: Runs, monkeypatch: pytest
 
 def test_memory_that_runs_out_before_training(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory_above(4, monkeypatch)
+    settings, choose = list[MachineSettings](), beginning.choose_precision
+
+    def choose_precision(*given: Any) -> Any:
+        settings.append(given[-1])
+        return choose(*given)
+
+    monkeypatch.setattr(beginning, "choose_precision", choose_precision)
     said = runs("tried")
+    assert [one.activation_checkpointing for one in settings] == [True]  # a timing is of the step as it is done
     assert "before training, 8 images at once do not fit into memory" in said
     assert runs.record("tried")["training"]["memory"]["micro_batch"] == 4
 

@@ -11,6 +11,7 @@ import torch
 
 from ssl_bench.evaluation.speed import Timing
 from ssl_bench.method import Batch
+from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.runs import precision
 from ssl_bench.training.loop import Plan
 from ssl_bench.training.out_of_memory import DoesNotFit
@@ -130,7 +131,10 @@ def test_memory_that_runs_out_while_preparing_is_told_as_that_of_a_step(
         precision.first_step(method, batch, plan, "fp32")
 
 
-@pytest.mark.parametrize("what", ["device type", "device name", "torch", "threads", "layers", "width", "images"])
+HOW = ("tf32", "compile", "activation_checkpointing")
+
+
+@pytest.mark.parametrize("what", ["device type", "device name", "torch", "threads", "layers", "width", "images", *HOW])
 def test_a_measurement_counts_only_where_it_was_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -153,9 +157,10 @@ def test_a_measurement_counts_only_where_it_was_taken(
         method.student.layers[3] = torch.nn.Dropout(0.5)
     elif what == "width":
         method.register_buffer("center", torch.zeros(7))
-    else:
+    elif what == "images":
         batch = Batch((torch.rand(8, 3, 8, 8),), batch.index)
-    assert precision.choose_precision("auto", method, batch, plan).name == "fp32"
+    settings = MachineSettings(**({what: True} if what in HOW else {}))
+    assert precision.choose_precision("auto", method, batch, plan, settings).name == "fp32"
 
 
 def test_measuring_leaves_the_method_as_it_was(tmp_path: Path) -> None:

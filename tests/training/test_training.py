@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
 from ssl_bench.method import Progress
-from ssl_bench.training import checkpoint
+from ssl_bench.runs.describe import describe_training
+from ssl_bench.training import checkpoint, loop
 from ssl_bench.training.batches import EpochOrder, TrainingViews
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.collapse_doctor import Doctor
@@ -256,6 +257,34 @@ def test_memory_that_runs_out_between_two_steps_is_told(tmp_path: Path, monkeypa
     monkeypatch.setattr(Doctor, "probe", lambda *_: runs_out(2))
     with pytest.raises(UserError, match=r"between two steps .*device=cpu\.$"):
         train(method, views, optimizer, plan, TrainingState())
+
+
+def test_the_peak_of_training_on_a_card_is_that_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of the allocator's counter: 900 MB before training, 300 in a step, 800 in what is done after it."""
+    card, peak = torch.device("cuda", 0), [900]
+    note, anew, step = TrainingState.note_peak, loop.count_peak_anew, ToyMethod.step
+
+    def take(mb: int) -> None:
+        peak[0] = max(peak[0], mb)
+
+    def stepped(self: ToyMethod, *given: Any) -> Any:
+        take(300)
+        return step(self, *given)
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0] * 2**20)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 100))
+    monkeypatch.setattr(TrainingState, "note_peak", lambda self, device: note(self, card))
+    monkeypatch.setattr(loop, "count_peak_anew", lambda device: anew(card))
+    monkeypatch.setattr(ToyMethod, "step", stepped)
+    method, views, optimizer, plan = start(tmp_path, epochs=1)
+    state = train(method, views, optimizer, plan, TrainingState(), after_step=lambda step: take(800))
+    assert state.peak_memory_mb == 300
+    resumed = restored(method, optimizer, tmp_path)
+    take(900)
+    train(method, views, optimizer, plan, resumed)  # nothing is left to do
+    plan = dataclasses.replace(plan, device=card)
+    assert describe_training(resumed, plan, method).peak_memory_mb == 300
+    assert describe_training(TrainingState(), plan, method).peak_memory_mb == 100  # nothing was trained
 
 
 def test_an_image_that_breaks_during_training_costs_nothing_learned(tmp_path: Path) -> None:
