@@ -76,11 +76,26 @@ def main() -> None:
         _discard_output()
         sys.exit(1)
     except Exception as error:  # errors of sslbench show their traceback; a third-party plugin is named
-        words = blame(error)
+        words = blame(error) or _out_of_memory(error)
         if not words or os.environ.get("SSLBENCH_DEBUG"):
             raise
         print(f"error: {words}", file=sys.stderr)
         sys.exit(2)
+
+
+def _out_of_memory(error: Exception) -> str:
+    """The message where a device has too little memory, for the verbs that do not say it themselves; else ""."""
+    if "torch" not in sys.modules:
+        return ""
+    from ssl_bench.training.out_of_memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return ""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return (
+        f"memory ran out ({reason}). End what else uses the device, or do without a card: put CUDA_VISIBLE_DEVICES=-1 "
+        "before the command"
+    )
 
 
 def _discard_output() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from ssl_bench import registry
@@ -207,6 +208,18 @@ def test_verbs_print_in_any_encoding(results: Path, encoding: str) -> None:
 def test_what_an_encoding_lacks_is_spelled_out() -> None:
     assert "30 → 40±1 … 日 \udc80".encode("ascii", HANDLER) == rb"30 -> 40+-1 ... \u65e5 \udc80"
     assert "30 → 40±1 \udc80".encode("utf-8", HANDLER) == "30 → 40±1 ".encode() + rb"\udc80"
+
+
+def test_memory_that_runs_out_is_no_traceback(sslbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a verb that does not say it itself; a mock of the allocator's error."""
+
+    def runs_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+
+    monkeypatch.setattr("ssl_bench.cli.main.app", runs_out)
+    status, out, err = sslbench("attention")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB). End what else")
 
 
 @pytest.mark.parametrize(
