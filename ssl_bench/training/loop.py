@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, set_schedule
 from ssl_bench.dataset import Split
@@ -30,11 +29,12 @@ from ssl_bench.system.signals import stop_requests
 from ssl_bench.training.batches import EpochOrder, Order, SinglePass, batches, steps_per_epoch
 from ssl_bench.training.checkpoint import Checkpoint, last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import DIVERGED, Doctor, RunFailed, refuse_nan
-from ssl_bench.training.metrics_log import MetricsLog
+from ssl_bench.training.metrics_log import MetricsLog, sent_to_host
 from ssl_bench.training.micro_batches import Passes, add_gradients
 from ssl_bench.training.out_of_memory import (
     DoesNotFit,
     HalfDone,
+    NormStatistics,
     half_done_where_it_does_not_fit,
     in_words,
     undone_where_it_does_not_fit,
@@ -216,6 +216,7 @@ def train(
     saved_step, step_is_whole = state.step, True
     notes: list[str] = []
     scaling = LossScaling(plan.device, plan.autocast_dtype, state.scaling)
+    statistics = NormStatistics(method)
     method.train()
     with stop_requests() as stop_requested, MetricsLog(plan.run_dir, state.step) as metrics:
 
@@ -240,7 +241,7 @@ def train(
                 logs: dict[str, float] | None = None
                 while logs is None:
                     try:
-                        logs = training_step(method, optimizer, batch, progress, plan, scaling)
+                        logs = training_step(method, optimizer, batch, progress, plan, scaling, statistics)
                     except DoesNotFit as error:  # nothing has moved
                         step_is_whole = True
                         plan = smaller(plan, state.step, error)
@@ -345,48 +346,40 @@ def training_step(
     progress: Progress,
     plan: Plan,
     scaling: LossScaling | None = None,
+    statistics: NormStatistics | None = None,
 ) -> dict[str, float]:
     """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update.
 
     `batch` is on the host: what is computed next is moved to the device, the whole or a micro-batch at a time. Where
-    gradients overflow in fp16, optimizer and update are left out, and only what is finite is logged.
+    gradients overflow in fp16, optimizer and update are left out, and only what is finite is logged. `statistics` are
+    kept by the caller, so that they need no new memory at each step.
     """
     scaling = scaling or LossScaling(plan.device, plan.autocast_dtype, ScalingState())
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
     passes = dataclasses.replace(plan.passes(progress.step), scale=scaling.scale)
-    with undone_where_it_does_not_fit(method, plan.images_at_once):
+    with undone_where_it_does_not_fit(method, plan.images_at_once, statistics):
         output = add_gradients(method, batch, progress, passes)
     with half_done_where_it_does_not_fit(progress.step):
         scaling.unscale(optimizer)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradient_norm = torch.nn.utils.get_total_norm(gradients)  # before the method clips them
-    numbers = on_host({"loss": output.loss, **output.logs, "gradient_norm": gradient_norm, LOSS: output.loss})
-    loss = numbers.pop(LOSS)  # whatever the method logs under its name
-    if not scaling.enabled and not math.isfinite(loss):
-        raise RunFailed(f"the loss is {loss} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}")
-    with half_done_where_it_does_not_fit(progress.step):
+        values = {"loss": output.loss, **output.logs, "gradient_norm": gradient_norm, LOSS: output.loss}
+        read = sent_to_host(values)
         method.before_optimizer(progress)
         done = scaling.step(optimizer)
         optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs their memory
-        if done:
-            with torch.no_grad():
-                method.update(output.carry, progress)
+    numbers = read()  # waits for the backward pass, while a card computes the optimizer's step
+    loss = numbers.pop(LOSS)  # whatever the method logs under its name
+    if not scaling.enabled and not math.isfinite(loss):
+        raise RunFailed(f"the loss is {loss} at step {progress.step} (epoch {progress.epoch + 1}). {DIVERGED}")
+    if done:
+        with half_done_where_it_does_not_fit(progress.step), torch.no_grad():
+            method.update(output.carry, progress)
     logs = {**numbers, **scheduled}
     if scaling.enabled:
         logs = {name: value for name, value in logs.items() if math.isfinite(value)}
         logs["loss_scale"] = scaling.state.scale
     return logs
-
-
-def on_host(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars () as numbers, with one wait for each device and not one for each value."""
-    numbers: dict[str, float] = {}
-    for device in {value.device for value in values.values()}:
-        names = [name for name, value in values.items() if value.device == device]
-        exact = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
-        read = torch.stack([values[name].to(exact) for name in names]).tolist()
-        numbers |= dict(zip(names, read, strict=True))
-    return {name: numbers[name] for name in values}
 
 
 def _accumulate(state: TrainingState, logs: dict[str, float], *, epoch_done: bool) -> None:

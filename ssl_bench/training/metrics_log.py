@@ -1,12 +1,15 @@
-"""The training log: one line of JSON a step."""
+"""The training log: values from the device, one line of JSON a step."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.system.files import write_atomically
@@ -108,3 +111,31 @@ def _lines_before(written: bytes, first_step: int) -> list[bytes]:
 
 def _word(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def sent_to_host(values: Mapping[str, Tensor]) -> Callable[[], dict[str, float]]:
+    """Scalars () on their way to the host, all of a device together.
+
+    The result gives them as numbers. It waits for what was launched before, on a card not for what was launched since.
+    """
+    sent: list[tuple[list[str], Tensor]] = []
+    events: list[torch.cuda.Event] = []
+    for device in {value.device for value in values.values()}:
+        names = [name for name, value in values.items() if value.device == device]
+        exact = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
+        together = torch.stack([values[name].to(exact) for name in names])
+        if device.type == "cuda":
+            together = together.to("cpu", non_blocking=True)
+            events.append(torch.cuda.Event())  # type: ignore[no-untyped-call]
+            events[-1].record(torch.cuda.current_stream(device))
+        sent.append((names, together))
+
+    def read() -> dict[str, float]:
+        for event in events:
+            event.synchronize()
+        numbers: dict[str, float] = {}
+        for names, together in sent:
+            numbers |= dict(zip(names, together.tolist(), strict=True))
+        return {name: numbers[name] for name in values}
+
+    return read

@@ -6,10 +6,12 @@ back to its last checkpoint.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench.errors import UserError
@@ -69,24 +71,45 @@ def out_of_memory_in_words(doing: str) -> Iterator[None]:
     raise found
 
 
+class NormStatistics:
+    """Buffers of a method's batch norms, copied before every step, always into the same memory."""
+
+    def __init__(self, method: nn.Module) -> None:
+        self._of_type: defaultdict[torch.dtype, list[Tensor]] = defaultdict(list)
+        for module in method.modules():
+            if isinstance(module, _BatchNorm):
+                for buffer in module.buffers(recurse=False):
+                    self._of_type[buffer.dtype].append(buffer)
+        self._kept = {dtype: [torch.empty_like(one) for one in buffers] for dtype, buffers in self._of_type.items()}
+
+    def keep(self) -> None:
+        """As they are now."""
+        for dtype, buffers in self._of_type.items():
+            torch._foreach_copy_(self._kept[dtype], buffers)
+
+    def put_back(self) -> None:
+        """As they were kept."""
+        for dtype, buffers in self._of_type.items():
+            torch._foreach_copy_(buffers, self._kept[dtype])
+
+
 @contextmanager
-def undone_where_it_does_not_fit(method: Method, images: int) -> Iterator[None]:
+def undone_where_it_does_not_fit(
+    method: Method, images: int, statistics: NormStatistics | None = None
+) -> Iterator[None]:
     """Forward and backward passes inside; where memory runs out, gradients and running statistics are as before.
 
     Raises `DoesNotFit` in place of the allocator's error; `images` were computed at once.
     """
-    norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
-    before = [{name: None if one is None else one.clone() for name, one in norm._buffers.items()} for norm in norms]
+    statistics = statistics or NormStatistics(method)
+    statistics.keep()
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         reason = _reason(error)
     else:
         return
-    for norm, buffers in zip(norms, before, strict=True):
-        for name, kept in buffers.items():
-            if kept is not None:
-                norm._buffers[name].copy_(kept)  # type: ignore[union-attr]
+    statistics.put_back()
     method.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -36,7 +36,8 @@ class ScalingState:
 class LossScaling:
     """Loss scaling of a run in fp16; at any other precision nothing is scaled or skipped.
 
-    A step whose gradients are not all finite is skipped whole: weights, optimizer, teacher, queue and center stay.
+    A step whose gradients are not all finite is skipped: weights, optimizer, teacher, queue and center stay. Running
+    statistics of batch norm do not: the forward pass moved them, as it does wherever GradScaler is used.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None, state: ScalingState) -> None:

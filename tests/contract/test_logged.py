@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ssl_bench import registry
 from ssl_bench.recipes.resolve import Request, resolve
-from ssl_bench.training.loop import TrainingState, on_host, train
-from ssl_bench.training.metrics_log import logged_steps
+from ssl_bench.training.loop import TrainingState, train
+from ssl_bench.training.metrics_log import logged_steps, sent_to_host
 from tests.contract.test_resume import METHODS, NETWORKS, parts
 from tests.toy import write_image_folder
 
@@ -53,6 +54,27 @@ def test_every_step_has_loss_schedule_and_gradient_and_entropy_plus_divergence_i
 
 def test_values_on_the_host_are_exact() -> None:
     values = {"a": torch.tensor(1 / 3), "b": torch.tensor(1 / 3, dtype=torch.float64), "c": torch.tensor(7)}
-    assert on_host(values) == {name: float(value) for name, value in values.items()}
-    assert list(on_host(values)) == ["a", "b", "c"]
-    assert on_host({}) == {}
+    assert sent_to_host(values)() == {name: float(value) for name, value in values.items()}
+    assert list(sent_to_host(values)()) == ["a", "b", "c"]
+    assert sent_to_host({})() == {}
+
+
+def test_values_on_a_card_wait_for_what_was_launched_before_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors on a card and a mock of its events: that a copy really does not wait is torch's promise."""
+    called: list[object] = []
+
+    class Event:
+        def record(self, stream: object) -> None:
+            called.append(("record", stream))
+
+        def synchronize(self) -> None:
+            called.append("synchronize")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", str)
+    monkeypatch.setattr(FakeTensor, "tolist", lambda values: called.append("read") or [0.5] * len(values))
+    with FakeTensorMode():
+        read = sent_to_host({"loss": torch.ones((), device="cuda"), "norm": torch.ones((), device="cuda")})
+        assert called == [("record", "cuda:0")]
+        assert read() == {"loss": 0.5, "norm": 0.5}
+    assert called[1:] == ["synchronize", "read"]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch
@@ -24,7 +25,7 @@ from ssl_bench.runs import beginning, fitting, runner
 from ssl_bench.runs.beginning import refuse_single_images
 from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor
-from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory, undone_where_it_does_not_fit
+from ssl_bench.training.out_of_memory import DoesNotFit, NormStatistics, is_out_of_memory, undone_where_it_does_not_fit
 from ssl_bench_plugins.methods.supervised import Supervised
 from tests.conftest import Command
 from tests.fake_cuda import FakeCard, fake_cuda
@@ -279,10 +280,12 @@ def test_a_resume_with_micro_batches_of_a_single_image_is_refused(
 
 def test_a_step_leaves_nothing_behind() -> None:
     norm = torch.nn.BatchNorm1d(3)
+    statistics = NormStatistics(norm)
+    norm(torch.randn(4, 3))
     before = {name: value.clone() for name, value in norm.named_buffers()}
 
     def runs_out(error: RuntimeError) -> None:
-        with undone_where_it_does_not_fit(norm, 5):  # type: ignore[arg-type]
+        with undone_where_it_does_not_fit(norm, 5, statistics):  # type: ignore[arg-type]
             norm(torch.randn(4, 3)).sum().backward()
             raise error
 
@@ -292,6 +295,28 @@ def test_a_step_leaves_nothing_behind() -> None:
     assert norm.weight.grad is None
     with pytest.raises(RuntimeError, match="shapes"):
         runs_out(RuntimeError("shapes do not match"))
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Names of what torch computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_statistics_are_kept_in_the_same_memory() -> None:
+    """Two batch norms: one operation for what is float32, one for the counts, and none that takes memory."""
+    networks = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    statistics = NormStatistics(networks)
+    with Operations() as seen:
+        statistics.keep()
+    assert seen.names == ["aten::_foreach_copy_"] * 2
+    NormStatistics(torch.nn.Linear(2, 2)).keep()  # nothing to keep
 
 
 def test_what_out_of_memory_looks_like() -> None:

@@ -187,6 +187,26 @@ def test_the_gradients_norm_is_logged_as_it_was_before_the_method_clips(
     assert logs["gradient_norm"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_loss_is_read_once_the_optimizer_is_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, views, optimizer, plan = start(tmp_path)
+    called: list[str] = []
+
+    def noted(name: str, function: Any) -> Any:
+        def call(*given: Any) -> Any:
+            called.append(name)
+            return function(*given)
+
+        return call
+
+    send = loop.sent_to_host
+    monkeypatch.setattr(loop, "sent_to_host", lambda values: called.append("sent") or noted("read", send(values)))
+    monkeypatch.setattr(method, "before_optimizer", noted("clipped", method.before_optimizer))
+    monkeypatch.setattr(optimizer, "step", noted("optimizer", optimizer.step))
+    monkeypatch.setattr(method, "update", noted("update", method.update))
+    training_step(method, optimizer, next(plan.batches(method, views)), Progress(0, 10, 0, 1), plan)
+    assert called == ["sent", "clipped", "optimizer", "read", "update"]
+
+
 class CountReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the tensors whose value the host waits for one by one."""
 
