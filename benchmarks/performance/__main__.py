@@ -1,11 +1,11 @@
 """All performance benchmarks as one table of ratios: `make bench`.
 
-    python -m benchmarks.performance [NAME ...] [--quick] [--results DIR]
+    python -m benchmarks.performance [NAME ...] [--keep] [--quick] [--results DIR]
 
 Each benchmark is a module of this folder with `ratios(quick)` and runs in a process of its own; one that fails stops no
-other. The whole set is written to results/performance.json and results/performance.md; with names or --quick it is only
-printed. Options of a single one: `python -m benchmarks.performance.knn --help`. The name `scaling`, alone, draws curves
-of time and memory instead.
+other. The whole set is written to results/performance.json and results/performance.md; with names it is only printed,
+unless --keep puts those parts in the place of earlier ones there. With --quick nothing is written. Options of a single
+one: `python -m benchmarks.performance.knn --help`. The name `scaling`, alone, draws curves of time and memory instead.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.performance.ratios import Goal, Ratio
-from benchmarks.performance.report import Failure, markdown, ratio_from, this_machine, write
+from benchmarks.performance.ratios import Goal
+from benchmarks.performance.report import Part, markdown, ratio_from, read, this_machine, write
 
 PARTS = (
     "views",
@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--results", type=Path, default=ROOT / "results", metavar="DIR", help="where the set is written"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="write the named benchmarks beside the others written there"
+    )
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.names == [CURVES]:
@@ -62,33 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = [replace(row, goal=Goal()) for row in rows]
         given.into.write_text(json.dumps([asdict(row) for row in rows]))
         return 0
-    ratios, failures = run_all(given.names or PARTS, quick=given.quick)
-    machine = this_machine()
-    print("\n" + markdown(ratios, failures, machine))
-    if given.names or given.quick:
-        return 1 if failures else 0
-    write(given.results, ratios, failures, machine)
+    ran = {name: _announced(name, quick=given.quick) for name in PARTS if name in (given.names or PARTS)}
+    print("\n" + markdown(ran, list(ran)))
+    failed = any(part.failed for part in ran.values())
+    if given.quick or (given.names and not given.keep):
+        return 1 if failed else 0
+    parts = {**read(given.results), **ran} if given.names else ran
+    write(given.results, {name: parts[name] for name in PARTS if name in parts}, PARTS)
     print(f"written to {given.results / 'performance.md'} and .json")
-    return 1 if failures else 0
+    return 1 if failed else 0
 
 
-def run_all(names: Sequence[str], *, quick: bool) -> tuple[list[Ratio], list[Failure]]:
-    """Rows of all benchmarks in their order, and those that failed."""
-    ratios: list[Ratio] = []
-    failures: list[Failure] = []
-    for name in names:
-        print(f"== {name}", flush=True)
-        found = run_one(name, quick=quick)
-        if isinstance(found, Failure):
-            print(f"{name} failed: {found.reason}", flush=True)
-            failures.append(found)
-        else:
-            ratios += found
-    return ratios, failures
+def _announced(name: str, *, quick: bool) -> Part:
+    print(f"== {name}", flush=True)
+    part = run_one(name, quick=quick)
+    if part.failed:
+        print(f"{name} failed: {part.failed}", flush=True)
+    return part
 
 
-def run_one(name: str, *, quick: bool) -> list[Ratio] | Failure:
+def run_one(name: str, *, quick: bool) -> Part:
     """One benchmark in a process of its own, whose output passes through."""
+    machine = this_machine()
     with tempfile.TemporaryDirectory() as folder:
         into = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks.performance", name, "--into", str(into)]
@@ -98,11 +96,11 @@ def run_one(name: str, *, quick: bool) -> list[Ratio] | Failure:
                 timeout=MOST_SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return Failure(name, f"not done after {MOST_SECONDS:.0f} s")
+            return Part(failed=f"not done after {MOST_SECONDS:.0f} s", machine=machine)
         if done.returncode or not into.exists():
             lines = done.stderr.strip().splitlines()
-            return Failure(name, lines[-1] if lines else f"exit status {done.returncode}")
-        return [ratio_from(row) for row in json.loads(into.read_text())]
+            return Part(failed=lines[-1] if lines else f"exit status {done.returncode}", machine=machine)
+        return Part(tuple(ratio_from(row) for row in json.loads(into.read_text())), machine=machine)
 
 
 if __name__ == "__main__":

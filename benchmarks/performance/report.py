@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,27 @@ BUSY_NOTE = "busy"
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A benchmark that failed, and why."""
+class Part:
+    """A benchmark's rows, or why it failed, and the machine it ran on."""
 
-    part: str
-    reason: str
+    rows: tuple[Ratio, ...] = ()
+    failed: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """Machine, versions, commit and day in one line."""
+        one = self.machine
+        return (
+            f"{one['device']}, {one['cores']} cores, {one['threads']} threads, torch {one['versions'].get('torch')}, "
+            f"commit {_short(str(one['commit']))}, {one['made_utc'][:10]}"
+        )
+
+
+def _short(commit: str) -> str:
+    """Twelve digits, and whether there were changes."""
+    digits, plus, changes = commit.partition("+")
+    return f"{digits[:12]}{plus}{changes}"
 
 
 def as_rows(ratios: Sequence[Ratio]) -> list[tuple[str, ...]]:
@@ -62,25 +78,32 @@ def _met(one: Ratio) -> str:
     return BUSY_NOTE if one.busy else "yes" if met else "no"
 
 
-def markdown(ratios: Sequence[Ratio], failures: Sequence[Failure], machine: dict[str, Any]) -> str:
-    """The table with what it was measured on."""
+def markdown(parts: Mapping[str, Part], known: Sequence[str]) -> str:
+    """The table with what it was measured on; `known` are all parts there are."""
+    places: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        places.setdefault(part.where, []).append(name)
+    where = [f"{place}." for place in places]
+    if len(places) > 1:
+        where = ["Parts were run apart:", "", *(f"- {', '.join(names)}: {place}" for place, names in places.items())]
     lines = [
         "# Performance",
         "",
         "Ours against a peer, measured in the same run by turns. The ratio is the median over n turns: above 1 ours is "
         "better, unless the goal has an upper bound. A CPU share far below 100 % means that something else ran "
-        "meanwhile; such a ratio counts for no goal. Made by `make bench`.",
+        "meanwhile; such a ratio counts for no goal. Made by `make bench`, or part by part: `python -m "
+        "benchmarks.performance NAME --keep`.",
         "",
-        f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads, torch "
-        f"{machine['versions'].get('torch')}, commit {str(machine['commit'])[:12]}, {machine['made_utc'][:10]}.",
+        *where,
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'|'.join(['---', '---', *['--:'] * 7, '---', '---'])}|",
-        *(f"| {' | '.join(row)} |" for row in as_rows(ratios)),
+        *(f"| {' | '.join(row)} |" for part in parts.values() for row in as_rows(part.rows)),
     ]
-    if failures:
-        lines += ["", *(f"{one.part} failed: {one.reason}" for one in failures)]
-    return "\n".join(lines) + "\n"
+    notes = [f"{name} failed: {part.failed}" for name, part in parts.items() if part.failed]
+    missing = [name for name in known if name not in parts]
+    notes += [f"not run: {', '.join(missing)}"] if missing else []
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
 def this_machine() -> dict[str, Any]:
@@ -95,12 +118,24 @@ def this_machine() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, ratios: Sequence[Ratio], failures: Sequence[Failure], machine: dict[str, Any]) -> None:
+def write(folder: Path, parts: Mapping[str, Part], known: Sequence[str]) -> None:
     """FOLDER/performance.json and FOLDER/performance.md."""
-    document = machine | {"rows": [asdict(one) for one in ratios], "failed": [asdict(one) for one in failures]}
     folder.mkdir(parents=True, exist_ok=True)
+    document = {"parts": {name: asdict(part) for name, part in parts.items()}}
     write_atomically(folder / "performance.json", (json.dumps(document, indent=1) + "\n").encode())
-    write_atomically(folder / "performance.md", markdown(ratios, failures, machine).encode())
+    write_atomically(folder / "performance.md", markdown(parts, known).encode())
+
+
+def read(folder: Path) -> dict[str, Part]:
+    """The parts of FOLDER/performance.json; none where it is not there."""
+    path = folder / "performance.json"
+    if not path.exists():
+        return {}
+    parts = json.loads(path.read_text())["parts"]
+    return {
+        name: Part(tuple(ratio_from(row) for row in part["rows"]), part["failed"], part["machine"])
+        for name, part in parts.items()
+    }
 
 
 def ratio_from(row: dict[str, Any]) -> Ratio:

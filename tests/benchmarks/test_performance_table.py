@@ -13,7 +13,7 @@ import pytest
 from benchmarks.performance import __main__ as frame
 from benchmarks.performance import ratios as module
 from benchmarks.performance.ratios import Goal, Ratio, by_turns, faster, share
-from benchmarks.performance.report import Failure, as_rows, markdown, ratio_from
+from benchmarks.performance.report import Part, as_rows, markdown, read
 from ssl_bench.evaluation.speed import Timing
 
 ROW = Ratio("a step", "theirs", 10.0, 20.0, "ms", 2.0, (1.5, 2.5), 3, Goal(at_least=1.25), 0.95, 2.1)
@@ -89,7 +89,10 @@ def test_a_ratio_of_a_busy_machine_counts_for_no_goal() -> None:
 
 
 def test_the_table_and_what_failed() -> None:
-    text = markdown([ROW], [Failure("knn", "no memory")], MACHINE)
+    failed = Part(failed="no memory", machine=MACHINE)
+    text = markdown({"step": Part((ROW,), machine=MACHINE), "knn": failed}, ["step", "knn", "memory"])
+    assert "a CPU, 2 cores, 2 threads, torch 2, commit None, 2026-01-01." in text.splitlines()
+    assert "not run: memory" in text.splitlines()
     line = "| a step | theirs | 10 ms | 20 ms | 2.00 | 1.50 to 2.50 | 3 | 2.10 | 95% | at least 1.25 | yes |"
     assert line in text.splitlines()
     assert "knn failed: no memory" in text
@@ -101,15 +104,24 @@ def test_a_part_that_fails_stops_no_other_and_the_set_is_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(frame, "PARTS", ("knn", "views"))
-    monkeypatch.setattr(frame, "run_one", lambda name, quick: Failure(name, "why") if name == "knn" else [ROW])
-    assert frame.main(["--results", str(tmp_path / "results")]) == 1
-    document = json.loads((tmp_path / "results" / "performance.json").read_text())
-    assert [ratio_from(row) for row in document["rows"]] == [ROW]
-    assert document["failed"] == [{"part": "knn", "reason": "why"}]
+    fails = Part(failed="why", machine=MACHINE)
+    monkeypatch.setattr(frame, "run_one", lambda name, quick: fails if name == "knn" else Part((ROW,), machine=MACHINE))
+    results = tmp_path / "results"
+    assert frame.main(["--results", str(results)]) == 1
+    whole = read(results)
+    assert whole == {"knn": fails, "views": Part((ROW,), machine=MACHINE)}
     assert "knn failed: why" in capsys.readouterr().out
-    (tmp_path / "results" / "performance.json").unlink()
-    assert frame.main(["views", "--results", str(tmp_path / "results")]) == 0  # a part of the set is not written
-    assert not (tmp_path / "results" / "performance.json").exists()
+    assert "Parts were run apart" not in (results / "performance.md").read_text()
+
+    later = Part((ROW, ROW), machine=MACHINE | {"commit": "0123456789abcdef+changes"})
+    monkeypatch.setattr(frame, "run_one", lambda name, quick: later)
+    assert frame.main(["knn", "--results", str(results)]) == 0  # a part of the set is not written
+    assert read(results) == whole
+    assert frame.main(["knn", "--keep", "--results", str(results)]) == 0
+    assert read(results) == {"knn": later, "views": whole["views"]}
+    text = (results / "performance.md").read_text()
+    assert "- knn: a CPU, 2 cores, 2 threads, torch 2, commit 0123456789ab+changes, 2026-01-01" in text.splitlines()
+    assert "- views: a CPU, 2 cores, 2 threads, torch 2, commit None, 2026-01-01" in text.splitlines()
     with pytest.raises(SystemExit):
         frame.main(["view"])
     assert "views" in capsys.readouterr().err
@@ -122,13 +134,13 @@ def test_quick_rows_have_no_goal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for words, goal in (([], ROW.goal), (["--quick"], Goal())):
         assert frame.main(["knn", "--into", str(tmp_path / "rows.json"), *words]) == 0
         (row,) = json.loads((tmp_path / "rows.json").read_text())
-        assert ratio_from(row).goal == goal
+        assert Goal(**row["goal"]) == goal
 
 
 def test_the_reason_of_a_failure_is_the_last_line_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "MOST_SECONDS", 30.0)
     monkeypatch.setattr(frame.sys, "executable", "false")
-    assert frame.run_one("knn", quick=True) == Failure("knn", "exit status 1")
+    assert frame.run_one("knn", quick=True).failed == "exit status 1"
 
 
 @pytest.mark.parametrize("name", frame.PARTS)
