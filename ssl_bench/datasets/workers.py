@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader
 from ssl_bench.errors import UserError
 from ssl_bench.system.signals import ignore_signals, signals_blocked
 
+PINNING_SECONDS = 10.0
+"""For the thread that pins to end; a worker that was killed while it wrote a batch leaves it waiting for the rest."""
+
 
 def from_workers(
     make_loader: Callable[[int, int], DataLoader[Any]],
@@ -66,7 +69,7 @@ def _end_pinning(iterator: Iterator[Any]) -> None:
         return
     iterator._pin_memory_thread_done_event.set()  # type: ignore[attr-defined]
     iterator._worker_result_queue.put((None, None))  # type: ignore[attr-defined]  # it waits for something to read
-    thread.join()
+    thread.join(PINNING_SECONDS)
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:
