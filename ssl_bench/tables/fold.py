@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ssl_bench.records.outcomes import OutcomesSource, no_outcomes
-from ssl_bench.records.record import DataRecord, RunRecord
+from ssl_bench.records.record import UNSEALED_SCHEMA, DataRecord, RunRecord
 from ssl_bench.tables.blocks import heading, known_data, runs_by_block
 from ssl_bench.tables.cells import lines_of
 from ssl_bench.tables.competing import choose
@@ -111,7 +111,7 @@ def _block(
     notes += [*unsaid, *_left_out(description, groups), *_unmeasured(description, rows, groups), *_precisions(groups)]
     shown = {run_id for row in rows for run_id in row.runs}
     notes += [note for one in groups for note in _notes(one, shown)]
-    notes += _not_run(description, groups)
+    notes += [*_unsealed(groups), *_not_run(description, groups)]
     notes += chosen.notes
     notes += published_notes(description, rows)
     if data is None:
@@ -160,6 +160,14 @@ def _rows(
 def _contributing(cells: Sequence[Cell]) -> set[str]:
     """Ids of the runs that some number is of."""
     return {number.record.run_id for cell in cells for number in cell.numbers if number.record}
+
+
+def _unsealed(groups: list[Group]) -> list[str]:
+    """How many records have no fingerprint that would show an edit by hand."""
+    records = [run.record for one in groups for run in one.runs]
+    unsealed = sum(record.schema_version <= UNSEALED_SCHEMA for record in records)
+    told = f"records without a fingerprint, whose edit by hand would not be noticed: {unsealed} of {len(records)}"
+    return [told] if unsealed else []
 
 
 def _not_run(description: TableDescription, groups: list[Group]) -> list[str]:

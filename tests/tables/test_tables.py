@@ -594,3 +594,13 @@ def test_a_text_cannot_break_out_of_its_cell() -> None:
 def test_cells_in_words(cell: Cell, finished: int, text: str) -> None:
     column = Column.model_validate({"id": "x", "title": "x", "from": "measurement:knn.primary:trained"})
     assert cell_text(column, cell, finished) == text
+
+
+def test_records_that_an_edit_would_not_show_in_are_counted() -> None:
+    records = [make_record(seed=seed) for seed in range(3)]
+    first = [one.model_copy(update={"schema_version": 1}) for one in records[:2]]
+    said = "records without a fingerprint, whose edit by hand would not be noticed: 2 of 3"
+    source = load_table("comparison")
+    for these, expected in ((records, False), ([*first, records[2]], True)):
+        (block,) = fold(source.description, these, source.published).blocks
+        assert (said in block.notes) == expected
