@@ -16,7 +16,7 @@ from benchmarks.gpu_check.noise import built, low_precisions, missing, noise_bat
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.method import Batch, Method, Progress
 from ssl_bench.planning.devices import AMPERE, PASCAL, Device
-from ssl_bench.planning.step_memory import AS_A_WHOLE, HowToStep, predict_step
+from ssl_bench.planning.step_memory import AS_A_WHOLE, HowToStep, predict_step, view_shapes
 from ssl_bench.runs.building import recompute_activations
 from ssl_bench.runs.planned_step import asked_of
 from ssl_bench.runs.predicting import StepPredictor
@@ -74,7 +74,8 @@ def compare_planned(architecture: Architecture, bench: Bench) -> Check:
         return Check(PART, label, False, f"nothing fits into {CAP / GB:.0f} GB")
     method = built(request)
     recompute_activations(method, way.choice.checkpointing)
-    batch = noise_batch(request, method, sizes.batch, torch.device("cpu"))
+    shapes = view_shapes(method, method.make_views(request.method_config), sizes.batch, sizes.image_px)
+    batch = Batch(tuple(torch.rand(shape).to(dtype) for shape, dtype in shapes), torch.arange(sizes.batch))
     how = HowToStep(way.choice.micro_batch, AUTOCAST_DTYPES[way.choice.precision], batch_on_device=False)
     measured = measured_peak(method, OptimizerSettings(**request.recipe.optimizer), batch, bench, how)
     return _verdict(label, way.memory.peak, measured, f"{way.choice.words}: ")
