@@ -171,6 +171,7 @@ def test_evaluating_again_gives_the_recorded_numbers(sslbench: Command, data: Pa
         ("run dino --arch timm:resnet1818", "timm has no network called 'resnet1818'"),
         ("run --resume", "--resume needs a run: sslbench run --resume results/runs/RUN"),
         ("run --resume dinno", "no method is called 'dinno'"),
+        ("run mine.toml", "is a recipe file, not a method. To run it: sslbench run --recipe mine.toml"),
         (
             "run dino --arch timm:convnext_atto --set training.precision=fp32",
             "timm:convnext_atto cannot see images of 16 x 16 px",
@@ -182,6 +183,7 @@ def test_evaluating_again_gives_the_recorded_numbers(sslbench: Command, data: Pa
 )
 def test_a_mistake_is_one_clear_message(sslbench: Command, data: Path, arguments: str, words: str) -> None:
     words_given = arguments.split()
+    Path("mine.toml").write_text("[run]\n")
     if "--data" not in words_given and words_given[:2] == ["run", "dino"]:
         words_given += ["--data", str(data), "--batch-size", "4"]
     status, _, err = sslbench(*words_given)
