@@ -18,7 +18,7 @@ from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import Plan, TrainingState, restore
-from ssl_bench.training.micro_batches import exactness, smallest_micro_batch
+from ssl_bench.training.micro_batches import exactness, refuse_single_images
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory
 
 
@@ -30,7 +30,7 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
     """
     if plan.total_steps == 0:
         return Precision("fp32", "nothing is trained", None)
-    refuse_single_images(method, plan)
+    refuse_single_images(method, plan.batch_size, plan.micro_batch)
     batch: Batch | None = None
     try:
         whole = next(dataclasses.replace(plan, workers=0).batches(method, make_views))
@@ -66,16 +66,6 @@ def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -
         found = choose_precision("auto", method, batch, plan, machine)
         return dataclasses.replace(found, reason=f"{found.reason}; {asked}, as recorded, does not work here")
     return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
-
-
-def refuse_single_images(method: Method, plan: Plan) -> None:
-    """Raises `UserError` for a micro-batch of one image where batch norm needs two."""
-    least = smallest_micro_batch(method, plan.batch_size)
-    if plan.images_at_once < least:
-        raise UserError(
-            f"machine.micro_batch = {plan.micro_batch} makes micro-batches of a single image out of "
-            f"{plan.batch_size}, and batch norm needs at least 2: give --set machine.micro_batch={least}"
-        )
 
 
 def resumed_on(before: BeforeTraining, device: torch.device) -> tuple[BeforeTraining, str]:

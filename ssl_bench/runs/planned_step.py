@@ -13,6 +13,7 @@ from ssl_bench.planning.step_memory import StepMemory
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.batches import steps_per_epoch
+from ssl_bench.training.micro_batches import refuse_single_images
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ def asked_of(resolved: Resolved, device: Device, least: int) -> Asked:
 
 
 def plan_step(resolved: Resolved, device: Device) -> StepPlan:
-    """Plan a training step of the recipe for a device."""
+    """Plan a training step of the recipe for a device. Raises `UserError` for micro-batches that no run takes."""
     predictor = StepPredictor(resolved, batch_on_device=device.is_cpu)
     asked = asked_of(resolved, device, predictor.least)
+    refuse_single_images(predictor.method, asked.batch_size, asked.micro_batch)
     chosen, tried = predictor.fastest(asked, device.usable)
     smallest = None if chosen else predictor.smallest(asked, tried)
     evaluation, images = cache(predictor.evaluation), THROUGHPUT_BATCH

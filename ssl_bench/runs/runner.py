@@ -26,7 +26,7 @@ from ssl_bench.records.steps import thinned, write_step_curves
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
-from ssl_bench.runs.beginning import precision_on_first_batch, refuse_single_images, resumed_on, resumed_state
+from ssl_bench.runs.beginning import precision_on_first_batch, resumed_on, resumed_state
 from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
 from ssl_bench.runs.compiling import compile_networks
 from ssl_bench.runs.data_checks import check_images
@@ -47,6 +47,7 @@ from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
 from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
 from ssl_bench.training.metrics_log import logged_steps
+from ssl_bench.training.micro_batches import refuse_single_images
 from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, out_of_memory_in_words
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
@@ -149,7 +150,7 @@ class _Session:
             if before.memory is not None:
                 limited_device(self.plan.device, self.resolved.machine.memory)
                 self._use(as_set(before.memory, self.resolved.machine))
-                refuse_single_images(self.method, self.plan)
+                refuse_single_images(self.method, self.plan.batch_size, self.plan.micro_batch)
                 self._announce_memory()
             self._announce_machine(Precision(before.precision, before.precision_reason, None))
         return state

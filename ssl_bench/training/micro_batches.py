@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench.blocks.recompute import running_statistics_kept
+from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Method, Progress, StepOutput, WholeBatchLoss, has_whole_batch_loss
 
 
@@ -64,6 +65,16 @@ def smallest_micro_batch(method: Method, batch_size: int) -> int:
     """Images at once of the most parts into which a batch can be split: batch norm needs two images in each."""
     most_parts = max(1, batch_size // (2 if has_batch_norm(method) else 1))
     return -(-batch_size // most_parts)
+
+
+def refuse_single_images(method: Method, batch_size: int, micro_batch: int | None) -> None:
+    """Raises `UserError` for a micro-batch of one image where batch norm needs two."""
+    least = smallest_micro_batch(method, batch_size)
+    if micro_batch is not None and micro_batch < least:
+        raise UserError(
+            f"machine.micro_batch = {micro_batch} makes micro-batches of a single image out of {batch_size}, and batch "
+            f"norm needs at least 2: give --set machine.micro_batch={least}"
+        )
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ def test_an_evaluation_that_is_larger_than_training(sslbench: Command, monkeypat
         (("--device", "cpu"), "give its --memory too"),
         (("--measure",), "give --device cpu"),
         (("--set", "method.temprature=1"), "temperature"),
+        (("--batch-size", "5", "--set", "machine.micro_batch=2"), "machine.micro_batch=3"),  # as run says too
     ],
 )
 def test_mistakes(sslbench: Command, words: tuple[str, ...], message: str) -> None:

@@ -22,9 +22,9 @@ from ssl_bench.planning.step_memory import PARTS, StepMemory
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import MemoryRecord
 from ssl_bench.runs import beginning, fitting, runner
-from ssl_bench.runs.beginning import refuse_single_images
 from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor
+from ssl_bench.training.micro_batches import refuse_single_images
 from ssl_bench.training.out_of_memory import DoesNotFit, NormStatistics, is_out_of_memory, undone_where_it_does_not_fit
 from ssl_bench_plugins.methods.supervised import Supervised
 from tests.conftest import Command
@@ -249,19 +249,19 @@ def test_no_way_down_leaves_batch_norm_a_single_image(batch_size: int, sizes: li
     resolved: Any = SimpleNamespace(machine=MachineSettings())
 
     def planned(size: int) -> Any:
-        return SimpleNamespace(batch_size=batch_size, images_at_once=size, micro_batch=size)
+        return SimpleNamespace(batch_size=batch_size, images_at_once=size)
 
     for at_once, fewer in itertools.pairwise([batch_size, *sizes]):
         memory = fitting.smaller(memory, resolved, method, planned(at_once), "no room")
         assert memory.micro_batch == fewer
         assert min(len(part.index) for part in whole.split(fewer)) >= 2
-        refuse_single_images(method, planned(fewer))
+        refuse_single_images(method, batch_size, fewer)
     least = min([batch_size, *sizes])
     with pytest.raises(UserError, match="there is no smaller way"):
         fitting.smaller(memory, resolved, method, planned(least), "no room")
     for size in range(1, least):
         with pytest.raises(UserError, match=f"--set machine.micro_batch={least}"):
-            refuse_single_images(method, planned(size))
+            refuse_single_images(method, batch_size, size)
 
 
 def test_a_resume_with_micro_batches_of_a_single_image_is_refused(
