@@ -351,10 +351,11 @@ def training_step(
     """One optimizer step of the contract: schedule, step, backward, before_optimizer, optimizer, update.
 
     `batch` is on the host: what is computed next is moved to the device, the whole or a micro-batch at a time. Where
-    gradients overflow in fp16, optimizer and update are left out, and only what is finite is logged. `statistics` are
-    kept by the caller, so that they need no new memory at each step.
+    gradients overflow in fp16, optimizer and update are left out, running statistics are put back, and only what is
+    finite is logged. `statistics` are kept by the caller, so that they need no new memory at each step.
     """
     scaling = scaling or LossScaling(plan.device, plan.autocast_dtype, ScalingState())
+    statistics = statistics or NormStatistics(method)
     scheduled = set_schedule(optimizer, plan.optimizer, progress, plan.batch_size)
     passes = dataclasses.replace(plan.passes(progress.step), scale=scaling.scale)
     with undone_where_it_does_not_fit(method, plan.images_at_once, statistics):
@@ -375,6 +376,8 @@ def training_step(
     if done:
         with half_done_where_it_does_not_fit(progress.step), torch.no_grad():
             method.update(output.carry, progress)
+    else:
+        statistics.put_back()
     logs = {**numbers, **scheduled}
     if scaling.enabled:
         logs = {name: value for name, value in logs.items() if math.isfinite(value)}

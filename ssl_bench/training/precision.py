@@ -36,8 +36,8 @@ class ScalingState:
 class LossScaling:
     """Loss scaling of a run in fp16; at any other precision nothing is scaled or skipped.
 
-    A step whose gradients are not all finite is skipped: weights, optimizer, teacher, queue and center stay. Running
-    statistics of batch norm do not: the forward pass moved them, as it does wherever GradScaler is used.
+    A step whose gradients are not all finite is skipped: weights, optimizer, teacher, queue and center stay. The loop
+    puts running statistics of batch norm back, which GradScaler alone leaves as the forward pass moved them.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None, state: ScalingState) -> None:
