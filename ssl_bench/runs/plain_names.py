@@ -40,6 +40,12 @@ def _texts(value: Any, name: str = "the recipe") -> Iterator[tuple[str, str]]:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """What the user typed, for the record: paths as `settings.portable_path`; bytes that are not UTF-8 as `\\xe9`."""
+    """What the user typed, for the record: without --results, which is where the record lies; paths as
+    `settings.portable_path`; bytes that are not UTF-8 as `\\xe9`."""
     given = sys.argv[1:] if arguments is None else arguments
-    return os.fsencode(shlex.join(["sslbench", *map(portable_text, given)])).decode("utf-8", "backslashreplace")
+    words = [
+        word
+        for before, word in zip(("", *given), given, strict=False)
+        if "--results" not in (before, word) and not word.startswith("--results=")
+    ]
+    return os.fsencode(shlex.join(["sslbench", *map(portable_text, words)])).decode("utf-8", "backslashreplace")

@@ -10,6 +10,7 @@ from ssl_bench import registry
 from ssl_bench.recipes.recipe_file import read_recipe_file
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import DataPart, Recipe
+from ssl_bench.runs.plain_names import command_line
 from ssl_bench.settings import DATA_PATH, absolute_path, expanded_path, parse_settings, portable_path, portable_text
 from tests.conftest import Command
 from tests.datasets.test_voc import write_voc
@@ -112,6 +113,12 @@ def test_paths_within_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert portable_text(given) == (
         "--data=$SSLBENCH_DATA/x image-folder:$SSLBENCH_DATA '~/y' /home/alice /mnt/data/z /data.old x/data"
     )
+
+
+def test_a_recorded_command_leaves_out_where_results_lie() -> None:
+    words = ["run", "dino", "--results", "/scratch/al/r", "--arch", "deit_s16", "--results=/x", "--set", "a=--results"]
+    assert command_line(words) == "sslbench run dino --arch deit_s16 --set a=--results"
+    assert command_line(["run", "dino", "--results"]) == "sslbench run dino"
 
 
 def test_without_the_variable_a_record_is_read_and_its_data_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
