@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ssl_bench.errors import UserError
 from ssl_bench.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -118,6 +119,8 @@ def sent_to_host(values: Mapping[str, Tensor]) -> Callable[[], dict[str, float]]
 
     The result gives them as numbers. It waits for what was launched before, on a card not for what was launched since.
     """
+    import torch  # figures read logs without it
+
     sent: list[tuple[list[str], Tensor]] = []
     events: list[torch.cuda.Event] = []
     for device in {value.device for value in values.values()}:

@@ -228,8 +228,8 @@ def test_tables_of_ones_own_are_shown_each_once(sslbench: Command, results: Path
     assert (tmp_path / "page.html").read_text().count("<h3>Mine &amp; more</h3>") == 2, (
         "as a table and among the sources"
     )
-    (tmp_path / "own.toml").write_text(own.format("comparison", "primary"))
-    assert "two of these tables have the id 'comparison'" in sslbench(*arguments, "comparison", "own.toml")[2]
+    (tmp_path / "other.toml").write_text(own.format("own", "top1_k20"))
+    assert "two of these tables have the id 'own'" in sslbench(*arguments, "own.toml", "other.toml")[2]
     (tmp_path / "own.toml").write_text(own.format("own", "top1_k21"))
     assert "measured no 'top1_k21'. Did you mean 'top1_k20'" in sslbench(*arguments, "own.toml")[2]
 
