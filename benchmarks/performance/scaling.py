@@ -2,7 +2,7 @@
 
     python -m benchmarks.performance scaling [--quick] [--results DIR]
 
-Writes results/figures/scaling.csv and scaling.png. Times are medians of three, on this machine. The memory of a
+Writes results/scaling.csv and scaling.png. Times are medians of three, on this machine. The memory of a
 training step is what `LiveMemory` counts of its tensors; that of an evaluation and of tables is how far the resident
 set rises above what it was before (VmHWM of /proc, so Linux only). A busy machine is named in the figure's notes.
 """
@@ -196,7 +196,7 @@ def _panel(curve: Curve, title: str, unit: str, points: list[Point]) -> Panel:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two small points a curve: whether it runs, no figures")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="DIR", help="written in its figures/")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="DIR", help="where both are written")
     given = parser.parse_args(arguments)
     curves = []
     for curve in all_curves(quick=given.quick):
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = this_machine()
     source = f"{machine['device']}, {machine['threads']} threads, torch {torch.__version__}"
     drawn = figure(curves, source)
-    folder = given.results / "figures"
+    folder = given.results
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "scaling.csv", to_csv(drawn).encode())
     write_atomically(folder / "scaling.png", draw(drawn, "png"))

@@ -53,8 +53,8 @@ def test_the_name_alone_draws_the_curves(
 ) -> None:
     monkeypatch.setattr(scaling, "all_curves", lambda quick: CURVES)
     assert frame.main(["scaling", "--quick", "--results", str(tmp_path)]) == 0
-    assert (tmp_path / "figures" / "scaling.png").read_bytes().startswith(b"\x89PNG")
-    assert len((tmp_path / "figures" / "scaling.csv").read_text().splitlines()) > 4
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "scaling.csv").read_text().splitlines()) > 4
     assert "batch             4 images: 2.000 s, 2 MiB" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         frame.main(["scaling", "views"])
