@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ssl_bench.records.record import RunRecord
 from ssl_bench.tables.cells import View, measured, statistic
@@ -27,10 +27,14 @@ def yardsticks(
 
     `shown` are the rows' records, `facts` all there are. What is a row itself is not repeated.
     """
+    runs, methods = {one.run_id for one in shown}, {one.method for one in shown}
+    networks = {(one.backbone.name, one.backbone.parameters) for one in shown}
+    named = [(name, one) for one in facts if (name := _name(one.record, methods, networks))]
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for one in sorted(facts, key=lambda one: one.record.finished_utc):  # of a seed that was run again, the later
-        name = _name(one.record, shown)
-        for place, column in enumerate(description.column) if name else ():
+    for name, one in sorted(named, key=lambda pair: pair[1].record.finished_utc):  # of a seed run again, the later
+        if one.record.run_id in runs:
+            continue
+        for place, column in enumerate(description.column):
             if column.source is not None and column.unit:
                 numbers = measured(Run(one, (), None), column, column.source, View(block, elsewhere=False))
                 for conditions in {row.cells[place].conditions for row in rows} & numbers.keys():
@@ -47,16 +51,15 @@ def yardsticks(
     return [f"to compare with, on the same data: {'; '.join(texts)}"] if texts else []
 
 
-def _name(record: RunRecord, shown: Sequence[RunRecord]) -> str:
-    """Which yardstick of these rows a run is; "" for none."""
-    if record.status != "finished" or any(one.run_id == record.run_id for one in shown):
+def _name(record: RunRecord, methods: Collection[str], networks: Collection[tuple[str, int]]) -> str:
+    """Which yardstick a run is of rows with these methods and networks (name, parameters); "" for none."""
+    if record.status != "finished":
         return ""
-    networks = {(one.backbone.name, one.backbone.parameters) for one in shown}
     if record.backbone.name == RAW_PIXELS:
-        return "raw pixels" if RAW_PIXELS not in {name for name, _ in networks} else ""
+        return "raw pixels" if all(name != RAW_PIXELS for name, _ in networks) else ""
+    if record.method != SUPERVISED or SUPERVISED in methods:
+        return ""
     changed = record.changed_settings
     plain = changed is not None and all(name.startswith(MAY_CHANGE) for name in changed)
-    if record.method != SUPERVISED or SUPERVISED in {one.method for one in shown} or not plain:
-        return ""
     same = (record.backbone.name, record.backbone.parameters) in networks
-    return "supervised training of the same network" if same else ""
+    return "supervised training of the same network" if plain and same else ""
