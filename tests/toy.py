@@ -20,7 +20,7 @@ from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.dataset import Dataset
 from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.settings import Settings, setting
-from ssl_bench.training.loop import Plan
+from ssl_bench.training.plan import Plan
 
 
 class ToyBackbone(Backbone):

@@ -16,7 +16,9 @@ from benchmarks.gpu_check.checks import Architecture, Bench, Check, attempt
 from benchmarks.gpu_check.noise import built, low_precisions, methods, missing, own_methods, resolved
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
+from ssl_bench.training.loop import StepReport, train
+from ssl_bench.training.plan import Plan
+from ssl_bench.training.state import TrainingState
 
 PART = "training"
 

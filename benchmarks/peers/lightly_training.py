@@ -45,8 +45,10 @@ from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.system.files import write_atomically
-from ssl_bench.training.loop import Plan, StepReport, TrainingState, train
+from ssl_bench.training.loop import StepReport, train
+from ssl_bench.training.plan import Plan
 from ssl_bench.training.precision import AUTOCAST_DTYPES
+from ssl_bench.training.state import TrainingState
 
 TOLERATED = 1.5
 TWINS = ("byol", "dino", "simclr")

@@ -138,7 +138,7 @@ def _step_memory(
     how: HowToStep,
     gradients: Gradients,
 ) -> StepMemory:
-    """One step in the order of `training.loop.training_step`, with the optimizer's state of earlier ones."""
+    """One step in the order of `training.step.training_step`, with the optimizer's state of earlier ones."""
     memory = LiveMemory()
     trained = [parameter for parameter in method.train().parameters() if parameter.requires_grad]
     memory.add(trained, "weights")

@@ -17,9 +17,10 @@ from ssl_bench.runs.precision import Precision, card_has_bf16, choose_precision,
 from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import Plan, TrainingState, restore
 from ssl_bench.training.micro_batches import exactness, refuse_single_images
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory
+from ssl_bench.training.plan import Plan
+from ssl_bench.training.state import TrainingState, restore
 
 
 def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, resolved: Resolved) -> Precision:

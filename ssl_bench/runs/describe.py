@@ -15,8 +15,9 @@ from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.records.record import BackboneRecord, DataRecord, MemoryRecord, MicroBatchRecord, TrainingRecord
 from ssl_bench.runs import machine
 from ssl_bench.tables.paths import flatten
-from ssl_bench.training.loop import Plan, TrainingState
 from ssl_bench.training.micro_batches import exactness
+from ssl_bench.training.plan import Plan
+from ssl_bench.training.state import TrainingState
 
 
 def announce(

@@ -16,7 +16,7 @@ from ssl_bench.evaluator import Evaluator
 from ssl_bench.method import Method
 from ssl_bench.records.curves import Curves, read_curves, write_curves
 from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.training.loop import Plan
+from ssl_bench.training.plan import Plan
 
 
 @dataclass

@@ -23,8 +23,8 @@ from ssl_bench.registry.failures import in_words
 from ssl_bench.runs.building import recompute_activations
 from ssl_bench.runs.planned_step import asked_of
 from ssl_bench.runs.predicting import StepPredictor
-from ssl_bench.training.loop import Plan
 from ssl_bench.training.micro_batches import has_batch_norm, smallest_micro_batch
+from ssl_bench.training.plan import Plan
 
 TRIED_IMAGES = 2
 """Forward pass that is really done for the upper bound."""

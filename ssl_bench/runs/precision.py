@@ -18,8 +18,9 @@ from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.system.files import cache_folder, write_atomically
-from ssl_bench.training.loop import Plan, prepare
+from ssl_bench.training.plan import Plan
 from ssl_bench.training.precision import AUTOCAST_DTYPES
+from ssl_bench.training.step import prepare
 
 WORTH = 1.1
 """bf16 must be this many times faster to be chosen: it costs accuracy, and noise must not decide."""

@@ -45,10 +45,12 @@ from ssl_bench.runs.trial import require_images_fit
 from ssl_bench.system.hints import command, resume_command
 from ssl_bench.training.collapse_doctor import RunFailed
 from ssl_bench.training.loggers import Loggers, load_loggers
-from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, train
+from ssl_bench.training.loop import StepReport, Stopped, train
 from ssl_bench.training.metrics_log import logged_steps
 from ssl_bench.training.micro_batches import refuse_single_images
 from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, out_of_memory_in_words
+from ssl_bench.training.plan import Plan
+from ssl_bench.training.state import TrainingState
 from ssl_bench.weights.initial import arch_as_typed
 from ssl_bench.weights.kept import keep_weights
 

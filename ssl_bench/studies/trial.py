@@ -123,8 +123,9 @@ def _training(resolved: Resolved) -> tuple[float, bool]:
     from ssl_bench.method import Progress
     from ssl_bench.runs import machine
     from ssl_bench.runs.building import build_method, seed_initial_weights
-    from ssl_bench.training.loop import Plan, prepare, training_step
+    from ssl_bench.training.plan import Plan
     from ssl_bench.training.precision import AUTOCAST_DTYPES
+    from ssl_bench.training.step import prepare, training_step
 
     recipe = resolved.recipe
     batch_size = recipe.training.batch_size

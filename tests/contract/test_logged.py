@@ -11,8 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ssl_bench import registry
 from ssl_bench.recipes.resolve import Request, resolve
-from ssl_bench.training.loop import TrainingState, train
+from ssl_bench.training.loop import train
 from ssl_bench.training.metrics_log import logged_steps, sent_to_host
+from ssl_bench.training.state import TrainingState
 from tests.contract.test_resume import METHODS, NETWORKS, parts
 from tests.toy import write_image_folder
 

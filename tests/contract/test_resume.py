@@ -18,7 +18,8 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import StepReport, Stopped, TrainingState, restore, train
+from ssl_bench.training.loop import StepReport, Stopped, train
+from ssl_bench.training.state import TrainingState, restore
 from tests.methods import INSTALLED, WITH_SETTINGS
 from tests.toy import make_plan, write_image_folder
 

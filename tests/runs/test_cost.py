@@ -16,7 +16,7 @@ from ssl_bench.system.cpu_time import Spent, clocks
 from ssl_bench.tables.description import TableDescription
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.render import to_markdown
-from ssl_bench.training.loop import TrainingState
+from ssl_bench.training.state import TrainingState
 from tests.example_records import make_record
 
 PLAN: Any = SimpleNamespace(steps_per_epoch=10, batch_size=4, device=torch.device("cpu"))

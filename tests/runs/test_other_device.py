@@ -14,7 +14,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.records.record import SpeedRecord
 from ssl_bench.runs import beginning
 from ssl_bench.runs.state import BeforeTraining
-from ssl_bench.training.loop import TrainingState
+from ssl_bench.training.state import TrainingState
 from ssl_bench_plugins.methods.supervised import Supervised
 from tests.conftest import Command
 from tests.fake_cuda import HOPPER, PASCAL, FakeCard, fake_cuda

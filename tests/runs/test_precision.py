@@ -13,8 +13,8 @@ from ssl_bench.evaluation.speed import Timing
 from ssl_bench.method import Batch
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.runs import precision
-from ssl_bench.training.loop import Plan
 from ssl_bench.training.out_of_memory import DoesNotFit
+from ssl_bench.training.plan import Plan
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 

@@ -15,7 +15,8 @@ from ssl_bench.recipes.resolve import Request, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.training.checkpoint import checkpoints
 from ssl_bench.training.collapse_doctor import RunFailed
-from ssl_bench.training.loop import TrainingState, train
+from ssl_bench.training.loop import train
+from ssl_bench.training.state import TrainingState
 from tests.conftest import Command
 from tests.end_to_end.test_end_to_end import data, only_run  # noqa: F401
 from tests.toy import make_plan

@@ -17,7 +17,8 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.method import Batch, Progress, Sign, StepOutput
 from ssl_bench.training.checkpoint import checkpoints
 from ssl_bench.training.collapse_doctor import FEATURES_ALIKE, Doctor, RunFailed, effective_rank, probe, refuse_nan
-from ssl_bench.training.loop import Stopped, TrainingState, train
+from ssl_bench.training.loop import Stopped, train
+from ssl_bench.training.state import TrainingState
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 from tests.training.test_training import _interrupt, restored, same, start
 

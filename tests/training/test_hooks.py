@@ -19,7 +19,8 @@ from ssl_bench.method import Batch, Progress, StepOutput
 from ssl_bench.registry.preflight import wrong_frozen, wrong_hook
 from ssl_bench.runs.precision import first_step
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import Stopped, TrainingState, restore, train
+from ssl_bench.training.loop import Stopped, train
+from ssl_bench.training.state import TrainingState, restore
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 

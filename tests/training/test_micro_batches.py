@@ -18,8 +18,10 @@ from ssl_bench.blocks.recompute import mean_of_parts
 from ssl_bench.method import Batch, Progress, StepOutput
 from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.loop import Plan, StepReport, Stopped, TrainingState, restore, train
+from ssl_bench.training.loop import StepReport, Stopped, train
 from ssl_bench.training.micro_batches import Exactness, Passes, add_gradients, exactness
+from ssl_bench.training.plan import Plan
+from ssl_bench.training.state import TrainingState, restore
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 CPU = torch.device("cpu")

@@ -18,10 +18,12 @@ from ssl_bench.method import Batch, Method, Progress, StepOutput
 from ssl_bench.testing.method_bench import MIDDLE, Subject, progress_at
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.collapse_doctor import RunFailed
-from ssl_bench.training.loop import StepReport, Stopped, TrainingState, restore, train, training_step
+from ssl_bench.training.loop import StepReport, Stopped, train
 from ssl_bench.training.metrics_log import logged_steps
 from ssl_bench.training.micro_batches import Passes, add_gradients
 from ssl_bench.training.precision import AUTOCAST_DTYPES, MOST_OVERFLOWS, LossScaling, ScalingState
+from ssl_bench.training.state import TrainingState, restore
+from ssl_bench.training.step import training_step
 from tests.methods import INSTALLED
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 

@@ -19,12 +19,14 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
 from ssl_bench.method import Progress
 from ssl_bench.runs.describe import describe_training
-from ssl_bench.training import checkpoint, loop
+from ssl_bench.training import checkpoint, loop, step
 from ssl_bench.training.batches import EpochOrder, TrainingViews
 from ssl_bench.training.checkpoint import load_latest
-from ssl_bench.training.collapse_doctor import Doctor
-from ssl_bench.training.loop import RunFailed, Stopped, TrainingState, restore, train, training_step
+from ssl_bench.training.collapse_doctor import Doctor, RunFailed
+from ssl_bench.training.loop import Stopped, train
 from ssl_bench.training.metrics_log import MetricsLog, logged_steps
+from ssl_bench.training.state import TrainingState, restore
+from ssl_bench.training.step import training_step
 from tests.toy import ToyBackbone, ToyDataset, ToyMethod, make_plan
 
 
@@ -198,8 +200,8 @@ def test_the_loss_is_read_once_the_optimizer_is_launched(tmp_path: Path, monkeyp
 
         return call
 
-    send = loop.sent_to_host
-    monkeypatch.setattr(loop, "sent_to_host", lambda values: called.append("sent") or noted("read", send(values)))
+    send = step.sent_to_host
+    monkeypatch.setattr(step, "sent_to_host", lambda values: called.append("sent") or noted("read", send(values)))
     monkeypatch.setattr(method, "before_optimizer", noted("clipped", method.before_optimizer))
     monkeypatch.setattr(optimizer, "step", noted("optimizer", optimizer.step))
     monkeypatch.setattr(method, "update", noted("update", method.update))

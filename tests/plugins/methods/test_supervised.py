@@ -10,7 +10,8 @@ import torch
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, Situation
-from ssl_bench.training.loop import TrainingState, train
+from ssl_bench.training.loop import train
+from ssl_bench.training.state import TrainingState
 from ssl_bench_plugins.backbones.deit import DeitS16
 from ssl_bench_plugins.backbones.resnet import ResNet18
 from ssl_bench_plugins.methods import random_init
