@@ -103,7 +103,23 @@ def ratios(*, quick: bool = False) -> list[Ratio]:
         name = f"exact k-NN, {len(queries):,} queries in {len(bank):,} x 384, {words}"
         peer = f"DINO's eval_knn.py, {block} queries at once"
         found.append(faster(name, peer, pairs, torch.get_num_threads(), Goal(at_least=2.5)))
+    found.append(against_products(*make_features(*size, 384, 0, seed=0), turns=2 if quick else 5))
     return found
+
+
+def against_products(queries: Tensor, bank: Tensor, turns: int) -> Ratio:
+    """The whole search against the matrix products of the plain formula alone: what no exact search can be far below.
+
+    500 queries at once; nothing is chosen from the products.
+    """
+
+    def products() -> None:
+        for some in queries.split(500):
+            some @ bank.T
+
+    pairs = by_turns(lambda: nearest(queries, bank, 20), products, turns)
+    name = f"exact k-NN, {len(queries):,} queries in {len(bank):,} x 384, random features"
+    return faster(name, "its matrix products alone, by torch", pairs, torch.get_num_threads(), Goal())
 
 
 def check(results: dict[str, tuple[Tensor, Tensor]], queries: Tensor, bank: Tensor) -> None:

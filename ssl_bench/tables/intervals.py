@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ssl_bench.measurement import Outcomes, newcombe_interval
 from ssl_bench.records.outcomes import OutcomesSource
-from ssl_bench.tables.numbers import Interval, Number, scaled
+from ssl_bench.tables.numbers import Ends, Interval, Number, scaled
 from ssl_bench.tables.table import Cell, Row
 
 HOW = {
@@ -42,13 +42,24 @@ def interval_of(numbers: Sequence[Number], source: OutcomesSource) -> Interval |
 
     if found := _all_outcomes(numbers, source):
         try:
-            return Interval(*scaled(mean_interval(found), numbers[0].scale), "bootstrap")
+            ends = scaled(mean_interval(found), numbers[0].scale)
+            return Interval(*_possible(ends, numbers), "bootstrap")
         except ValueError:  # of different items, although data and protocol agree
             pass
-    ends = [one for one in own if one is not None]
-    if len(ends) < len(own) or not ends:
+    known = [one for one in own if one is not None]
+    if len(known) < len(own) or not known:
         return None
-    return Interval(*seeds_interval([one.value for one in numbers], ends), "without outcomes")
+    ends = seeds_interval([one.value for one in numbers], known)
+    return Interval(*_possible(ends, numbers), "without outcomes")
+
+
+def _possible(ends: Ends, numbers: Sequence[Number]) -> Ends:
+    """Of percentages from 0 to 100 the part from 0 to 100: Student's t of two seeds may reach beyond it."""
+    for one in numbers:
+        if one.measurement is None or one.measurement.unit != "%" or not 0 <= one.measurement.value <= 100:
+            return ends
+    low, high = scaled((0.0, 100.0), numbers[0].scale)
+    return max(low, ends[0]), min(high, ends[1])
 
 
 def items_of(numbers: Sequence[Number]) -> int | None:

@@ -180,6 +180,13 @@ def test_csv_and_json_hold_the_ends_and_the_mark(runs: Runs, sslbench: Command) 
     assert (runs.results / "tables/comparison.csv").read_text() == to_csv(table), "the verb finds the outcomes"
 
 
+def test_percentages_of_two_distant_seeds_stay_between_0_and_100(runs: Runs) -> None:
+    for seed, share in enumerate((0.1, 0.9)):
+        runs.add("dino", right(share, seed), seed)
+    (row,) = to_plain(runs.table())["blocks"][0]["rows"]
+    assert row["cells"]["knn"]["interval"] == [0.0, 100.0], "12.7 standard errors around 50 reach far beyond"
+
+
 def test_old_records_of_accuracies_have_an_interval() -> None:
     old: dict[str, Any] = evaluation("knn", "trained").model_dump()
     measured = {"metric": "top1_k20", "value": 40.0, "unit": "%", "higher_is_better": True, "n": 1000, "protocol": "p"}
