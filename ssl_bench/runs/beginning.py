@@ -1,4 +1,4 @@
-"""How a process begins its part of a run: it tries one batch for the precision, or restores the last checkpoint."""
+"""How a process begins its part of a run: what is measured before training, or restored from an earlier session."""
 
 from __future__ import annotations
 
@@ -8,19 +8,86 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.speed import measure_speed
 from ssl_bench.method import Batch, MakeViews, Method, evaluated_network
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.preflight import require_step_output
+from ssl_bench.runs import machine
 from ssl_bench.runs.device_name import device_name
+from ssl_bench.runs.fitting import as_planned, as_set, fit, limited_device
 from ssl_bench.runs.planned_step import asked_precision
 from ssl_bench.runs.precision import Precision, card_has_bf16, choose_precision, first_step
-from ssl_bench.runs.state import BeforeTraining
+from ssl_bench.runs.session import Session
+from ssl_bench.runs.state import BeforeTraining, RunState, write_run_state
 from ssl_bench.runs.trial import step_failure
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.micro_batches import exactness, refuse_single_images
 from ssl_bench.training.out_of_memory import DoesNotFit, is_out_of_memory
 from ssl_bench.training.plan import Plan
 from ssl_bench.training.state import TrainingState, restore
+
+
+def measure_before_training(session: Session, state: RunState) -> RunState:
+    """Memory, precision, speed and the untrained network, unless an earlier session measured them; kept in run.json."""
+    if state.before_training is None:
+        precision, before = _measured(session)
+        state = state.model_copy(update={"before_training": before})
+        write_run_state(session.start.run_dir, state)
+    else:
+        state, before = _resumed(session, state, state.before_training)
+        precision = Precision(before.precision, before.precision_reason, None)
+    device, steps = session.plan.device, session.plan.total_steps
+    session.display.line("machine", machine.describe(device, precision, steps))
+    return state
+
+
+def _measured(session: Session) -> tuple[Precision, BeforeTraining]:
+    if session.plan.total_steps:
+        session.use(fit(session.resolved, session.method, session.make_views, session.plan))
+        session.announce_memory()
+        session.display.say("trying one batch")
+    precision = _precision(session)
+    device = session.plan.device
+    speed = measure_speed(session.network, session.resolved.dataset.image_px, device, session.images_per_pass)
+    if speed.note:
+        session.display.line("speed", f"images per second of the network: {speed.note}")
+    return precision, BeforeTraining(
+        precision=precision.name,
+        precision_reason=precision.reason,
+        threads=torch.get_num_threads(),
+        speed=speed.as_record(),
+        untrained=tuple(session.evaluate("untrained", 0)),
+        memory=session.memory,
+        devices=(device_name(device),),
+    )
+
+
+def _resumed(session: Session, state: RunState, before: BeforeTraining) -> tuple[RunState, BeforeTraining]:
+    """Use what an earlier session decided; a device that is another one is noted."""
+    before, note = resumed_on(before, session.plan.device)
+    if note:
+        session.display.line("resume", note)
+        notes = tuple(dict.fromkeys((*state.notes, note)))
+        state = state.model_copy(update={"before_training": before, "notes": notes})
+        write_run_state(session.start.run_dir, state)
+    torch.set_num_threads(before.threads)
+    if before.memory is not None:
+        limited_device(session.plan.device, session.resolved.machine.memory)
+        session.use(as_set(before.memory, session.resolved.machine))
+        refuse_single_images(session.method, session.plan.batch_size, session.plan.micro_batch)
+        session.announce_memory()
+    return state, before
+
+
+def _precision(session: Session) -> Precision:
+    """Tried on the first batch, in smaller parts where that does not fit."""
+    while True:
+        planned = as_planned(session.resolved.machine, session.memory)
+        resolved = dataclasses.replace(session.resolved, machine=planned)
+        try:
+            return precision_on_first_batch(session.method, session.make_views, session.plan, resolved)
+        except DoesNotFit as error:
+            session.step_down(f"before training, {error}")
 
 
 def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, resolved: Resolved) -> Precision:
@@ -58,13 +125,13 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
 
 def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -> Precision:
     """The precision that is asked for; one recorded for "auto" is measured anew where it does not work here."""
-    asked, machine = asked_precision(resolved), resolved.machine
+    asked, settings = asked_precision(resolved), resolved.machine
     if asked == resolved.recipe.training.precision:
-        return choose_precision(asked, method, batch, plan, machine)
+        return choose_precision(asked, method, batch, plan, settings)
     try:
-        found = choose_precision(asked, method, batch, plan, machine)
+        found = choose_precision(asked, method, batch, plan, settings)
     except UserError:
-        found = choose_precision("auto", method, batch, plan, machine)
+        found = choose_precision("auto", method, batch, plan, settings)
         return dataclasses.replace(found, reason=f"{found.reason}; {asked}, as recorded, does not work here")
     return dataclasses.replace(found, reason="auto: as an earlier run decided and recorded")
 

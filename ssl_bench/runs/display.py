@@ -20,7 +20,7 @@ SHOWN_LOGS = ("loss", "teacher_entropy", "kl", "prototypes_used", *SPREADS)
 
 
 class TerminalDisplay:
-    """Implements `runner.Display` for people."""
+    """Implements `session.Display` for people."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)

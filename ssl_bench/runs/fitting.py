@@ -207,5 +207,11 @@ def as_set(memory: MemoryRecord, machine: MachineSettings) -> MemoryRecord:
     return memory.model_copy(update=given)
 
 
+def as_planned(machine: MachineSettings, memory: MemoryRecord | None) -> MachineSettings:
+    """With what the plan decided about activations in place of what was left to it."""
+    recomputed = memory is not None and memory.activation_checkpointing
+    return machine.model_copy(update={"activation_checkpointing": recomputed})
+
+
 def _noted(memory: MemoryRecord, words: str, update: dict[str, object]) -> MemoryRecord:
     return memory.model_copy(update={**update, "stepped_down": (*memory.stepped_down, words)})

@@ -15,16 +15,19 @@ from ssl_bench.records.curves import summarize_curves
 from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord
 from ssl_bench.records.steps import summarize_step_curves
 from ssl_bench.runs import machine
+from ssl_bench.runs.fitting import as_planned
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.precision import Precision
 from ssl_bench.runs.state import RunState
+
+Status = Literal["finished", "collapsed", "failed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended."""
 
-    status: Literal["finished", "collapsed", "failed"]
+    status: Status
     reason: str
     """Why it did not finish; else empty."""
     training: TrainingRecord
@@ -57,12 +60,7 @@ def run_record(
         machine=machine.record(
             device,
             Precision(before.precision, before.precision_reason, None),
-            resolved.machine.model_copy(
-                update={
-                    "activation_checkpointing": outcome.training.memory is not None
-                    and outcome.training.memory.activation_checkpointing
-                }
-            ),
+            as_planned(resolved.machine, outcome.training.memory),
         ),
         training=outcome.training,
         evaluations=(*before.untrained, *outcome.trained),

@@ -15,7 +15,7 @@ from ssl_bench.evaluation.features import FeatureStore
 from ssl_bench.planning.evaluation_memory import EvaluationMemory
 from ssl_bench.planning.stand_in import StandIn
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.runs import evaluation_fitting, runner
+from ssl_bench.runs import evaluation_fitting, session
 from ssl_bench.runs.evaluation_fitting import images_in_a_run, images_per_pass
 from tests.conftest import Command
 from tests.fake_cuda import FakeCard, fake_cuda
@@ -77,7 +77,7 @@ def test_a_run_computes_as_many_images_everywhere(
 ) -> None:
     """Before, during and after training; where memory runs out at the end, what was trained is kept, and a resumed run
     only evaluates. On the CPU it is the protocol's number whatever `--memory` says, so the number is a mock."""
-    monkeypatch.setattr(runner, "images_in_a_run", lambda *_: 5)
+    monkeypatch.setattr(session, "images_in_a_run", lambda *_: 5)
     seen, real = list[int](), FeatureStore._from_network
 
     def limited(self: FeatureStore, *given: Any) -> Any:

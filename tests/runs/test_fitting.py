@@ -21,7 +21,7 @@ from ssl_bench.method import Batch
 from ssl_bench.planning.step_memory import PARTS, StepMemory
 from ssl_bench.records.recipe import MachineSettings
 from ssl_bench.records.record import MemoryRecord
-from ssl_bench.runs import beginning, fitting, runner
+from ssl_bench.runs import beginning, fitting, runner, session
 from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor
 from ssl_bench.training.micro_batches import refuse_single_images
@@ -158,7 +158,7 @@ def test_memory_that_runs_out_while_weights_move(runs: Runs, monkeypatch: pytest
     activations computed again, which is bitwise the same: its weights are those of an undisturbed run."""
     runs("whole")
     left, optimizers = [1], list[weakref.ref[Any]]()
-    build, resumed = runner.build_optimizer, runner.resumed_state
+    build, resumed = session.build_optimizer, runner.resumed_state
 
     def built(*given: Any) -> Any:
         optimizer = build(*given)
@@ -169,7 +169,7 @@ def test_memory_that_runs_out_while_weights_move(runs: Runs, monkeypatch: pytest
         assert [one() is None for one in optimizers] == [True, False]  # its moments are gone before others are read
         return resumed(*given)
 
-    monkeypatch.setattr(runner, "build_optimizer", built)
+    monkeypatch.setattr(session, "build_optimizer", built)
     monkeypatch.setattr(runner, "resumed_state", resumed_with_one_optimizer)
 
     def run_out(parameters: list[Tensor], step: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ssl_bench.cli.output import SurvivingStream
 from ssl_bench.errors import UserError
-from ssl_bench.runs import runner
+from ssl_bench.runs import beginning, session
 from ssl_bench.runs.display import TerminalDisplay
 from ssl_bench.runs.folder import hold
 from ssl_bench.system.hints import resume_command
@@ -76,7 +76,7 @@ def lines(folder: Path) -> list[str]:
 def test_what_was_trained_survives_a_crash_of_the_trained_evaluation(
     sslbench: Command, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, crash: BaseException
 ) -> None:  # fmt: skip
-    real = runner.evaluate_network
+    real = session.evaluate_network
 
     def crashing(backbone: Any, subject: str, *rest: Any, **more: Any) -> Any:
         if subject == "trained":
@@ -84,7 +84,7 @@ def test_what_was_trained_survives_a_crash_of_the_trained_evaluation(
         return real(backbone, subject, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "evaluate_network", crashing)
+        patch.setattr(session, "evaluate_network", crashing)
         if isinstance(crash, RuntimeError):
             with pytest.raises(RuntimeError, match="a bug"):
                 sslbench(*arguments)
@@ -149,7 +149,7 @@ def test_a_restart_that_is_refused_or_stopped_costs_nothing(
     assert "another process is doing the run" in err
     for error, status in ((KeyboardInterrupt(), 130), (UserError("the trial fails"), 2)):
         with monkeypatch.context() as patch:
-            patch.setattr(runner, "measure_speed", raising(error))
+            patch.setattr(beginning, "measure_speed", raising(error))
             assert sslbench(*restart)[0] == status
         assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["mine"]
@@ -169,7 +169,7 @@ def test_a_refused_run_leaves_no_folder(
     sslbench: Command, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     assert sslbench(*arguments, "--set", "machine.device=cuda:99")[0] == 2
-    monkeypatch.setattr(runner, "measure_speed", raising(UserError("no")))
+    monkeypatch.setattr(beginning, "measure_speed", raising(UserError("no")))
     assert sslbench(*arguments)[0] == 2
     assert not (tmp_path / "results").exists()
 

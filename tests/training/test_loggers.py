@@ -11,7 +11,7 @@ import pytest
 from ssl_bench.errors import UserError
 from ssl_bench.logger import LoggedRun, Logger
 from ssl_bench.records.steps import read_step_curves
-from ssl_bench.runs import runner
+from ssl_bench.runs import runner, session
 from ssl_bench.runs.folder import Start
 from ssl_bench.training.loggers import Loggers, load_loggers
 from tests.conftest import Command
@@ -63,7 +63,7 @@ class Lines(Display):
 def test_a_run_hands_over_every_step_every_evaluation_and_its_settings(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: type[Kept]
 ) -> None:
-    monkeypatch.setattr(runner, "load_loggers", lambda names: {"kept": kept} if list(names) == ["kept"] else {})
+    monkeypatch.setattr(session, "load_loggers", lambda names: {"kept": kept} if list(names) == ["kept"] else {})
     resolved = recipe(images, **{"training.eval_every": 2, "training.epochs": 2, "machine.log": ["kept"]})
     runner.run(resolved, Start(tmp_path / "run", False, "test"), Lines())
     steps = [(step, values) for step, values in kept.got if "loss" in values]
