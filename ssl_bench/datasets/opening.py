@@ -19,8 +19,9 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.listing import holds_images, subfolders
 from ssl_bench.datasets.reading import EXTENSIONS, shown
 from ssl_bench.errors import UserError, did_you_mean, unknown_name
-from ssl_bench.settings import absolute_path, expanded_path, parse_settings, require_data_root
+from ssl_bench.settings import parse_settings
 from ssl_bench.system.hints import shell_quoted
+from ssl_bench.system.paths import absolute_path, expanded_path, require_data_root
 
 GENERAL = "image-folder"
 """The dataset that most layouts fit: taken when no other one recognizes a folder."""

@@ -7,13 +7,17 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator, PlainSerializer, field_validator
 
 from ssl_bench.records.renamed_settings import with_current_names, with_earlier_names, without_added_settings
 from ssl_bench.records.seal import sealed_recipe
-from ssl_bench.settings import DATA_PATH, NONE, RecordedPath, Settings, portable_path, setting
+from ssl_bench.settings import DATA_PATH, NONE, Settings, setting
+from ssl_bench.system.paths import expanded_path, portable_path
+
+RecordedPath = Annotated[str, AfterValidator(expanded_path), PlainSerializer(portable_path)]
+"""As `settings.GivenPath`, where a record may also hold a name, or what an earlier version wrote."""
 
 
 class TrainingSettings(Settings):
@@ -100,7 +104,7 @@ class DataPart(Part):
     """The data as the user named it; `fingerprint`, not where they lie or who reads them, enters the digest."""
 
     path: RecordedPath | None
-    """Absolute here, `settings.portable_path` in a record; None for a set that is made."""
+    """Absolute here, `portable_path` in a record; None for a set that is made."""
     fingerprint: str
     image_px: int
     plugin: str = ""

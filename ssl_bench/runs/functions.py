@@ -15,8 +15,8 @@ from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.runs.asking import mask_folders, named_values, plan_run
 from ssl_bench.runs.folder import find_run
 from ssl_bench.runs.which_run import free_run_id
-from ssl_bench.settings import portable_text
 from ssl_bench.system import hints
+from ssl_bench.system.paths import portable_text
 
 if TYPE_CHECKING:
     from ssl_bench.training.loop import StepReport

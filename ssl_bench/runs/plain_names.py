@@ -11,7 +11,7 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import Recipe
-from ssl_bench.settings import portable_text
+from ssl_bench.system.paths import portable_text
 
 
 def refuse_unwritable(recipe: Recipe, run_dir: Path) -> None:
@@ -41,7 +41,7 @@ def _texts(value: Any, name: str = "the recipe") -> Iterator[tuple[str, str]]:
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
     """What the user typed, for the record: without --results, which is where the record lies; paths as
-    `settings.portable_path`; bytes that are not UTF-8 as `\\xe9`."""
+    `portable_path`; bytes that are not UTF-8 as `\\xe9`."""
     given = sys.argv[1:] if arguments is None else arguments
     words = [
         word

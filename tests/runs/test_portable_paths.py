@@ -11,7 +11,8 @@ from ssl_bench.recipes.recipe_file import read_recipe_file
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import DataPart, Recipe
 from ssl_bench.runs.plain_names import command_line
-from ssl_bench.settings import DATA_PATH, absolute_path, expanded_path, parse_settings, portable_path, portable_text
+from ssl_bench.settings import DATA_PATH, parse_settings
+from ssl_bench.system.paths import absolute_path, expanded_path, portable_path, portable_text
 from tests.conftest import Command
 from tests.datasets.test_voc import write_voc
 from tests.davis_files import moving_square, write_davis
