@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_bench.measurement import Measurement
-from ssl_bench.records.record import (
-    BackboneRecord,
-    DataRecord,
-    EvaluationRecord,
-    MachineRecord,
-    RunRecord,
-    TrainingRecord,
-)
+from ssl_bench.records.cost import MachineRecord, TrainingRecord
+from ssl_bench.records.record import BackboneRecord, DataRecord, EvaluationRecord, RunRecord
 
 KNN = "20-NN, cosine, T 0.07, exact, l2-normalized; resize 36, center crop 32, bicubic"
 LINEAR = "linear probe, last block CLS, SGD 100 epochs, lr on 10 % of train, last epoch"

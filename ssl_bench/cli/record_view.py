@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ssl_bench.cli.result import interval_text
 from ssl_bench.errors import UserError
 from ssl_bench.measurement import unit_text
-from ssl_bench.records.record import DataRecord, EvaluationRecord, MicroBatchRecord, RunRecord
+from ssl_bench.records.cost import MicroBatchRecord
+from ssl_bench.records.record import DataRecord, EvaluationRecord, RunRecord
 from ssl_bench.tables.paths import flatten, plain_text, singular
 from ssl_bench.tables.table import TableData, data_title
 

@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from ssl_bench.backbone import Backbone
-from ssl_bench.records.record import SpeedRecord
+from ssl_bench.records.cost import SpeedRecord
 from ssl_bench.training.out_of_memory import out_of_memory_in_words
 
 THROUGHPUT_BATCH = 128

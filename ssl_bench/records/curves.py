@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import model_validator
 
 from ssl_bench.measurement import Measurement, Protocol
-from ssl_bench.records.record import CurvesRecord, CurveSummary, EvaluationRecord, RecordPart
+from ssl_bench.records.part import RecordPart
+from ssl_bench.records.record import CurvesRecord, CurveSummary, EvaluationRecord
 from ssl_bench.records.state_file import DamagedFile, read_model, sealed
 from ssl_bench.system.files import write_atomically
 

@@ -12,7 +12,8 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.logger import LoggedRun
 from ssl_bench.method import Method
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.records.record import BackboneRecord, DataRecord, MemoryRecord, MicroBatchRecord, TrainingRecord
+from ssl_bench.records.cost import MemoryRecord, MicroBatchRecord, TrainingRecord
+from ssl_bench.records.record import BackboneRecord, DataRecord
 from ssl_bench.runs import machine
 from ssl_bench.tables.paths import flatten
 from ssl_bench.training.micro_batches import exactness

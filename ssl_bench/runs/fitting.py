@@ -17,8 +17,8 @@ from ssl_bench.planning.devices import CONTEXT, CPU_PROCESS, GB, Device, parse_m
 from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.planning.step_memory import view_shapes
 from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.records.cost import MemoryRecord
 from ssl_bench.records.recipe import MachineSettings
-from ssl_bench.records.record import MemoryRecord
 from ssl_bench.registry.failures import in_words
 from ssl_bench.runs.building import recompute_activations
 from ssl_bench.runs.planned_step import asked_of

@@ -13,8 +13,8 @@ import torch
 
 import ssl_bench
 from ssl_bench.errors import UserError
+from ssl_bench.records.cost import MachineRecord, MemoryRecord
 from ssl_bench.records.recipe import MachineSettings
-from ssl_bench.records.record import MachineRecord, MemoryRecord
 from ssl_bench.runs.device_name import device_name
 from ssl_bench.runs.precision import Precision
 from ssl_bench.system import cards

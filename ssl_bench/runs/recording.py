@@ -11,8 +11,9 @@ import torch
 from ssl_bench import registry
 from ssl_bench.recipes.preset_changes import changed_settings
 from ssl_bench.recipes.resolve import Resolved
+from ssl_bench.records.cost import TrainingRecord
 from ssl_bench.records.curves import summarize_curves
-from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord, TrainingRecord
+from ssl_bench.records.record import BackboneRecord, EvaluationRecord, RunRecord
 from ssl_bench.records.steps import summarize_step_curves
 from ssl_bench.runs import machine
 from ssl_bench.runs.fitting import as_planned

@@ -18,7 +18,8 @@ from ssl_bench.logger import Logger
 from ssl_bench.method import MakeViews, Method, evaluated_network
 from ssl_bench.recipes.evaluation_data import folder_name
 from ssl_bench.recipes.resolve import Resolved
-from ssl_bench.records.record import BackboneRecord, EvaluationRecord, MemoryRecord
+from ssl_bench.records.cost import MemoryRecord
+from ssl_bench.records.record import BackboneRecord, EvaluationRecord
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine

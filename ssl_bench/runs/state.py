@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ssl_bench.records.cost import MemoryRecord, SpeedRecord
+from ssl_bench.records.part import RecordPart
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import DataRecord, EvaluationRecord, MemoryRecord, RecordPart, SpeedRecord
+from ssl_bench.records.record import DataRecord, EvaluationRecord
 from ssl_bench.records.state_file import read_model, sealed
 from ssl_bench.system.files import write_atomically
 

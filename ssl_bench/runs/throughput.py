@@ -13,8 +13,9 @@ import torch
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH, patient_speed
 from ssl_bench.method import evaluated_network
 from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.records.cost import TrainingRecord
 from ssl_bench.records.reading import read_record
-from ssl_bench.records.record import RunRecord, TrainingRecord, write_record
+from ssl_bench.records.record import RunRecord, write_record
 from ssl_bench.runs import machine
 from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.runs.describe import describe_backbone, describe_data

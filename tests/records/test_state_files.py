@@ -15,9 +15,10 @@ import pytest
 
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.records.cost import SpeedRecord
 from ssl_bench.records.reading import read_all, read_evaluation, read_record
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import SCHEMA_VERSION, DataRecord, SpeedRecord, write_record
+from ssl_bench.records.record import SCHEMA_VERSION, DataRecord, write_record
 from ssl_bench.records.state_file import sealed
 from ssl_bench.runs.state import BeforeTraining, RunState, read_run_state, write_run_state
 from tests.example_records import evaluation, evaluations, make_record, measured

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch
 from ssl_bench.planning.step_memory import PARTS, StepMemory
+from ssl_bench.records.cost import MemoryRecord
 from ssl_bench.records.recipe import MachineSettings
-from ssl_bench.records.record import MemoryRecord
 from ssl_bench.runs import beginning, fitting, runner, session
 from ssl_bench.runs.machine import choose_device
 from ssl_bench.runs.predicting import StepPredictor

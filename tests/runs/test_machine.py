@@ -12,7 +12,7 @@ import torch
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluators.knn.nearest import nearest
-from ssl_bench.records.record import MemoryRecord
+from ssl_bench.records.cost import MemoryRecord
 from ssl_bench.runs import machine
 from ssl_bench.runs.machine import git_commit
 from tests.conftest import Command

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_bench.records.record import MicroBatchRecord
+from ssl_bench.records.cost import MicroBatchRecord
 from ssl_bench.tables.fold import fold
 from ssl_bench.tables.loading import load_table
 from ssl_bench.tables.render import to_markdown

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ssl_bench.errors import UserError
-from ssl_bench.records.record import SpeedRecord
+from ssl_bench.records.cost import SpeedRecord
 from ssl_bench.runs import beginning
 from ssl_bench.runs.state import BeforeTraining
 from ssl_bench.training.state import TrainingState
