@@ -147,26 +147,24 @@ class Crop:
             ratio = math.exp(rng.uniform(*log_ratio))
             box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < box_width <= width and 0 < box_height <= height:
-                return rng.randint(0, width - box_width), rng.randint(0, height - box_height), box_width, box_height
+                left, top = rng.randrange(width - box_width + 1), rng.randrange(height - box_height + 1)
+                return left, top, box_width, box_height
         box_width = min(width, max(1, round(height * self.ratio[1])))
         box_height = min(height, max(1, round(width / self.ratio[0])))
         return (width - box_width) // 2, (height - box_height) // 2, box_width, box_height
 
     def _draw_jitter(self, rng: random.Random) -> tuple[tuple[str, float], ...]:
         """torchvision's ColorJitter: one factor per operation, in random order; neutral operations left out."""
-        factors = [
-            (name, rng.uniform(max(0.0, 1 - strength), 1 + strength))
-            for name, strength in (
-                ("brightness", self.brightness),
-                ("contrast", self.contrast),
-                ("saturation", self.saturation),
-            )
-            if strength > 0
-        ]
-        if self.hue > 0:
-            factors.append(("hue", rng.uniform(-self.hue, self.hue)))
+        factors = [(name, rng.uniform(low, high)) for name, low, high in self._factor_ranges]
         rng.shuffle(factors)
         return tuple(factors)
+
+    @functools.cached_property
+    def _factor_ranges(self) -> tuple[tuple[str, float, float], ...]:
+        """(operation, least factor, largest factor) of the color jitter; for hue in turns."""
+        strengths = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
+        ranges = [(name, max(0.0, 1 - by), 1 + by) for name, by in strengths.items() if by > 0]
+        return (*ranges, *([("hue", -self.hue, self.hue)] if self.hue > 0 else []))
 
     def apply(self, image: NDArray[np.uint8], drawn: ViewParameters) -> Tensor:
         """The view that ``drawn`` describes, of pixels ``(height, width, 3)`` in 0..255."""

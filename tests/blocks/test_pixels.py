@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_image
+from torch import nn
 from torchvision import transforms
 from torchvision.transforms import functional as tv
 
@@ -114,3 +116,34 @@ def test_resized_box_is_within_a_level_of_pillow(interpolation, box_px, flip):
     mode = transforms.InterpolationMode(interpolation)
     expected = tv.resized_crop(image, top, left, height, width, [24, 24], mode)
     assert np.abs(ours - planar(tv.hflip(expected) if flip else expected)).max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resized_box_is_torchs_antialiased_resize(interpolation):
+    image = operations.unpack(noise(60, 50))
+    box = torch.from_numpy(image[None, 3:33, 7:48].copy()).permute(0, 3, 1, 2)
+    expected = nn.functional.interpolate(box, size=(24, 24), mode=interpolation, antialias=True)[0].float()
+    np.testing.assert_array_equal(
+        operations.resized_box(image, (7, 3, 41, 30), 24, interpolation, False), expected.numpy()
+    )
+
+
+def blurred_in_turn(images: list[np.ndarray]) -> list[np.ndarray]:
+    return [operations.gaussian_blur(image.copy(), sigma_px) for image in images for sigma_px in (0.3, 1.7, 0.9)]
+
+
+def test_a_blur_leaves_nothing_behind_for_the_next_one_or_for_other_threads():
+    """Its memory is kept from call to call, and is each thread's own."""
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 255, (channels, 20, 30)).astype(np.float32) for channels in (3, 3, 1) * 5]
+    operations._workspaces.of.cache_clear()
+    alone = []
+    for image in images:
+        for sigma_px in (0.3, 1.7, 0.9):
+            operations._workspaces.of.cache_clear()
+            alone.append(operations.gaussian_blur(image.copy(), sigma_px))
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(blurred_in_turn, [images] * 8))
+    for results in (blurred_in_turn(images), *together):
+        for one, other in zip(results, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
