@@ -28,7 +28,7 @@ class LoggedRun:
 
 
 class Logger(ABC):
-    """Base class of a logger plugin. Any error in it is a warning, and the run goes on without it."""
+    """Base class of a logger plugin. Any error in it is a warning, and the run continues without it."""
 
     Config: ClassVar[type[Settings]] = Settings
 

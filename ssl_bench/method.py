@@ -1,4 +1,4 @@
-"""The contract of a method: what a self-supervised method says, so that one shared loop can train it.
+"""The contract of a method: what a self-supervised method provides, so that one shared loop can train it.
 
 A method computes in `step` and moves its state in `update`. Because `step` moves nothing, the loop may call it for
 several micro-batches, on fake tensors to predict memory, or on several processes, and call `update` once for all.
@@ -137,7 +137,7 @@ class Situation:
     """Side of a patch, or None for a network without a fixed grid of patches."""
     batch_size: int
     classes: int = 0
-    """Number of classes; for a method with `needs_labels`, no other has a use for it."""
+    """Number of classes, for a method with `needs_labels`."""
     kind: Kind | None = None
     """The backbone's kind; None: decided by `patch_px`."""
 
@@ -153,10 +153,10 @@ Near = tuple[float, float]
 
 @dataclass(frozen=True)
 class Sign:
-    """How a collapse shows in what is logged, and the words with which the run then ends."""
+    """How a collapse shows in what is logged, and the message with which the run then ends."""
 
     near: Mapping[str, Near]
-    """By logged name; the sign is there at a step where all of them are."""
+    """By logged name; the sign is present at a step where all of them are."""
     cause: str
     """What has happened, e.g. "one score wins for every image, as without centering"."""
     change: str
@@ -200,7 +200,7 @@ class Method(nn.Module):
 
     Config: ClassVar[type[Settings]]
     presets: ClassVar[Mapping[str, Preset]] = {}
-    """At least "paper"; "small-data" is chosen by itself, and said so, for small training sets."""
+    """At least "paper"; "small-data" is chosen automatically for small training sets, and the run says so."""
     needs_labels: ClassVar[bool] = False
     mean_over_images: bool = False
     """Whether the loss of `step` is a mean over the images of its batch, given the method's state before the step and
@@ -276,7 +276,7 @@ class Method(nn.Module):
         """Optional: move teacher, queue, center or prototypes; once per optimizer step, after it, without gradient."""
 
     def signs(self, batch_size: int) -> Sequence[Sign]:
-        """Optional: how a collapse shows in this method's logs, e.g. a loss that stays at ln K; batches of a run."""
+        """Optional: how a collapse shows in this method's logs, e.g. a loss at ln K. `batch_size` is the run's."""
         return ()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Settings models: frozen, typed, printable; a wrong key or value is answered in the user's words."""
+"""Settings models: frozen, typed, printable; errors name keys and values as the user gave them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `bench` shows while runs go on: one picture that is drawn anew on a terminal, plain lines elsewhere."""
+"""What `bench` shows while runs are under way: one picture that is redrawn on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Changes:
 
 
 class PlainOverview:
-    """A line whenever a run begins or ends, and one a minute on what goes on."""
+    """A line whenever a run begins or ends, and one a minute on the runs that are under way."""
 
     def __init__(self, predict: Predict) -> None:
         self._changes = _Changes(predict)
@@ -73,7 +73,7 @@ class PlainOverview:
 
 
 class LiveOverview:
-    """Lines as they come, and below them one picture of what goes on and what is left."""
+    """Lines as they come, and below them one picture of what is under way and what is left."""
 
     def __init__(self, console: Console, title: str, predict: Predict) -> None:
         self._title, self._predict = title, predict
@@ -91,7 +91,7 @@ class LiveOverview:
         self._live.stop()
 
     def show(self, board: Board) -> None:
-        """Print what ended, and draw the picture anew, at most twice a second."""
+        """Print what ended, and redraw the picture, at most twice a second."""
         for line in self._changes.lines(board):
             if " starting" not in line:  # the picture shows it
                 self._live.console.print(line, markup=False, soft_wrap=True)
@@ -101,7 +101,7 @@ class LiveOverview:
 
 
 def picture(board: Board, title: str, forecast: Forecast) -> Group:
-    """What goes on and what waits, with how long it takes."""
+    """What is under way and what waits, with how long it takes."""
     left = "saving what is running" if board.stopping else left_words(forecast)
     lines = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for entry in board.with_status("running"):

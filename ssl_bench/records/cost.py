@@ -65,7 +65,7 @@ class MemoryRecord(RecordPart):
     """Images at once; None: the whole batch."""
     activation_checkpointing: bool = False
     stepped_down: tuple[str, ...] = ()
-    """What was changed where memory ran out all the same, and at which step."""
+    """What was changed where memory ran out despite the plan, and at which step."""
     note: str = ""
     """E.g. why micro-batches are an approximation, or by how much a limit was exceeded."""
 

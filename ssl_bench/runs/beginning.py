@@ -124,7 +124,7 @@ def precision_on_first_batch(method: Method, make_views: MakeViews, plan: Plan, 
 
 
 def precision_of(resolved: Resolved, method: Method, batch: Batch, plan: Plan) -> Precision:
-    """The precision that is asked for; one recorded for "auto" is measured anew where it does not work here."""
+    """The precision that is asked for; one recorded for "auto" is measured again where it does not work here."""
     asked, settings = asked_precision(resolved), resolved.machine
     if asked == resolved.recipe.training.precision:
         return choose_precision(asked, method, batch, plan, settings)

@@ -78,7 +78,7 @@ def without_repeated(weights: Sequence[WeightsRequest]) -> list[WeightsRequest]:
 def evaluate_all(
     requests: Sequence[WeightsRequest | RunRequest], results: Path, say: Callable[[str], None] = lambda line: None
 ) -> Outcome:
-    """Evaluate every request; what fails is kept in the outcome, and the rest goes on.
+    """Evaluate every request; what fails is kept in the outcome, and the rest is still evaluated.
 
     Raises `UserError` before the first for what is wrong whatever the weights are: settings, evaluators, missing data.
     """

@@ -159,7 +159,7 @@ def _evaluate_and_record(
 
 
 def _save_weights(session: Session) -> None:
-    """Before any evaluator runs: nothing trained hangs on one."""
+    """Called before any evaluator runs, so that none of them can lose what was trained."""
     recipe, folder = session.resolved.recipe, session.start.run_dir
     description = {
         "run_id": folder.name, "backbone": recipe.backbone.name, "digest": recipe.digest,

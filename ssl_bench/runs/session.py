@@ -78,7 +78,7 @@ class Session:
         return evaluated_network(self.method)
 
     def use(self, memory: MemoryRecord) -> None:
-        """Do steps as planned from now on."""
+        """Plan the steps from now on as this says."""
         self.memory = memory
         recompute_activations(self.method, memory.activation_checkpointing)
         machine.keep_freed_memory_where_it_fits(self.plan.device, memory)
@@ -90,7 +90,7 @@ class Session:
         self.display.line("memory", memory_line(self.memory, self.plan.batch_size))
 
     def step_down(self, reason: str) -> None:
-        """Use the next way that takes less memory. Raises `UserError` at the last one."""
+        """Change to the next plan that takes less memory. Raises `UserError` where there is none."""
         assert self.memory is not None
         self.use(smaller(self.memory, self.resolved, self.method, self.plan, reason))
         self.display.line("memory", self.memory.stepped_down[-1])
@@ -186,7 +186,7 @@ def _refuse_what_cannot_work(
 
 
 def _plan(resolved: Resolved, start: Start, device: torch.device, workers: int) -> Plan:
-    """Of fp32 and what the user sets; precision and micro-batches are decided later."""
+    """The plan as the user sets it, in fp32; precision and micro-batches are decided later."""
     training = resolved.recipe.training
     return Plan(
         split=resolved.training_split,

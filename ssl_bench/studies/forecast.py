@@ -46,7 +46,7 @@ def forecast(board: Board, costs: Costs, jobs: int) -> Forecast:
 
 
 def seconds_left(entry: Entry, cost: Cost) -> float:
-    """What a run still takes that is waiting or goes on."""
+    """Seconds left of a run that is waiting or under way."""
     if entry.status != "running" and entry.place.missing:
         return cost.other_seconds
     if entry.status != "running":

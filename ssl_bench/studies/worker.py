@@ -90,7 +90,7 @@ def context() -> BaseContext:
 
 
 def work(task: Task, events: Connection, lifeline: Connection) -> None:
-    """Do the run of `task`; sends `Working` while it goes on and one `Ended` at the end."""
+    """Do the run of `task`; sends `Working` while it is under way and one `Ended` at the end."""
     begun = time.monotonic()
     with suppress(OSError):
         os.setsid()  # Ctrl-C in the terminal goes to `bench` alone, which asks every worker to stop

@@ -46,4 +46,4 @@ class Loggers:
             self._open.pop(name, None)
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             first_line = next((line for line in reason.splitlines() if line.strip()), type(error).__name__)
-            self._warn(f"the logger {name} fails and is left out from here on ({first_line}). The run goes on")
+            self._warn(f"the logger {name} fails and is left out from here on ({first_line}). The run continues")

@@ -26,7 +26,7 @@ from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, NormStatistics, in_words
 from ssl_bench.training.plan import Plan
 from ssl_bench.training.precision import LossScaling
-from ssl_bench.training.state import TrainingState, count_peak_anew
+from ssl_bench.training.state import TrainingState, reset_peak
 from ssl_bench.training.step import prepare, training_step
 
 
@@ -85,7 +85,7 @@ def train(
     collapses, with the last good checkpoint kept; and, after saving, any error between two steps (an image that cannot
     be read, a worker process that died).
     """
-    count_peak_anew(plan.device)
+    reset_peak(plan.device)
     if state.step == 0 and plan.total_steps:
         _prepare(method, make_views, plan)
     method.train()
@@ -222,7 +222,7 @@ class _Training:
         paused = clocks()
         self._state.note_peak(self._plan.device)
         after_step(self._state.step)
-        count_peak_anew(self._plan.device)
+        reset_peak(self._plan.device)
         self._begun += clocks() - paused
 
     @property

@@ -23,7 +23,7 @@ class TrainingState:
     cpu_seconds: float = 0.0
     """CPU time of the main process during `seconds`."""
     waited_seconds: float | None = 0.0
-    """In which its main thread waited for a core; None where the system does not tell."""
+    """Seconds for which its main thread waited for a core; None where the system does not report them."""
     resumed: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the logged values over the current epoch."""
@@ -33,13 +33,13 @@ class TrainingState:
     probed: dict[str, float] = field(default_factory=dict)
     """The doctor's last probe of the features."""
     lasting: dict[str, int] = field(default_factory=dict)
-    """Signs of a collapse that are present now, by their cause: for how many steps."""
+    """For how many steps each sign of a collapse that shows now has been present, by its cause."""
     micro_batches: dict[str, int] = field(default_factory=dict)
     """Steps done in micro-batches, by the largest number of images in one; a resumed run may use others."""
     scaling: ScalingState = field(default_factory=ScalingState)
     """Of the loss in fp16."""
     peak_memory_mb: float = 0.0
-    """Highest memory of training on a card, without what `after_step` takes; in 2^20 bytes, 0 on a CPU."""
+    """Highest memory of training on a card, not counting what `after_step` takes; in 2^20 bytes, 0 on a CPU."""
 
     def add_to_means(self, logs: Mapping[str, float], *, epoch_done: bool) -> None:
         """Count a step's values for the epoch's means, none of a skipped step; `final_logs` at the end of the epoch."""
@@ -52,13 +52,13 @@ class TrainingState:
             self.sums, self.counted = {}, 0
 
     def note_peak(self, device: torch.device) -> None:
-        """Take the highest memory of a card since `count_peak_anew` into account."""
+        """Raise `peak_memory_mb` to the highest memory of a card since `reset_peak`."""
         if device.type == "cuda":
             self.peak_memory_mb = max(self.peak_memory_mb, torch.cuda.max_memory_allocated(device) / 2**20)
 
 
-def count_peak_anew(device: torch.device) -> None:
-    """What a card had in memory before counts no more."""
+def reset_peak(device: torch.device) -> None:
+    """Forget what a card held in memory before now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -26,7 +26,7 @@ from ssl_bench.training.plan import Plan
 from ssl_bench.training.precision import LossScaling, ScalingState
 
 LOSS = "loss of the step"
-"""Its name among the values that are read, beside what a method logs as its loss."""
+"""Key of the loss that is checked; a method may log another value as "loss"."""
 
 
 def prepare(method: Method, batches: Iterable[Batch], plan: Plan) -> None:

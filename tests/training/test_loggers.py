@@ -95,7 +95,7 @@ def test_a_logger_that_fails_is_left_out_with_one_warning(
     assert len(kept.got) == logged
     assert works.got == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
     assert warnings == [
-        "the logger bad fails and is left out from here on (ConnectionError: no network). The run goes on"
+        "the logger bad fails and is left out from here on (ConnectionError: no network). The run continues"
     ]
 
 

@@ -284,7 +284,7 @@ def test_memory_that_runs_out_between_two_steps_is_told(tmp_path: Path, monkeypa
 def test_the_peak_of_training_on_a_card_is_that_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mock of the allocator's counter: 900 MB before training, 300 in a step, 800 in what is done after it."""
     card, peak = torch.device("cuda", 0), [900]
-    note, anew, step = TrainingState.note_peak, loop.count_peak_anew, ToyMethod.step
+    note, anew, step = TrainingState.note_peak, loop.reset_peak, ToyMethod.step
 
     def take(mb: int) -> None:
         peak[0] = max(peak[0], mb)
@@ -296,7 +296,7 @@ def test_the_peak_of_training_on_a_card_is_that_of_its_steps(tmp_path: Path, mon
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0] * 2**20)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 100))
     monkeypatch.setattr(TrainingState, "note_peak", lambda self, device: note(self, card))
-    monkeypatch.setattr(loop, "count_peak_anew", lambda device: anew(card))
+    monkeypatch.setattr(loop, "reset_peak", lambda device: anew(card))
     monkeypatch.setattr(ToyMethod, "step", stepped)
     method, views, optimizer, plan = start(tmp_path, epochs=1)
     state = train(method, views, optimizer, plan, TrainingState(), after_step=lambda step: take(800))

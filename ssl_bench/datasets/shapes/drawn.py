@@ -153,5 +153,5 @@ def _sum(pixels: NDArray[np.uint8]) -> int:
 
 def _warn(path: Path, error: OSError) -> None:
     warnings.warn(
-        f"shapes cannot keep its images in {path.parent} ({error}); each process draws them anew", stacklevel=5
+        f"shapes cannot keep its images in {path.parent} ({error}); each process draws them again", stacklevel=5
     )
