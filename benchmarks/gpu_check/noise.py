@@ -17,7 +17,8 @@ from ssl_bench.dataset import Dataset
 from ssl_bench.datasets.opening import Found
 from ssl_bench.method import Batch, Method
 from ssl_bench.planning.stand_in import StandIn
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.runs.building import build_method, seed_initial_weights
 from ssl_bench.settings import parse_settings
 

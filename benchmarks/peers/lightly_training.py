@@ -38,7 +38,8 @@ from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network
 from ssl_bench.method import Method, evaluated_network
-from ssl_bench.recipes.resolve import Resolved, request_of, resolve
+from ssl_bench.recipes.request import request_of
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import EvaluationRecord, RunRecord

@@ -16,7 +16,8 @@ from pathlib import Path
 from ssl_bench import registry
 from ssl_bench.planning.devices import GB, card
 from ssl_bench.planning.stand_in import open_stand_in
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.runs.planned_step import StepPlan, plan_step
 
 WRITTEN = Path(__file__).parents[2] / "results" / "planning" / "four_gigabytes.md"

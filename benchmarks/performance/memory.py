@@ -66,7 +66,8 @@ def one(values: dict[str, object], method_name: str, arch: str) -> Row:
     from ssl_bench.blocks.optimizers import OptimizerSettings
     from ssl_bench.planning.stand_in import open_stand_in
     from ssl_bench.planning.step_memory import HowToStep, measure_step, predict_step, view_shapes
-    from ssl_bench.recipes.resolve import Request, resolve
+    from ssl_bench.recipes.request import Request
+    from ssl_bench.recipes.resolve import resolve
     from ssl_bench.runs.building import build_method
 
     resolved = resolve(Request(method=method_name, arch=arch, values=values), open_stand_in)

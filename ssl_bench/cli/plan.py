@@ -49,7 +49,8 @@ def register(app: typer.Typer) -> None:
         the time of an epoch on a card is an estimate from its published peak.
         """
         from ssl_bench.planning.stand_in import open_stand_in
-        from ssl_bench.recipes.resolve import Request, resolve
+        from ssl_bench.recipes.request import Request
+        from ssl_bench.recipes.resolve import resolve
         from ssl_bench.settings import parse_assignments
 
         target = _device(device, memory)

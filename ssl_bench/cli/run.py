@@ -130,7 +130,7 @@ def run(
     if help_ or (method is None and recipe is None):
         print_help(context, method, arch, [name.strip() for name in (with_ or "").split(",") if name.strip()])
         return
-    from ssl_bench.recipes.resolve import Request
+    from ssl_bench.recipes.request import Request
     from ssl_bench.runs.asking import mask_folders, named_values, plan_run
     from ssl_bench.runs.plain_names import command_line
     from ssl_bench.settings import parse_assignments

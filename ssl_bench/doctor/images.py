@@ -15,7 +15,8 @@ from ssl_bench.doctor.findings import Fact, Findings, Problem
 from ssl_bench.doctor.rates import Rate, rate_of
 from ssl_bench.evaluation.speed import Stopwatch
 from ssl_bench.planning.stand_in import open_stand_in
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.system.limits import cores
 
 WIDTH, HEIGHT = 500, 375

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 
 ARCHITECTURES = ("resnet18", "deit_ti16")
 """Tried in this order: the first takes images of any size, the second has patches, which masked methods need."""

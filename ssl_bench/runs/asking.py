@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.reading import read_record
 from ssl_bench.runs.folder import Start
 from ssl_bench.runs.which_run import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request
+from ssl_bench.recipes.request import Request
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.record import EvaluationRecord, RunRecord
 from ssl_bench.runs.asking import mask_folders, named_values, plan_run

@@ -12,7 +12,8 @@ import torch
 
 from ssl_bench.evaluation.speed import THROUGHPUT_BATCH, patient_speed
 from ssl_bench.method import evaluated_network
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.cost import TrainingRecord
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.record import RunRecord, write_record

@@ -11,7 +11,8 @@ from ssl_bench.settings import DATA_PATH
 from ssl_bench.system.hints import command
 
 if TYPE_CHECKING:
-    from ssl_bench.recipes.resolve import Request, Resolved
+    from ssl_bench.recipes.request import Request
+    from ssl_bench.recipes.resolve import Resolved
     from ssl_bench.records.recipe import Recipe
 
 
@@ -106,7 +107,7 @@ def request_of_run(run_dir: Path, given: Request) -> Request:
     for anything else."""
     import dataclasses
 
-    from ssl_bench.recipes.resolve import request_of
+    from ssl_bench.recipes.request import request_of
     from ssl_bench.runs.state import read_run_state
 
     if given.arch or given.preset or given.recipe_file or given.evaluators is not None:

@@ -14,7 +14,8 @@ from ssl_bench.datasets import opening
 from ssl_bench.datasets.opening import OpenedOnce
 from ssl_bench.errors import DoesNotFitData, UserError, did_you_mean, unknown_name
 from ssl_bench.recipes.evaluation_data import dataset_loaders
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text
 from ssl_bench.studies.own_data import own_data

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from ssl_bench.recipes.resolve import Request
+from ssl_bench.recipes.request import Request
 from ssl_bench.runs.machine import choose_workers
 from ssl_bench.studies.board import Board, Entry
 from ssl_bench.studies.cells import command_of

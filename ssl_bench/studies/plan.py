@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ssl_bench.recipes.resolve import Request
+from ssl_bench.recipes.request import Request
 from ssl_bench.records.recipe import OUTSIDE_DIGEST, Recipe
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request
+from ssl_bench.recipes.request import Request
 from ssl_bench.studies.costs import START_SECONDS, Costs, Machine, Sample
 from ssl_bench.studies.plan import StudyRun, kind
 from ssl_bench.studies.worker import context

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request
+from ssl_bench.recipes.request import Request
 from ssl_bench.runs.folder import RunInUse
 from ssl_bench.system.signals import interrupting_signals
 

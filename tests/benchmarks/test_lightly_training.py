@@ -14,7 +14,8 @@ from benchmarks.peers.lightly_training import TWINS, compare, main, table
 from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.runs.display import TerminalDisplay
 from ssl_bench.runs.folder import Start

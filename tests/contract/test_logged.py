@@ -10,7 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ssl_bench import registry
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.training.loop import train
 from ssl_bench.training.metrics_log import logged_steps, sent_to_host
 from ssl_bench.training.state import TrainingState

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ssl_bench import registry
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.training.checkpoint import load_latest
 from ssl_bench.training.loop import StepReport, Stopped, train

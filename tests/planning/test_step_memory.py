@@ -11,7 +11,8 @@ from ssl_bench.planning.choices import Choice
 from ssl_bench.planning.live_memory import LiveMemory
 from ssl_bench.planning.stand_in import open_stand_in
 from ssl_bench.planning.step_memory import PARTS, HowToStep, StepMemory, measure_step, predict_step, view_shapes
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.runs.predicting import StepPredictor
 from tests.methods import WITH_SETTINGS

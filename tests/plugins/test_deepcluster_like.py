@@ -17,7 +17,8 @@ from torch.nn.functional import normalize
 
 from ssl_bench import registry
 from ssl_bench.method import Batch, Progress
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.runs import runner
 from ssl_bench.runs.folder import Start
 from ssl_bench.testing.checking import run_checks

@@ -13,7 +13,8 @@ import torch
 from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, Progress, evaluated_network
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.runs.trial import require_images_fit, step_failure
 from ssl_bench.settings import parse_text

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from tests.toy import write_image_folder
 
 VALUES = {"training.batch_size": 8, "training.epochs": 1, "backbone.width": 0.125}

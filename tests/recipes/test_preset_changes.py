@@ -10,7 +10,8 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.errors import UserError
 from ssl_bench.recipes.preset_changes import changed_settings
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder
 

@@ -11,7 +11,8 @@ import pytest
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, Resolved, request_of, resolve
+from ssl_bench.recipes.request import Request, request_of
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.recipe import toml_key, toml_value
 from tests.methods import WITH_SETTINGS
 from tests.toy import write_image_folder

@@ -10,7 +10,8 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.backbone import Capability
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.registry.capabilities import offer_of
 from ssl_bench_plugins.backbones.timm_any import TimmAny, TimmSettings
 from ssl_bench_plugins.methods.simclr import SimCLR

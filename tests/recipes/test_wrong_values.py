@@ -14,7 +14,8 @@ import pytest
 from ssl_bench import registry
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.recipe import MachineSettings, TrainingSettings
 from ssl_bench.settings import Settings, parse_settings, parse_text
 from tests.methods import WITH_SETTINGS

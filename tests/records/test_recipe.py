@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, request_of, resolve
+from ssl_bench.recipes.request import Request, request_of
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.recipe import Recipe
 from tests.toy import write_image_folder
 

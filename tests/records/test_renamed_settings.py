@@ -10,7 +10,8 @@ import pytest
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.older import in_current_form
 from ssl_bench.records.reading import read_evaluation, read_record
 from ssl_bench.records.recipe import Recipe

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.cost import SpeedRecord
 from ssl_bench.records.reading import read_all, read_evaluation, read_record
 from ssl_bench.records.recipe import MachineSettings, Recipe

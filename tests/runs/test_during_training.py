@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.curves import Curves, read_curves, write_curves
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.record import RunRecord

@@ -17,7 +17,8 @@ from ssl_bench.cli.result import next_commands
 from ssl_bench.datasets.checking import check_datasets
 from ssl_bench.datasets.image_folder import ImageFolder
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, Resolved, request_of, resolve
+from ssl_bench.recipes.request import Request, request_of
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.records.record import RunRecord
 from ssl_bench.runs.describe import describe_data

@@ -11,7 +11,8 @@ import pytest
 
 from ssl_bench.datasets.opening import OpenedOnce
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text, parse_assignments
 from ssl_bench.studies.cells import Wish, command_of

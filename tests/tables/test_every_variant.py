@@ -12,7 +12,8 @@ from ssl_bench import registry
 from ssl_bench.datasets import opening
 from ssl_bench.datasets.shapes.dataset import Shapes
 from ssl_bench.recipes.preset_changes import changed_settings
-from ssl_bench.recipes.resolve import Request, Resolved, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import Resolved, resolve
 from ssl_bench.records.recipe import arch_text
 from ssl_bench.records.record import RunRecord
 from ssl_bench.registry.preset_files import presets_of

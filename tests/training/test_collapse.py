@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.training.checkpoint import checkpoints
 from ssl_bench.training.collapse_doctor import RunFailed

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 
 from ssl_bench.errors import UserError
 from ssl_bench.method import evaluated_network
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.runs.building import build_method
 from ssl_bench.runs.describe import describe_backbone, tokens_in_words
 from ssl_bench.testing.checking import run_checks

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import FeatureStore
-from ssl_bench.recipes.resolve import Request, request_of, resolve
+from ssl_bench.recipes.request import Request, request_of
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.testing.subjects import SmallData

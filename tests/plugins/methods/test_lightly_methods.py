@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from ssl_bench import registry
 from ssl_bench.errors import UserError
-from ssl_bench.recipes.resolve import Request, resolve
+from ssl_bench.recipes.request import Request
+from ssl_bench.recipes.resolve import resolve
 from ssl_bench.registry import extras
 from ssl_bench.testing.checking import checks_of
 from ssl_bench.testing.outcomes import CheckSkipped
