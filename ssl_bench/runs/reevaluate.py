@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ssl_bench import registry
+from ssl_bench.backbone import Backbone
 from ssl_bench.dataset import Dataset
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluate import build_evaluators, evaluate_network, refuse_unsupported
@@ -18,7 +19,7 @@ from ssl_bench.recipes.evaluation_data import DEFAULT_EVALUATORS, open_evaluatio
 from ssl_bench.recipes.evaluators import require_own_evaluators
 from ssl_bench.records.reading import read_evaluation
 from ssl_bench.records.recipe import MachineSettings, Recipe
-from ssl_bench.records.record import EvaluationRecord, write_record
+from ssl_bench.records.record import EvaluationRecord, RunRecord, write_record
 from ssl_bench.records.renamed_settings import assignments_with_current_names, with_earlier_names
 from ssl_bench.runs import machine
 from ssl_bench.runs.data_checks import trained_and_tested_on
@@ -63,19 +64,9 @@ def reevaluate(
             say(f"{dataset.name}: {note}")
 
     network = next((one.network for one in record.evaluations if one.network), None)
-    networks = {"untrained": untrained_backbone}
-    if record.steps:
-        networks["trained"] = trained_backbone
     paths, results = [], []
     shared: dict[str, str] | None = None if data and record.steps else {}  # a run has looked at its own data
-    for subject, build in networks.items():
-        try:
-            backbone = build(run_dir)[0]
-        except UserError as error:
-            if subject == "trained" or recipe.initial is None or not record.steps:
-                raise
-            say(f"the network before training is left out: {error}")
-            continue
+    for subject, backbone in _networks(run_dir, record, recipe, say):
         refuse_unsupported(backbone, recipe.arch, evaluators)
         for side in sorted({dataset.image_px for dataset in sets}):
             require_images_fit(backbone, side, recipe.arch)
@@ -89,15 +80,14 @@ def reevaluate(
             place = f"evaluations/{name}-{called}-{digest}"
             path = run_dir / f"{place}.json"
             earlier = run_dir / f"evaluations/{name}-{subject}-{digest}.json"  # so were pretrained ones called once
-            done_before = next((one for one in (path, earlier) if one.exists()), None)
-            if done_before is not None:
+            if done_before := next((one for one in (path, earlier) if one.exists()), None):
                 say(f"{name} of the {called} network was done before; remove {done_before} to do it again")
                 results.append(read_evaluation(done_before))
                 continue
             if shared is None:
                 shared = trained_and_tested_on(recipe, sets, say)
             done = evaluate_network(
-                backbone, "trained" if subject == "trained" else "untrained", [(name, evaluator)], dataset,
+                backbone, subject, [(name, evaluator)], dataset,
                 network=network, step=record.steps if subject == "trained" else 0,
                 batch_size=batch_size, seed=recipe.training.seed, device=device,
                 workers=machine.choose_workers(machine_settings.workers, dataset.image_px),
@@ -109,6 +99,26 @@ def reevaluate(
             paths.append(path)
             results.append(made)
     return paths, results
+
+
+def _networks(
+    run_dir: Path, record: RunRecord, recipe: Recipe, say: Callable[[str], None]
+) -> Iterator[tuple[Literal["trained", "untrained"], Backbone]]:
+    """The run's network before training and after it, built one after the other.
+
+    One that was pretrained is left out where its weights are gone, unless it is the only one.
+    """
+    try:
+        backbone = untrained_backbone(run_dir)[0]
+    except UserError as error:
+        if recipe.initial is None or not record.steps:
+            raise
+        say(f"the network before training is left out: {error}")
+    else:
+        yield "untrained", backbone
+        del backbone  # one network at a time in memory
+    if record.steps:
+        yield "trained", trained_backbone(run_dir)[0]
 
 
 def _names_for(recipe: Recipe, sets: Sequence[Dataset]) -> list[str]:
