@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_bench.backbone import Backbone, eval_mode
 from ssl_bench.dataset import Dataset
-from ssl_bench.planning.fake import fake_tensors
 from ssl_bench.planning.live_memory import LiveMemory
+from ssl_bench.planning.without_numbers import KINDS
 
 FLOAT = 4
 """Bytes of a value: features are float32."""
@@ -55,14 +55,12 @@ def most_images(needed: Callable[[int], int], room: int, most: int) -> int:
 
 def _extraction(backbone: Backbone, image_px: int, batch_size: int) -> tuple[int, list[int]]:
     """(bytes at the peak of a forward pass, dimensions of the vectors that k-NN and a probe read)."""
-    try:
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with fake_tensors(backbone, mode), torch.random.fork_rng(devices=[]), mode:
+    for tensors_without_numbers in KINDS:
+        with suppress(Exception), tensors_without_numbers(backbone):
             return _forward(backbone, image_px, batch_size)
-    except Exception:  # a network that looks at numbers
-        with torch.random.fork_rng(devices=[]):
-            peak, dims = _forward(backbone, image_px, MEASURED_IMAGES)
-        return peak * batch_size // MEASURED_IMAGES, dims
+    with torch.random.fork_rng(devices=[]):  # a network that looks at numbers
+        peak, dims = _forward(backbone, image_px, MEASURED_IMAGES)
+    return peak * batch_size // MEASURED_IMAGES, dims
 
 
 def _forward(backbone: Backbone, image_px: int, batch_size: int) -> tuple[int, list[int]]:

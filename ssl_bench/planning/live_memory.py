@@ -1,7 +1,8 @@
 """Counting the memory of tensors that are alive, what it was made of at its peak, and floating point operations.
 
 Every operator's results pass through a `TorchDispatchMode`; a storage counts from then on until it is released, which a
-weak reference tells. It works on real and on fake tensors alike, so a prediction can be checked against the real step.
+weak reference tells. It works on real tensors and on those without numbers alike, so a prediction can be checked
+against the real step.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
@@ -82,13 +82,13 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is DEVICE_OF and isinstance(args[0], FakeTensor):
+        if func is DEVICE_OF and hasattr(args[0], "fake_device"):
             return args[0].fake_device  # the same answer without another dispatch, which takes a third of the time
         result = func(*args, **(kwargs or {}))
         count = OPERATIONS.get(getattr(func, "overloadpacket", None))
         if count is not None:
-            self.operations += count(*args, **(kwargs or {}), out_val=result)
-        for one in tree_iter(result):
+            self.operations += _counted(count, args, kwargs or {}, result)
+        for one in (result,) if isinstance(result, Tensor) else tree_iter(result):
             if isinstance(one, Tensor):
                 self._see(one, self.part)
         return result
@@ -109,3 +109,17 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         _, part, size = self._alive.pop(key)
         self.now[part] -= size
         self._total -= size
+
+
+def _counted(count: Callable[..., int], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """`count` of a call, but most of `flop_registry` wrap a formula of shapes with a slow search for tensors."""
+    formula = getattr(count, "__wrapped__", None)
+    if formula is None:
+        return count(*args, **kwargs, out_val=result)
+    shapes = [_shape(one) for one in args]
+    of_result = tuple(map(_shape, result)) if isinstance(result, tuple) else _shape(result)
+    return int(formula(*shapes, **{name: _shape(one) for name, one in kwargs.items()}, out_shape=of_result))
+
+
+def _shape(value: Any) -> Any:
+    return value.shape if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""The memory of a method's training step, predicted by a step on fake tensors: shapes without numbers.
+"""The memory of a method's training step, predicted by a step on tensors without numbers.
 
 What a device needs besides tensors (context, workspaces of kernels, fragmentation) is an allowance, see `devices`.
 """
@@ -13,14 +13,13 @@ from random import Random
 import torch
 from PIL import Image
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, Progress
-from ssl_bench.planning.fake import fake_tensors
 from ssl_bench.planning.few_micro_batches import gradients_of_few
 from ssl_bench.planning.live_memory import LiveMemory
+from ssl_bench.planning.without_numbers import KINDS
 from ssl_bench.registry.failures import in_words
 from ssl_bench.training.micro_batches import Passes, add_gradients
 
@@ -96,18 +95,19 @@ def predict_step(
 
     Raises `UserError` for a method whose step looks at numbers, e.g. by `.item()`: `measure_step` takes its place.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     was_training = method.training
-    try:
-        with fake_tensors(method, mode), torch.random.fork_rng(devices=[]), mode:
-            return _step_memory(method, optimizer, views, how, gradients_of_few)
-    except Exception as error:
-        raise UserError(
-            f"the memory of {type(method).__name__} cannot be predicted: its step looks at numbers or fails on tensors "
-            f"that have none ({in_words(error)})"
-        ) from error
-    finally:
-        method.train(was_training)
+    for tensors_without_numbers in KINDS:
+        try:
+            with tensors_without_numbers(method):
+                return _step_memory(method, optimizer, views, how, gradients_of_few)
+        except Exception as error:
+            problem = error
+        finally:
+            method.train(was_training)
+    raise UserError(
+        f"the memory of {type(method).__name__} cannot be predicted: its step looks at numbers or fails on tensors "
+        f"that have none ({in_words(problem)})"
+    ) from problem
 
 
 def measure_step(

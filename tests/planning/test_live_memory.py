@@ -7,15 +7,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_bench.planning.live_memory import LiveMemory
+from ssl_bench.planning.shapes_alone import ShapesAlone
 
 KB = 1024
 
 
 def test_a_chain_of_products_by_hand() -> None:
     """a 4 KB; b = a + a 4 KB; c = b * b 4 KB; del b; d = c.sum() rounds up to 512 bytes: peak 12 KB + 0.5, now 8.5."""
-    for fake in (False, True):
+    for tensors in (torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), ShapesAlone()):  # type: ignore[no-untyped-call]
         memory = LiveMemory()
-        with FakeTensorMode(allow_non_fake_inputs=True) if fake else torch.no_grad(), memory:
+        with tensors, memory:
             a = torch.ones(32, 32)
             b = a + a
             c = b * b
