@@ -20,6 +20,7 @@ from ssl_bench.records.recipe import Recipe
 from ssl_bench.settings import assignment_text
 from ssl_bench.studies.own_data import own_data
 from ssl_bench.studies.plan import Place, StudyRun, with_seeds
+from ssl_bench.system.paths import portable_text
 from ssl_bench.tables.checks import PRIMARY, require_measured
 from ssl_bench.tables.description import TableDescription
 from ssl_bench.tables.variants import Runs, VariantRun
@@ -170,7 +171,7 @@ def request_of(variant: VariantRun, wish: Wish) -> Request:
 
 
 def command_of(request: Request) -> str:
-    """The `sslbench run` command that does the same run alone."""
+    """The `sslbench run` command that does the same run alone, paths as `portable_path`."""
     words = ["sslbench", "run", str(request.method), "--arch", str(request.arch)]
     words += ["--data", request.data] if request.data else []
     for place in request.eval_data or ():
@@ -179,4 +180,4 @@ def command_of(request: Request) -> str:
     words += ["--with", ",".join(request.evaluators)] if request.evaluators else []
     for key, value in request.values.items():
         words += ["--seed", str(value)] if key == "training.seed" else ["--set", assignment_text(key, value)]
-    return shlex.join(words)
+    return shlex.join(map(portable_text, words))

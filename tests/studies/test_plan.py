@@ -83,6 +83,14 @@ def test_seeds_data_and_settings_of_the_user_replace_the_sizes(tmp_path: Path) -
     assert {run.recipe.training.batch_size for run in asked} == {8}
 
 
+def test_the_command_of_a_run_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSLBENCH_DATA", str(tmp_path))
+    request = Request(method="dino", arch="resnet18", data=f"{tmp_path}/photos", eval_data=(f"{tmp_path}/birds",))
+    assert shlex.split(command_of(request))[5:] == [
+        "--data", "$SSLBENCH_DATA/photos", "--eval-data", "$SSLBENCH_DATA/birds",
+    ]  # fmt: skip
+
+
 def test_a_run_has_the_recipe_of_the_command_that_its_record_names(runs: tuple[StudyRun, ...]) -> None:
     run = runs[3]
     words = shlex.split(command_of(run.request))
