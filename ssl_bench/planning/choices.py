@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 from ssl_bench.planning.step_memory import StepMemory
 
-CLOSE_TO_LIMIT = 0.99
-"""Of the usable memory: a guess along a line is kept so far below it."""
 START_OF_A_PASS = 1.0
 """What starting a forward and backward pass costs, in images: 8 micro-batches of 32 take as long as 264 images. An
 assumption, so that of two ways with the same work the one with fewer passes is faster."""
@@ -151,22 +149,33 @@ def _way(choice: Choice, asked: Asked, predict: Predict, exact: Exact) -> Way:
 def _largest_micro_batch(way: Way, asked: Asked, predict: Predict, exact: Exact, usable: int) -> list[Way]:
     """The largest of `micro_batches` that fits, as a list of one; empty where none does.
 
-    Memory is nearly a straight line in the micro-batch: two small ones tell which size to try first.
+    `way` sees the whole batch. A smaller micro-batch takes less memory, nearly in proportion to its images, so sizes
+    are looked at from the guess that this gives, upwards as long as they fit or downwards until one does.
     """
     sizes = list(micro_batches(asked.batch_size, asked.least))
-    known: dict[int, Way] = {}
+    guess = sum(_guessed(way, size) > usable for size in sizes)
 
     def at(size: int) -> Way:
-        if size not in known:
-            known[size] = _way(replace(way.choice, micro_batch=size), asked, predict, exact)
-        return known[size]
+        return _way(replace(way.choice, micro_batch=size), asked, predict, exact)
 
-    low, high = (sizes[-min(2, len(sizes))], sizes[-min(4, len(sizes))]) if sizes else (0, 0)
-    if low != high:
-        slope = (at(high).memory.peak - at(low).memory.peak) / (high - low)
-        room = CLOSE_TO_LIMIT * usable - at(low).memory.peak
-        sizes = [size for size in sizes if (size - low) * slope <= room or size <= low]
-    for size in sizes:
-        if at(size).memory.peak <= usable:
-            return [at(size)]
+    found: list[Way] = []
+    for size in reversed(sizes[: guess + 1]):
+        one = at(size)
+        if one.memory.peak > usable:
+            break
+        found = [one]
+    if found:
+        return found
+    for size in sizes[guess + 1 :]:
+        one = at(size)
+        if one.memory.peak <= usable:
+            return [one]
     return []
+
+
+def _guessed(way: Way, micro_batch: int) -> float:
+    """Bytes with a micro-batch, from those of the whole batch: what is there for every image shrinks."""
+    parts = way.memory.parts
+    grows = parts["activations"] + parts.get("views", 0)
+    gradients = parts["weights"] - parts.get("gradients", 0)  # those of earlier micro-batches are there all the time
+    return way.memory.peak - grows + gradients + grows * micro_batch / way.batch_size

@@ -91,6 +91,32 @@ def test_a_prediction_that_cannot_change_the_answer_is_not_made() -> None:
     assert Choice("fp16", True) in asked_for(9, exact=True)
 
 
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("curve", [0.5, 1.0, 1.5], ids="memory to the power {} of the images".format)
+def test_the_largest_micro_batch_by_trying_all(curve: float, least: int) -> None:
+    """Gradients of 10 MB that smaller micro-batches have and the whole batch has not; up to 256 MB an image."""
+
+    def predict(choice: Choice) -> StepMemory:
+        gradients = 0 if choice.micro_batch is None else 10 * MB
+        activations = round((choice.micro_batch or 256) ** curve * MB)
+        return StepMemory({"weights": 10 * MB, "gradients": gradients, "activations": activations}, 300)
+
+    for usable in (15 * MB, 21 * MB, 30 * MB, 60 * MB, 148 * MB, 200 * MB):
+        sizes = list(micro_batches(256, least))
+        fitting = [size for size in sizes if predict(Choice("fp32", False, size)).peak <= usable]
+        seen: list[Choice] = []
+
+        def noted(choice: Choice, seen: list[Choice] = seen) -> StepMemory:
+            seen.append(choice)
+            return predict(choice)
+
+        way, _ = fastest(Asked(256, ["fp32"], least=least), noted, lambda _: False, usable, False)
+        if predict(Choice("fp32", False)).peak > usable:
+            assert (way.choice.micro_batch if way else None) == max(fitting, default=None)
+        if curve == 1:  # the whole batch, the guess, and the next larger one
+            assert len(seen) <= 3
+
+
 def test_exact_micro_batches_where_they_are_faster_than_recomputing() -> None:
     """32 images at once are two passes: 300 (1 + 2/64) operations, against 400 (1 + 1/64)."""
     assert plan(73) == Choice("fp32", False, 32)
