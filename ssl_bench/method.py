@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
@@ -42,11 +42,16 @@ class Batch:
     """(batch,) int64, and only for a method with `needs_labels`; no other method can see a label."""
     step_images: int | None = None
     """Images of the whole optimizer step where this is a micro-batch of it; None: this is the whole."""
+    finish: Callable[[Views, torch.device], Views] | None = None
+    """Makes the views that a method sees of `views`, on a device; None: `views` are what it sees."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; from pinned memory without waiting."""
+        """The batch on a device, its views finished; from pinned memory without waiting."""
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        views = tuple(view.to(device, non_blocking=True) for view in self.views)
+        if self.finish is None:
+            views = tuple(view.to(device, non_blocking=True) for view in self.views)
+        else:
+            views = self.finish(self.views, device)
         return Batch(views, self.index.to(device, non_blocking=True), labels, self.step_images)
 
     def split(self, images: int | None) -> list[Batch]:
@@ -58,7 +63,13 @@ class Batch:
         views = zip(*(view.tensor_split(parts) for view in self.views), strict=True)
         labels = [None] * parts if self.labels is None else self.labels.tensor_split(parts)
         split = zip(views, self.index.tensor_split(parts), labels, strict=True)
-        return [Batch(its_views, index, its_labels, whole) for its_views, index, its_labels in split]
+        return [Batch(its_views, index, its_labels, whole, self.finish) for its_views, index, its_labels in split]
+
+    def first(self, images: int) -> Batch:
+        """Its first `images` images."""
+        labels = None if self.labels is None else self.labels[:images]
+        views = tuple(view[:images] for view in self.views)
+        return replace(self, views=views, index=self.index[:images], labels=labels)
 
 
 class Progress(NamedTuple):

@@ -7,26 +7,34 @@ from device to device, and are far below what a wrong kernel or a forgotten tens
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from random import Random
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from benchmarks.gpu_check.checks import Architecture, Bench, Check, attempt
 from benchmarks.gpu_check.noise import built, low_precisions, methods, missing, noise_batch, resolved, without_dropout
 from ssl_bench.backbone import eval_mode
+from ssl_bench.blocks.device_views import DeviceViews
 from ssl_bench.method import Batch, Method, Progress, evaluated_network
 
 PART = "agreement"
+VIEWS_CHECK = "views of dino finished there"
 FEATURES, LOSS, GRADIENTS = 1e-3, 1e-4, 1e-2
+VIEWS, FAR_PIXELS = 1e-3, 1e-3
+"""In standard deviations: 0.06 gray levels; solarization jumps where rounding moves a level across its threshold."""
 LOWER_PRECISION_LOSS = 0.05
 """Of a loss under autocast: bfloat16 has 8 bits."""
 
 
 def checks(bench: Bench) -> Iterator[Check]:
-    """Each method on each architecture, and the loss at the precisions that autocast offers."""
+    """Views finished on the device; each method on each architecture, at the precisions that autocast offers."""
+    yield attempt(PART, VIEWS_CHECK, partial(compare_views, bench))
     for architecture in bench.sizes.architectures:
         for name in methods(bench):
             label = f"{name} on {architecture.name}"
@@ -60,6 +68,26 @@ def compare(name: str, architecture: Architecture, bench: Bench, label: str) -> 
     passed = passed and all(value <= LOWER_PRECISION_LOSS for value in lower.values())
     found = differences | {f"loss in {precision}": value for precision, value in lower.items()}
     return Check(PART, label, passed, ", ".join(f"{what} {value:.0e}" for what, value in found.items()), figures=found)
+
+
+def compare_views(bench: Bench) -> Check:
+    """`machine.augment_on` = device against the views that workers make; how many images a second are finished."""
+    request = resolved("dino", bench.sizes.architectures[0], bench)
+    from_workers = request.method.make_views(request.method_config)
+    on_device, split = DeviceViews(from_workers), request.training_split
+    images = [split.image(index) for index in range(bench.sizes.batch)]
+    expected = default_collate([from_workers(image, Random(index)) for index, image in enumerate(images)])
+    on_host = default_collate([on_device(image, Random(index)) for index, image in enumerate(images)])
+    views = tuple(one.pin_memory() if bench.device.type == "cuda" else one for one in on_host)
+    found = [one.cpu() for one in on_device.finish(views, bench.device)]
+    far = max(float((one - other).abs().gt(VIEWS).double().mean()) for one, other in zip(found, expected, strict=True))
+    begun = time.perf_counter()
+    for _ in range(bench.sizes.turns):
+        finished = on_device.finish(views, bench.device)
+    float(finished[-1].sum())  # waits for the device
+    rate = bench.sizes.turns * len(images) / (time.perf_counter() - begun)
+    words = f"{far:.0e} of the pixels differ by more than {VIEWS:.0e}, {rate:.0f} images/s, {len(images)} at once"
+    return Check(PART, VIEWS_CHECK, far <= FAR_PIXELS, words, figures={"images_per_second": rate, "far": far})
 
 
 def _features(on_cpu: Method, batch: Batch, on_device: Method, moved: Batch) -> float:

@@ -1,12 +1,13 @@
 """Speed of a method's views against lightly's transform for the same method with the same settings.
 
-    python -m benchmarks.performance.views [--method dino] [--images FOLDER] [--repeats 9] [--small]
+    python -m benchmarks.performance.views [--method dino] [--images FOLDER] [--repeats 9] [--small] [--crops-only]
 
 Both sides open every JPEG from disk with Pillow, convert it to RGB and make its views, on one thread. Each repetition
 times both sides on the same images, image by image in alternating order, so that what else runs on the machine meets
 both; the printed figure is the median over repetitions of the ratio of views per second. ``--small`` takes 32 px
 images and CIFAR-sized crops (2 x 32, for DINO and SwAV also 6 x 16) instead, where the price is the call and not the
-pixel. Strengths and probabilities are those of the papers, which are lightly's defaults.
+pixel. Strengths and probabilities are those of the papers, which are lightly's defaults. ``--crops-only`` compares what
+a worker does with machine.augment_on = device with the whole views that it makes otherwise, in place of lightly's.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from PIL import Image
 
 from benchmarks.performance.ratios import Goal, Ratio, faster
 from ssl_bench import registry
+from ssl_bench.blocks.device_views import DeviceViews
 from ssl_bench.evaluation.speed import Timing
 from ssl_bench.method import MakeViews
 from ssl_bench.settings import parse_settings
@@ -127,14 +129,18 @@ def timed(make_views: Callable[[Image.Image], Any], path: Path) -> Timing:
     return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def measure(method: str, sizes: Sizes, paths: Sequence[Path], repeats: int) -> Result:
+def measure(method: str, sizes: Sizes, paths: Sequence[Path], repeats: int, *, crops_only: bool = False) -> Result:
     """Time both sides in interleaved pairs; the first, unmeasured pass over the images warms caches up."""
-    ours, lightly = our_views(method, sizes), lightly_views(method, sizes)
+    ours = our_views(method, sizes)
     rng = random.Random(0)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    sides: list[Callable[[Image.Image], Any]] = [lambda image: ours(image, rng), lightly]
+    sides: list[Callable[[Image.Image], Any]] = [lambda image: ours(image, rng), lightly_views(method, sizes)]
+    other = "lightly"
+    if crops_only:
+        crops, drawn = DeviceViews(ours), random.Random(0)
+        sides, other = [lambda image: crops(image, drawn), sides[0]], "whole views"
     views = 2 + (sizes.local_views if method in MULTI_CROP else 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -151,7 +157,7 @@ def measure(method: str, sizes: Sizes, paths: Sequence[Path], repeats: int) -> R
             pairs.append((spent[0], spent[1]))
             rates = [len(paths) * views / total.wall for total in spent]
             ratio = rates[0] / rates[1]
-            print(f"{repetition + 1}: ours {rates[0]:.0f}, lightly {rates[1]:.0f} views/s, ratio {ratio:.2f}")
+            print(f"{repetition + 1}: ours {rates[0]:.0f}, {other} {rates[1]:.0f} views/s, ratio {ratio:.2f}")
     finally:
         torch.set_num_threads(threads)
     return Result(tuple(pairs), len(paths), views)
@@ -189,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     parser.add_argument("--images", type=Path, help="folder of JPEG files; default: two photos from scikit-learn")
     parser.add_argument("--repeats", type=int, default=9, help="passes over the images (default: 9)")
     parser.add_argument("--small", action="store_true", help="32 px images, with views of 32 and 16 px")
+    parser.add_argument("--crops-only", action="store_true", help="a worker's part, against whole views")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: give 1 or more")
@@ -201,10 +208,12 @@ def main(arguments: Sequence[str] | None = None) -> Result:
             parser.error(f"--images {folder}: no .jpg or .jpeg file below it")
         if options.small:
             paths = shrink(paths, Path(temporary))
-        result = measure(options.method, SMALL if options.small else PHOTO, paths, options.repeats)
+        sizes = SMALL if options.small else PHOTO
+        result = measure(options.method, sizes, paths, options.repeats, crops_only=options.crops_only)
     ratio = statistics.median(result.ratios)
+    compared = "crops / whole" if options.crops_only else "ours / lightly"
     print(
-        f"ours / lightly {ratio:.2f} views per second per core (median of {len(result.ratios)} repetitions, "
+        f"{compared} {ratio:.2f} views per second per core (median of {len(result.ratios)} repetitions, "
         f"{min(result.ratios):.2f} to {max(result.ratios):.2f}; {result.images} images, {result.views_per_image} views "
         f"each; ours {result.milliseconds_per_view:.2f} ms a view, decoding included); by CPU time "
         f"{statistics.median(lightly.cpu / ours.cpu for ours, lightly in result.pairs):.2f}"

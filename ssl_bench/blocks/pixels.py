@@ -35,7 +35,7 @@ _RESIZE: dict[str, Callable[[torch.Tensor, tuple[int, int], bool, None], torch.T
     "bilinear": torch._C._nn._upsample_bilinear2d_aa,
 }
 
-_BOX_PASSES = 3  # Pillow's ImagingGaussianBlur is called with three passes
+BOX_PASSES = 3  # Pillow's ImagingGaussianBlur is called with three passes
 
 
 def _clip(pixels: Pixels, factor: float) -> Pixels:
@@ -75,9 +75,18 @@ def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -
 def normalize_batch(levels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """uint8 ``(batch, height, width, 3)`` to float32 ``(batch, 3, height, width)`` on its device, bitwise as
     ``normalize`` of each image."""
-    factor, offset = (torch.from_numpy(one).to(levels.device) for one in _factor_and_offset(mean, std))
     result = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    return result.mul_(factor).sub_(offset)
+    return normalize_(result, mean, std)
+
+
+def normalize_(levels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """float32 ``(batch, 3, height, width)`` on any device, in its own memory; bitwise as ``normalize``."""
+    # By numbers and channels: a tensor of them would have to be sent to a device at each call.
+    for channel, factor, offset in zip(
+        levels.unbind(1), *(one.ravel().tolist() for one in _factor_and_offset(mean, std)), strict=True
+    ):
+        channel.mul_(factor).sub_(offset)
+    return levels
 
 
 @functools.cache  # a fifth of the time of a 32 px view otherwise goes into making these small arrays
@@ -90,7 +99,14 @@ def _factor_and_offset(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple
 def resized_box(
     image: NDArray[np.uint8], box_px: tuple[int, int, int, int], crop_px: int, interpolation: Interpolation, flip: bool
 ) -> Pixels:
-    """``(3, crop_px, crop_px)`` of the box (left, top, width, height) of an image ``(height, width, 3)``.
+    """``(3, crop_px, crop_px)`` of the box (left, top, width, height) of an image ``(height, width, 3)``."""
+    return resized_levels(image, box_px, crop_px, interpolation, flip).astype(np.float32, order="C")
+
+
+def resized_levels(
+    image: NDArray[np.uint8], box_px: tuple[int, int, int, int], crop_px: int, interpolation: Interpolation, flip: bool
+) -> NDArray[np.uint8]:
+    """``resized_box`` before it becomes float32, in any order of memory.
 
     torch's antialiased uint8 resize: within one gray level of cropping and resizing with Pillow (nothing outside the
     box is seen), in less than half the time where the processor has AVX2.
@@ -101,7 +117,7 @@ def resized_box(
     box = image[None, top : top + height, left : left + width].copy().transpose(0, 3, 1, 2)
     resized = _RESIZE[interpolation](torch.from_numpy(box), (crop_px, crop_px), False, None)
     levels: NDArray[np.uint8] = resized.numpy()[0]
-    return (levels[:, :, ::-1] if flip else levels).astype(np.float32, order="C")
+    return levels[:, :, ::-1] if flip else levels
 
 
 def gray(pixels: Pixels) -> Pixels:
@@ -175,13 +191,13 @@ def adjust_hue(pixels: Pixels, turns: float) -> Pixels:
     return pixels
 
 
-def _box_radius(sigma_px: float) -> float:
+def box_radius(sigma_px: float) -> float:
     """Radius of the box (whole pixels and a fraction for the outermost two) whose passes have variance sigma**2.
 
     Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box filtering", as in Pillow's
     ``BoxBlur.c``.
     """
-    variance = sigma_px * sigma_px / _BOX_PASSES
+    variance = sigma_px * sigma_px / BOX_PASSES
     whole = math.floor((math.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3.0 * variance) / (6.0 * (variance - (whole + 1) ** 2))
     return whole + part
@@ -193,7 +209,7 @@ def gaussian_blur(pixels: Pixels, sigma_px: float) -> Pixels:
     Three box filters along each axis, as ``PIL.ImageFilter.GaussianBlur(radius=sigma_px)``, which is what the DINO
     authors use. The boxes are summed with weights ``part, 1, .., 1, part``; one scaling at the end makes them means.
     """
-    radius = _box_radius(sigma_px)
+    radius = box_radius(sigma_px)
     whole = int(radius)
     part = radius - whole
     center, passes = _workspaces.of(pixels.shape, whole + 1)
@@ -205,7 +221,7 @@ def gaussian_blur(pixels: Pixels, sigma_px: float) -> Pixels:
         sums *= part
         for levels in between:
             sums += levels
-    mean_of_boxes = (2.0 * radius + 1.0) ** (-2 * _BOX_PASSES)
+    mean_of_boxes = (2.0 * radius + 1.0) ** (-2 * BOX_PASSES)
     np.multiply(center, np.float32(mean_of_boxes), out=pixels)
     return pixels
 
@@ -219,7 +235,7 @@ def _blur_workspace(shape: tuple[int, ...], margin: int) -> tuple[Pixels, list[t
     passes: list[tuple[Any, ...]] = []
     for axis, length, stride in ((2, width, 1), (1, height, row)):
         offset = margin * stride
-        for _ in range(_BOX_PASSES):
+        for _ in range(BOX_PASSES):
             padded = source.swapaxes(1, axis)
             # A step along either axis is a shift of the flat array. Summing whole flat arrays, margins included,
             # takes a third of the time of summing rows; what it leaves in the margins is overwritten before use.

@@ -118,6 +118,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             + (", activations computed again" if machine.activation_checkpointing else "")
             + (", TF32" if machine.tf32 else "")
             + (", compiled" if machine.compiled else "")
+            + (", color of views on the device" if machine.augment_on == "device" else "")
             + f", {machine.platform}",
         ),
         ("note", "; ".join(dict.fromkeys([*record.notes, *(n for one in record.evaluations for n in one.notes)]))),

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_bench.blocks.device_views import TEMPORARIES
 from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer, set_schedule
 from ssl_bench.errors import UserError
 from ssl_bench.method import Batch, MakeViews, Method, Progress
@@ -70,6 +71,8 @@ class HowToStep:
     autocast_dtype: torch.dtype | None = None
     batch_on_device: bool = True
     """Whether the whole batch lies in the memory that is planned, as on a CPU; a GPU gets a micro-batch at a time."""
+    finishes_views: bool = False
+    """Whether the device computes the color of the views (`blocks.device_views`)."""
 
 
 AS_A_WHOLE = HowToStep()
@@ -166,6 +169,8 @@ def _step_memory(
                 lambda one: memory.move([one.grad], "gradients")
             )
         memory.part = "activations"
+        if how.finishes_views:
+            _finish_views(tensors, min(images, how.micro_batch or images))
         carry = gradients(method, batch, progress, passes, memory)
         method.before_optimizer(progress)
         memory.part = "optimizer"
@@ -175,3 +180,9 @@ def _step_memory(
         with torch.no_grad():
             method.update(carry, progress)
     return StepMemory({part: memory.at_peak[part] for part in PARTS}, memory.operations)
+
+
+def _finish_views(views: Sequence[Tensor], images: int) -> None:
+    """Takes the memory in which a micro-batch's views are finished, the views themselves included, and frees it."""
+    sizes = [view[:images].nbytes for view in views]
+    torch.empty(sum(sizes) + TEMPORARIES * max(sizes), dtype=torch.uint8)

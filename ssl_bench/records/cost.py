@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ssl_bench.records.part import Amount, RecordPart
 
 
@@ -36,6 +38,8 @@ class MachineRecord(RecordPart):
     torch's default: TF32 in convolutions only."""
     compiled: bool | None = None
     """Whether the networks were compiled by torch.compile; None in records of earlier versions."""
+    augment_on: Literal["workers", "device"] | None = None
+    """Where views got their color; None in records of earlier versions: in the workers."""
 
 
 class MicroBatchRecord(RecordPart):

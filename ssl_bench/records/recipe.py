@@ -45,6 +45,11 @@ class MachineSettings(Settings):
     device: str = setting("auto", "cpu, cuda, cuda:1, mps or auto: a GPU where torch finds a usable one")
     workers: int | None = setting(None, "processes that make views; none: decided from cores and image size", ge=0)
     checkpoint_minutes: float = setting(10.0, "time between two checkpoints", unit="minutes", gt=0)
+    augment_on: Literal["workers", "device"] = setting(
+        "workers",
+        "where views get their color, blur and normalization: in the workers, or on the device, which spares the "
+        "workers about half of their time; the same views up to rounding",
+    )
     activation_checkpointing: bool | None = setting(
         None,
         "compute activations again in the backward pass instead of keeping them: less memory, about a third more time; "

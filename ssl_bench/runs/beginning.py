@@ -43,7 +43,7 @@ def measure_before_training(session: Session, state: RunState) -> RunState:
 
 def _measured(session: Session) -> tuple[Precision, BeforeTraining]:
     if session.plan.total_steps:
-        session.use(fit(session.resolved, session.method, session.make_views, session.plan))
+        session.use(fit(session.resolved, session.method, session.plan))
         session.announce_memory()
         session.display.say("trying one batch")
     precision = _precision(session)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from inspect import getattr_static
 from random import Random
 from typing import Any
 
 import torch
 
 from ssl_bench.backbone import Backbone
+from ssl_bench.blocks.device_views import on_device
 from ssl_bench.errors import UserError
-from ssl_bench.method import MakeBackbone, Method
+from ssl_bench.method import MakeBackbone, MakeViews, Method
 from ssl_bench.recipes.resolve import Resolved
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.registry.failures import in_one_message
@@ -50,6 +52,15 @@ def build_method(resolved: Resolved) -> Method:
     if resolved.machine.activation_checkpointing:
         recompute_activations(method, True)
     return method
+
+
+def views_of_a_run(method: Method, resolved: Resolved) -> MakeViews:
+    """The method's view function, finished where `machine.augment_on` says. Raises `UserError` where that cannot be."""
+    make_views = method.make_views(resolved.method_config)
+    if resolved.machine.augment_on == "workers":
+        return make_views
+    own, none = (getattr_static(kind, "batch_views") for kind in (type(method), Method))
+    return on_device(make_views, draws_over_batch=own is not none)
 
 
 def recompute_activations(method: Method, enabled: bool) -> None:

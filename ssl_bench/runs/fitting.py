@@ -11,7 +11,7 @@ import torch
 
 from ssl_bench.blocks.optimizers import OptimizerSettings
 from ssl_bench.errors import UserError
-from ssl_bench.method import Batch, MakeViews, Method, Progress
+from ssl_bench.method import Batch, Method, Progress
 from ssl_bench.planning.choices import Asked
 from ssl_bench.planning.devices import CONTEXT, CPU_PROCESS, GB, Device, parse_memory
 from ssl_bench.planning.live_memory import LiveMemory
@@ -68,7 +68,7 @@ def free_ram() -> int:
     return free
 
 
-def fit(resolved: Resolved, method: Method, make_views: MakeViews, plan: Plan) -> MemoryRecord:
+def fit(resolved: Resolved, method: Method, plan: Plan) -> MemoryRecord:
     """Decide how a step is done. A cheap upper bound comes first; a prediction only where that is near the limit.
 
     Raises `UserError` where nothing fits into a limit that the user gave.
@@ -84,7 +84,7 @@ def fit(resolved: Resolved, method: Method, make_views: MakeViews, plan: Plan) -
     )
     if resolved.machine.compile:
         return as_asked.model_copy(update={"note": "not planned: compiled networks are not predicted"})
-    bound = upper_bound(resolved, method, make_views, plan)
+    bound = upper_bound(resolved, method, plan)
     if bound is not None and bound <= CLEARLY * device.usable:
         return as_asked.model_copy(update={"predicted_peak_mb": round(bound / MB, 1), "predicted_by": "upper bound"})
     try:
@@ -122,7 +122,7 @@ def _predicted(
     )
 
 
-def upper_bound(resolved: Resolved, method: Method, make_views: MakeViews, plan: Plan) -> int | None:
+def upper_bound(resolved: Resolved, method: Method, plan: Plan) -> int | None:
     """Bytes that a step of the whole batch hardly exceeds, from a forward pass of two images; None: it cannot tell."""
     images = min(TRIED_IMAGES, plan.batch_size)
     norms = {name: value.clone() for name, value in method.named_buffers()}
@@ -130,6 +130,7 @@ def upper_bound(resolved: Resolved, method: Method, make_views: MakeViews, plan:
     weights = [*method.parameters(), *method.buffers()]
     tracker.add(weights, "weights")
     try:
+        make_views = method.make_views(resolved.method_config)
         shapes = view_shapes(method, make_views, images, resolved.dataset.image_px)
         with torch.random.fork_rng(devices=[]), tracker:
             views = tuple(torch.zeros(shape, dtype=dtype, device=plan.device) for shape, dtype in shapes)

@@ -149,6 +149,7 @@ def record(device: torch.device, precision: Precision, settings: MachineSettings
         activation_checkpointing=settings.activation_checkpointing,
         tf32=torch.backends.cuda.matmul.allow_tf32 if has_tf32(device) else None,
         compiled=settings.compile,
+        augment_on=settings.augment_on,
     )
 
 

@@ -118,7 +118,12 @@ class StepPredictor:
     def _step(self, how: Callable[..., StepMemory], choice: Choice, batch_size: int) -> StepMemory:
         method, resolved = self.method, self._resolved
         views = view_shapes(method, method.make_views(resolved.method_config), batch_size, resolved.dataset.image_px)
-        way = HowToStep(choice.micro_batch, AUTOCAST_DTYPES[choice.precision], self._batch_on_device)
+        way = HowToStep(
+            choice.micro_batch,
+            AUTOCAST_DTYPES[choice.precision],
+            self._batch_on_device,
+            finishes_views=resolved.machine.augment_on == "device",
+        )
         recompute_activations(method, choice.checkpointing)
         try:
             return how(method, OptimizerSettings(**resolved.recipe.optimizer), views, way)

@@ -23,7 +23,13 @@ from ssl_bench.records.record import BackboneRecord, EvaluationRecord
 from ssl_bench.registry.capabilities import require_offered
 from ssl_bench.registry.preflight import require_frozen, require_parts
 from ssl_bench.runs import machine
-from ssl_bench.runs.building import build_method, recompute_activations, require_rebuildable, seed_initial_weights
+from ssl_bench.runs.building import (
+    build_method,
+    recompute_activations,
+    require_rebuildable,
+    seed_initial_weights,
+    views_of_a_run,
+)
 from ssl_bench.runs.compiling import compile_networks
 from ssl_bench.runs.data_checks import check_images
 from ssl_bench.runs.describe import announce, describe_backbone
@@ -138,7 +144,7 @@ def prepare_session(resolved: Resolved, start: Start, display: Display) -> Sessi
     method = method.to(device)
     if resolved.machine.compile:
         compile_networks(method, device)
-    make_views = method.make_views(resolved.method_config)
+    make_views = views_of_a_run(method, resolved)
     _refuse_what_cannot_work(resolved, method, make_views, evaluators)
     plan = _plan(resolved, start, device, workers)
     optimizer = build_optimizer(plan.optimizer, method.parameter_groups())

@@ -122,7 +122,7 @@ def record_without_training(
         backbone=backbone,
         data=data,
         machine=machine.record(device, precision, MachineSettings()).model_copy(
-            update={"precision": "", "compiled": None}
+            update={"precision": "", "compiled": None, "augment_on": None}
         ),  # of training, which was elsewhere
         training=None,
         evaluations=tuple(evaluations),

@@ -122,7 +122,7 @@ def _training(resolved: Resolved) -> tuple[float, bool]:
     from ssl_bench.blocks.optimizers import OptimizerSettings, build_optimizer
     from ssl_bench.method import Progress
     from ssl_bench.runs import machine
-    from ssl_bench.runs.building import build_method, seed_initial_weights
+    from ssl_bench.runs.building import build_method, seed_initial_weights, views_of_a_run
     from ssl_bench.training.plan import Plan
     from ssl_bench.training.precision import AUTOCAST_DTYPES
     from ssl_bench.training.step import prepare, training_step
@@ -135,7 +135,7 @@ def _training(resolved: Resolved) -> tuple[float, bool]:
     device = machine.choose_device(resolved.machine.device)
     seed_initial_weights(recipe.training.seed)
     method = build_method(resolved).to(device)
-    make_views = method.make_views(resolved.method_config)
+    make_views = views_of_a_run(method, resolved)
     settings = OptimizerSettings(**recipe.optimizer)
     optimizer = build_optimizer(settings, method.parameter_groups())
     tried = min(batch_size, max(2, TRIED_PIXELS // resolved.dataset.image_px**2))

@@ -204,6 +204,7 @@ def _surroundings(record: RunRecord) -> dict[str, str]:
         "precision": machine.precision,
         "TF32": "not known" if machine.tf32 is None else "on" if machine.tf32 else "off",
         "compiled": "yes" if machine.compiled else "no",
+        "color of views": f"on the {machine.augment_on}" if machine.augment_on == "device" else "in the workers",
         "device": machine.device,
         "threads": str(machine.threads),
         "method plugin": record.method_plugin,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from ssl_bench.blocks.device_views import DeviceViews
 from ssl_bench.dataset import Split
 from ssl_bench.datasets.workers import from_workers, quiet_worker
 from ssl_bench.errors import UserError
@@ -143,6 +144,7 @@ def batches(
     """The batches of `order`, on the host; labels only for a method that needs them. `pinned` memory is moved to a
     device without waiting; `note` as in `from_workers`."""
     views = TrainingViews(split, make_views, order.seed, needs_labels)
+    finish = make_views.finish if isinstance(make_views, DeviceViews) else None
 
     def make_loader(skipped: int, processes: int) -> DataLoader[Any]:
         return DataLoader(
@@ -155,7 +157,7 @@ def batches(
         )
 
     for images, index, labels in from_workers(make_loader, workers, note):
-        yield Batch(tuple(images), index, labels if needs_labels else None)
+        yield Batch(tuple(images), index, labels if needs_labels else None, finish=finish)
 
 
 def _stacked(samples: Sequence[Any]) -> Any:

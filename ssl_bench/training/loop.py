@@ -21,7 +21,7 @@ from ssl_bench.system.cpu_time import Spent, clocks
 from ssl_bench.system.hints import resume_command
 from ssl_bench.system.signals import stop_requests
 from ssl_bench.training.checkpoint import last_good, save_checkpoint
-from ssl_bench.training.collapse_doctor import Doctor, RunFailed, refuse_nan
+from ssl_bench.training.collapse_doctor import PROBED_IMAGES, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, NormStatistics, in_words
 from ssl_bench.training.plan import Plan
@@ -197,7 +197,8 @@ class _Training:
         """What the doctor finds in the features; nothing at most steps."""
         if not self._doctor.probes_at(self._state.step):
             return {}
-        found = self._doctor.probe(self._method, batch.views[0], self._state.step, self._plan.images_at_once)
+        images = batch.first(PROBED_IMAGES).to(torch.device("cpu")).views[0]
+        found = self._doctor.probe(self._method, images, self._state.step, self._plan.images_at_once)
         self._state.probed |= found
         return found
 

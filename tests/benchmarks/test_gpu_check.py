@@ -95,7 +95,7 @@ def test_nothing_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("part", [training, agreement, memory])
 def test_a_method_without_training_has_no_verdict(part: object) -> None:
     bench = Bench(BENCH.device, Sizes((TINY,), image_px=32, batch=4, planned_batch=4, steps=2, methods=("random",)))
-    found = [one for one in part.checks(bench) if "as planned" not in one.name]  # type: ignore[attr-defined]
+    found = [one for one in part.checks(bench) if "as planned" not in one.name and one.name != agreement.VIEWS_CHECK]  # type: ignore[attr-defined]
     assert {(one.passed, one.words) for one in found} == {(None, "trains nothing")}
 
 
@@ -109,7 +109,7 @@ def test_a_check_that_raises_fails_with_its_reason() -> None:
 
 
 def test_the_same_device_agrees_exactly_and_another_batch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = only(agreement.checks(BENCH))
+    found = only(one for one in agreement.checks(BENCH) if one.name != agreement.VIEWS_CHECK)
     assert found.passed
     assert [found.figures[what] for what in ("features", "loss", "gradients")] == [0.0, 0.0, 0.0]
     assert 0 < found.figures["loss in bf16"] < agreement.LOWER_PRECISION_LOSS
@@ -121,7 +121,16 @@ def test_the_same_device_agrees_exactly_and_another_batch_does_not(monkeypatch: 
         return Batch(tuple(view + 0.01 * len(calls) for view in batch.views), batch.index, batch.labels)
 
     monkeypatch.setattr(agreement, "noise_batch", other_batch)
-    assert only(agreement.checks(BENCH)).passed is False
+    assert only(one for one in agreement.checks(BENCH) if one.name != agreement.VIEWS_CHECK).passed is False
+
+
+def test_views_finished_on_the_device_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = next(agreement.checks(BENCH))
+    assert (first.name, first.passed) == (agreement.VIEWS_CHECK, True)
+    assert "4 at once" in first.words
+    assert first.figures["images_per_second"] > 0
+    monkeypatch.setattr(agreement.DeviceViews, "finish", lambda self, views, device: [one + 0.01 for one in views[:-1]])
+    assert next(agreement.checks(BENCH)).passed is False
 
 
 def test_tf32_is_off_only_inside() -> None:
