@@ -182,6 +182,11 @@ class Backbone(nn.Module):
         features: Tensor = self(images)
         return features
 
+    @property
+    def probe_reads(self) -> str:
+        """What `probe_features` are, in words for a record; overridden together with them."""
+        return "the features that k-NN reads"
+
     def both_features(self, images: Tensor) -> BothFeatures:
         """(batch, 3, height, width) -> `forward` and `probe_features` of the same images, bitwise.
 

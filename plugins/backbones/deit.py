@@ -114,6 +114,13 @@ class ViT(Backbone):
         outputs = vit_tokens.block_outputs(self.network, images, self.positions)
         return self._read_by_probe(deque(outputs, maxlen=self.probe_blocks))
 
+    @property
+    def probe_reads(self) -> str:
+        """E.g. "CLS tokens of the last 4 blocks"."""
+        blocks = min(self.probe_blocks, len(self.network.blocks))
+        tokens = f"CLS tokens of the last {blocks} blocks" if blocks > 1 else "CLS token of the last block"
+        return f"{tokens} and the mean patch token" if self.probe_mean_patch else tokens
+
     def both_features(self, images: Tensor) -> BothFeatures:
         """As the base class says, in one pass."""
         cls, outputs = vit_tokens.cls_token_and_outputs(self.network, images, self.probe_blocks, self.positions)

@@ -14,6 +14,7 @@ own. Each view is a batch of its own, so that batch norm sees one kind of view a
 Authors' code: github.com/google-deepmind/deepmind-research/tree/master/byol (byol_experiment.py, utils/networks.py,
 utils/augmentations.py, configs/byol.py). What differs:
 - the target starts as a copy of the online network; theirs has other initial weights (they saw no difference);
+- the last batch norm of each residual block starts at 1 (as torchvision's), theirs at 0;
 - no online classifier: labels stay out of training;
 - jitter multiplies the brightness (as torchvision's), theirs adds to it;
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;

@@ -11,6 +11,7 @@ Authors' code: github.com/google-research/simclr (objective.py, model_util.py, d
   are affected, since LARS divides by the gradient's norm;
 - the projector is their code's: batch norm after both layers, no biases, and no shift in the last norm; the paper's
   text has g(h) = W2 relu(W1 h), which is `head_batch_norm = false`;
+- the last batch norm of each residual block starts at 1 (as torchvision's), theirs at 0;
 - their crops are TensorFlow's (at least a tenth of the image, 100 tries), ours torchvision's with the same ranges;
 - their blur ends at a twentieth of the image on each side; ours is whole, and its largest width shrinks below 96 px;
 - the warm-up reaches its peak one step earlier (`ssl_bench.blocks.schedules`);

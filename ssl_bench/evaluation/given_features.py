@@ -98,6 +98,11 @@ class GivenNetwork(Backbone):
         super().__init__(None, image_px=0)
         self.image_px, self.feature_dim = 0, dim
 
+    @property
+    def probe_reads(self) -> str:
+        """Whoever made them knows."""
+        return "the features that were given"
+
     def forward(self, images: Tensor) -> Tensor:
         """Raises `UserError`."""
         raise UserError("there is no network: only features were given")

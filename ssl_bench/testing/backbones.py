@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ssl_bench.backbone import Capability, Positions
+from ssl_bench.backbone import Backbone, Capability, Positions
 from ssl_bench.errors import UserError
 from ssl_bench.testing import backbone_tokens, common
 from ssl_bench.testing.backbone_bench import IMAGES, Subject
@@ -202,7 +202,13 @@ def recomputed_activations_change_nothing(subject: Subject) -> None:
 
 @torch.no_grad()
 def probe_features_are_vectors(subject: Subject) -> None:
-    """`probe_features` gives (batch, dim) of finite numbers."""
+    """`probe_features` gives (batch, dim) of finite numbers; features of its own have a name of their own."""
+    kind = type(subject.network)
+    require(
+        kind.probe_features is Backbone.probe_features or kind.probe_reads is not Backbone.probe_reads,
+        "probe_features() is overridden and probe_reads is not, so records would call them the features that k-NN "
+        "reads: override it with what they are, e.g. 'CLS tokens of the last 4 blocks'",
+    )
     features = subject.network.probe_features(subject.images())
     require(
         features.ndim == 2 and len(features) == IMAGES and bool(torch.isfinite(features).all()),

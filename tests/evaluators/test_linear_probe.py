@@ -218,7 +218,8 @@ def test_measurements_say_what_they_are() -> None:
     assert found["top1_selected"].protocol.text == f"{shared}rate and epoch chosen on held-out images, native 8 px"
     assert found["top1_last"].details.startswith("rate 0.3 after epoch 5 of 5, held-out ")
     assert found["top1_last"].details.endswith(
-        " % of 20, trained on 180 of 200 images; the chosen rate 0.3 is at the end of the grid"
+        " % of 20, trained on 180 of 200 images; read: the features that k-NN reads; "
+        "the chosen rate 0.3 is at the end of the grid"
     )
     assert lines == ["linear probe: the chosen rate 0.3 is at the end of the grid: widen it"]
 

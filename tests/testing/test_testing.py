@@ -867,8 +867,17 @@ class Idle(SoundBackbone):
 class FlatProbe(SoundBackbone):
     """Unpublished."""
 
+    probe_reads = "sums"
+
     def probe_features(self, images: Tensor) -> Tensor:
         return self(images).sum(dim=1)
+
+
+class UnnamedProbe(SoundBackbone):
+    """Unpublished."""
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        return self(images)[:, :2]
 
 
 class Dimensionless(SoundBackbone):
@@ -904,6 +913,7 @@ def test_a_sound_backbone_passes_every_check(plugin: type) -> None:
         (Renaming, "drop path is accepted", "changes the names in state_dict"),
         (Idle, "every parameter gets a gradient", "classifier.weight"),
         (FlatProbe, "probe features are vectors", "give (batch, dim)"),
+        (UnnamedProbe, "probe features are vectors", "override it with what they are"),
     ],
 )
 def test_a_backbone_broken_in_one_way_fails_that_check(plugin: type, name: str, words: str) -> None:

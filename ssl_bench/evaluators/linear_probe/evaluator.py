@@ -131,7 +131,7 @@ class LinearProbe(Evaluator):
                 details=(
                     f"rate {probe.rate:g} after epoch {probe.epoch} of {settings.epochs}, held-out "
                     f"{100 * probe.held_out_accuracy:.2f} % of {asked}, trained on {len(kept):,} of "
-                    f"{len(train.labels):,} images{note}"
+                    f"{len(train.labels):,} images; read: {evaluation.backbone.probe_reads}{note}"
                 ),
             )
             for metric, probe, chosen in (

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ssl_bench.backbone import Backbone
 from ssl_bench.errors import UserError
 from ssl_bench_plugins.backbones import deit, resnet, timm_any
 
@@ -111,6 +112,19 @@ def test_probe_features_are_cls_tokens_of_the_last_four_blocks():
         found = vit.probe_features(images)
         assert torch.allclose(vit(images), found[:, -32:], atol=1e-5)
     torch.testing.assert_close(found, torch.cat([prefix[:, 0] for _, prefix in expected], dim=1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arch", "words"),
+    [
+        (deit.DeitTi16, "CLS tokens of the last 4 blocks"),
+        (deit.VitB16, "CLS token of the last block and the mean patch token"),
+        (resnet.ResNet18, "the features that k-NN reads"),
+    ],
+)
+def test_records_name_the_features_of_the_probe(arch: type[Backbone], words: str) -> None:
+    config = arch.Config.model_validate({"dim": 32, "depth": 4, "heads": 2} if arch is not resnet.ResNet18 else {})
+    assert arch(config, image_px=32).probe_reads == words
 
 
 def test_probe_features_of_vit_b_are_cls_and_mean_patch():
