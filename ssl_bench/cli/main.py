@@ -6,9 +6,11 @@ import errno
 import os
 import sys
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+from ssl_bench import __version__
 from ssl_bench.cli.encodings import print_in_any_encoding
 from ssl_bench.errors import UserError
 from ssl_bench.registry.entry_points import blame
@@ -45,6 +47,23 @@ VERBS = [
     "check",
     "new_plugin",
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"sslbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What stands before the verb."""
+
+
 for verb in VERBS:
     import_module(f"ssl_bench.cli.{verb}").register(app)
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from ssl_bench.recipes.resolve import Resolved
     from ssl_bench.records.recipe import Recipe
 
+LAST = "last"
+"""Names the run that was done last."""
+SHOWN = 5
+"""Runs that a message names."""
+
 
 class RunInUse(UserError):
     """Another process is doing the run of this folder."""
@@ -232,10 +237,19 @@ def is_stopped(folder: Path) -> bool:
     return (folder / RUN_FILE).exists() and not (folder / "record.json").exists()
 
 
+def last_written(folder: Path) -> float:
+    """When the record of a run was written, or its beginning where there is none yet; 0 for a folder without a run."""
+    for name in ("record.json", RUN_FILE):
+        with suppress(OSError):
+            return (folder / name).stat().st_mtime
+    return 0.0
+
+
 def find_run(text: str, results: Path, *, stopped: bool = False) -> Path:
-    """The folder of a run. Raises `UserError` naming the nearest match, or all runs that begin so.
+    """The folder of a run: by its path, its name, the beginning of it, or `LAST` for the one that was done last.
 
     Of several that begin so those with weights are meant, or with `stopped` those that were begun and not finished.
+    Raises `UserError` naming the nearest match, or the latest runs that begin so.
     """
     path = Path(os.path.expanduser(text))
     if path.name == "record.json":
@@ -244,7 +258,8 @@ def find_run(text: str, results: Path, *, stopped: bool = False) -> Path:
         return path
     known = sorted(folder.name for folder in results.glob("runs/[!.]*") if folder.is_dir())
     text = text if text in known else text.replace(":", "_")  # as in the names of runs
-    matches = [name for name in known if name == text] or [name for name in known if name.startswith(text)]
+    beginning = "" if text == LAST else text
+    matches = [name for name in known if name == text] or [name for name in known if name.startswith(beginning)]
     if len(matches) > 1:  # records of others lie beside the runs made here: those have weights
         folders = {name: results / "runs" / name for name in matches}
         made_here = [name for name, folder in folders.items() if (folder / "weights.safetensors").exists()]
@@ -253,6 +268,13 @@ def find_run(text: str, results: Path, *, stopped: bool = False) -> Path:
     if len(matches) == 1:
         return results / "runs" / matches[0]
     if matches:
-        raise UserError(f"{text!r} begins several runs: {', '.join(matches)}. Give more of the name.")
+        latest = sorted(matches, key=lambda name: last_written(results / "runs" / name), reverse=True)
+        if text == LAST:
+            return results / "runs" / latest[0]
+        more = f" and {len(latest) - SHOWN} more" if len(latest) > SHOWN else ""
+        raise UserError(
+            f"{text!r} begins several runs, the latest first: {', '.join(latest[:SHOWN])}{more}. Give more of the "
+            f"name, or {LAST!r} for the run that was done last."
+        )
     listing = f" Runs in {results}: {', '.join(known)}" if known else f" There are no runs in {results}."
     raise UserError(f"no run is called {text!r}.{did_you_mean(text, known)}{listing}")

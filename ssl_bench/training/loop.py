@@ -24,6 +24,7 @@ from ssl_bench.training.checkpoint import last_good, save_checkpoint
 from ssl_bench.training.collapse_doctor import PROBED_IMAGES, Doctor, RunFailed, refuse_nan
 from ssl_bench.training.metrics_log import MetricsLog
 from ssl_bench.training.out_of_memory import DoesNotFit, HalfDone, NormStatistics, in_words
+from ssl_bench.training.pace import Pace
 from ssl_bench.training.plan import Plan
 from ssl_bench.training.precision import LossScaling
 from ssl_bench.training.state import TrainingState, reset_peak
@@ -149,7 +150,8 @@ class _Training:
         self.checkpoints = plan.run_dir / "checkpoints"
         self.notes = [metrics.repaired] if metrics.repaired else []
         """Shown with the next step."""
-        self._first_step = self._saved_step = state.step
+        self._saved_step = state.step
+        self._pace = Pace(state.step, state.seconds)
         self._step_is_whole = True
         """Whether method, optimizer and state agree about the number of steps done."""
         self._spent_before = Spent(state.seconds, state.cpu_seconds, state.waited_seconds)
@@ -204,7 +206,7 @@ class _Training:
 
     def _report(self, progress: Progress, logs: dict[str, float], warning: str) -> StepReport:
         plan, state = self._plan, self._state
-        rate = (state.step - self._first_step) / max(1e-9, state.seconds - self._spent_before.wall)
+        rate = self._pace.at(state.step, state.seconds)
         lines = "; ".join(filter(None, (*self.notes, warning)))
         self.notes.clear()
         return StepReport(

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,7 @@ def test_an_unfinished_runs_hint_names_its_folder_quoted(sslbench: Command, tmp_
     status, _, err = sslbench("eval", "stopped", "--results", "my results")
     assert status == 2
     assert shlex.split(err.partition("Resume with: ")[2]) == advised
+
+
+def test_the_version_is_the_packages(sslbench: Command) -> None:
+    assert sslbench("--version")[:2] == (0, f"sslbench {metadata.version('sslbench')}\n")

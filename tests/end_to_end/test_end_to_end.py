@@ -358,6 +358,25 @@ def test_the_beginning_of_a_name_means_the_run_made_here(tmp_path: Path) -> None
     assert find_run("dino", tmp_path).name == "dino-a-s0-1111-again"
 
 
+def test_last_means_the_run_that_was_done_last(tmp_path: Path) -> None:
+    from ssl_bench.runs.folder import find_run
+
+    with pytest.raises(UserError, match="There are no runs"):
+        find_run("last", tmp_path)
+    for seconds, name in enumerate(("dino-b", "byol-c", "dino-a"), start=1_000):
+        record = tmp_path / "runs" / name / "record.json"
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        os.utime(record, (seconds, seconds))
+    assert find_run("last", tmp_path).name == "dino-a"
+    with pytest.raises(UserError, match=r"the latest first: dino-a, dino-b\. Give more of the name, or 'last'"):
+        find_run("dino", tmp_path)
+    os.utime(tmp_path / "runs/byol-c/record.json", (2_000, 2_000))
+    assert find_run("last", tmp_path).name == "byol-c"
+    (tmp_path / "runs/dino-b/weights.safetensors").write_bytes(b"")
+    assert find_run("last", tmp_path).name == "dino-b", "records of others have no weights"
+
+
 def test_a_methods_name_alone_means_its_stopped_run_with_resume(tmp_path: Path) -> None:
     from ssl_bench.runs.which_run import folder_of_run
 
