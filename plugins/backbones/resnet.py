@@ -42,6 +42,15 @@ class ResNetSettings(Settings):
         source="SimCLR, section 4.2",
         gt=0,
     )
+    stem_padding: int | None = setting(
+        None,
+        "Zeros on each side of the image in the first convolution; null: half of the kernel, 3 or 1. solo-learn's "
+        "networks for CIFAR have 2.",
+        unit="px",
+        source="He et al., section 4.2; solo/methods/base.py of solo-learn",
+        ge=0,
+        le=8,
+    )
 
 
 class ResNet(Backbone):
@@ -77,7 +86,8 @@ class ResNet(Backbone):
         )
         small = config.stem == "cifar" or (config.stem == "auto" and image_px <= SMALL_IMAGE_PX)
         kernel, stride = (3, 1) if small else (7, 2)
-        stem = nn.Conv2d(3, stem_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        padding = kernel // 2 if config.stem_padding is None else config.stem_padding
+        stem = nn.Conv2d(3, stem_channels, kernel, stride=stride, padding=padding, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         network.conv1 = stem
         if small:
@@ -110,6 +120,8 @@ class ResNet(Backbone):
             raise NotExpressible("timm has no residual network of these blocks and this width")
         if stem.kernel_size != (7, 7):
             raise NotExpressible("its stem is that of small images (3 x 3, no max-pool), and timm's is 7 x 7")
+        if stem.padding != (3, 3):
+            raise NotExpressible(f"its stem pads by {stem.padding[0]} px, and timm's always by 3")
         if stem.out_channels != STEM_CHANNELS:
             raise NotExpressible(f"its stem has {stem.out_channels} channels, and timm's always has {STEM_CHANNELS}")
         return TimmModel(self.timm_name, {})

@@ -75,6 +75,7 @@ def _described(recognized: Recognized, arch: str | None, key: str | None) -> dic
                 "left_out": list(candidate.left_out),
                 "heads": facts.heads,
                 "heads_evidence": facts.heads_evidence,
+                "undecided": f"{facts.undecided.words}: {facts.undecided.values}" if facts.undecided else "",
                 "preprocessing": preprocessing_of(recognized, candidate).model_dump(mode="json"),
             }
         )
@@ -122,6 +123,8 @@ def _lines(described: dict[str, Any]) -> list[tuple[str, str]]:
             lines.append(("nearest", f"{one['nearest']['arch']}: {one['nearest']['differs']}"))
         if one["heads"]:
             lines.append(("heads", f"{one['heads']} ({one['heads_evidence']})"))
+        if one["undecided"]:
+            lines.append(("not known", one["undecided"]))
         if one["left_out"]:
             lines.append(("left out", _grouped(one["left_out"])))
     if described["others"]:

@@ -29,6 +29,7 @@ ADDED_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "positions": ("timm", None),
     "weights": (None,),
     "pool": ("timm", None),
+    "stem_padding": (None,),
 }
 """Settings of backbones that older recipes lack: name -> values that mean what every run did before it existed."""
 

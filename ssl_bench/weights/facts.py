@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,10 +14,26 @@ from ssl_bench.blocks.preprocessing import Preprocessing, Triple, from_timm
 from ssl_bench.blocks.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_bench.errors import UserError
 from ssl_bench.weights import efficientnet
-from ssl_bench.weights.formats import EVALUATED_AS, PLAIN, TIMM_FOLDER, TRANSFORMERS
+from ssl_bench.weights.formats import EVALUATED_AS, OWN_RUN, PLAIN, TIMM_FOLDER, TRANSFORMERS
 from ssl_bench.weights.recognize import EFFICIENTNET, Candidate, Recognized
 
 RESIZE_TO_CROP = 256 / 224
+MOCOV3_HEADS = dict.fromkeys((192, 384, 768), 12)
+"""By width; 192 in solo-learn alone."""
+MAE_HEADS = {192: "3 (timm, lightly) or 12 (solo-learn)", 384: "6 (timm, lightly) or 12 (solo-learn)"}
+"""By width; wider networks have one for every 64 everywhere."""
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """What decides features, and stands neither in the tensors nor anywhere else in the file."""
+
+    setting: str
+    """Of the backbone, e.g. "heads"."""
+    words: str
+    """E.g. "how many attention heads it has"."""
+    values: str
+    """E.g. "6 (lightly) or 12 (solo-learn)"."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,9 @@ class Facts:
     """"LayerNorm", "BatchNorm" or "last" (the norm before the features)."""
     same_padding: bool = False
     """Strided convolutions pad as TensorFlow's "SAME"."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the backbone, e.g. {"stem_padding": 2}."""
+    undecided: Undecided | None = None
 
 
 def own_px(candidate: Candidate) -> int | None:
@@ -62,12 +81,17 @@ def preprocessing_of(recognized: Recognized, candidate: Candidate) -> Preprocess
         return Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), source="EfficientNet-Lite: (x - 0.5) / 0.5")
     form = EVALUATED_AS.get(recognized.method, form) if form is TRANSFORMERS else form
     crop_px = form.crop_px or own_px(candidate) or _small_stem_px(candidate) or 224
+    if recognized.solo_learn is not None:
+        return recognized.solo_learn.preprocessing(crop_px)
+    interpolation = form.interpolation
+    if form is PLAIN and (candidate.layout.family == "resnet" or _is_mocov3_of_timm(candidate)):
+        interpolation = "bilinear"
     if form is PLAIN or not (form.method or recognized.located.evaluated):
-        source = "assumed: mean and std of ImageNet, 256/224"
+        source = f"assumed: {interpolation}, mean and std of ImageNet, 256/224"
     else:
         source = f"{form.name}'s evaluation"
     return Preprocessing(
-        crop_px=crop_px, resize_px=round(crop_px * RESIZE_TO_CROP), interpolation=form.interpolation, source=source
+        crop_px=crop_px, resize_px=round(crop_px * RESIZE_TO_CROP), interpolation=interpolation, source=source
     )
 
 
@@ -88,11 +112,48 @@ def facts_of(recognized: Recognized, candidate: Candidate) -> Facts:
         )  # fmt: skip
     if candidate.layout is EFFICIENTNET:
         return Facts(norm_eps=efficientnet.NORM_EPS, norm_eps_of="BatchNorm", same_padding=True)
-    dim = _dim(candidate.tensors)
-    if dim in recognized.format.heads:
-        return Facts(recognized.format.heads[dim], f"keys as {recognized.format.name} saves them")
-    if dim == 384 and recognized.format is PLAIN and sine_cosine_positions(candidate.tensors) == "mocov3":
-        return Facts(12, "fixed sine-cosine positions, as MoCo v3's ViT-S with 12 heads has them")
+    if _says_all_itself(recognized):
+        return Facts()
+    if candidate.layout.family == "resnet":
+        return _of_residual(recognized, candidate)
+    return _of_transformer(recognized, candidate)
+
+
+def _is_mocov3_of_timm(candidate: Candidate) -> bool:
+    """Whether it is what MoCo v3's convert_to_deit.py writes: timm's names and its fixed positions."""
+    return candidate.layout.name == "timm's ViT" and sine_cosine_positions(candidate.tensors) == "mocov3"
+
+
+def _says_all_itself(recognized: Recognized) -> bool:
+    return recognized.format in (OWN_RUN, TIMM_FOLDER)
+
+
+def _of_residual(recognized: Recognized, candidate: Candidate) -> Facts:
+    """The padding of a 3 x 3 stem: 2 px in solo-learn, 1 px everywhere else."""
+    solo_learn = recognized.solo_learn
+    if _small_stem_px(candidate) is None:
+        return Facts()
+    if solo_learn is not None:
+        return Facts(settings={"stem_padding": solo_learn.stem_padding} if solo_learn.stem_padding else {})
+    if recognized.stored.is_lightning and candidate.layout.name == "torchvision's ResNet":
+        words, values = "how its 3 x 3 stem pads images", "2 px (solo-learn) or 1 px (all others)"
+        return Facts(undecided=Undecided("stem_padding", words, values))
+    return Facts()
+
+
+def _of_transformer(recognized: Recognized, candidate: Candidate) -> Facts:
+    """Attention heads, where they are not one for every 64 of the width."""
+    form, dim, solo_learn = recognized.format, _dim(candidate.tensors), recognized.solo_learn
+    if solo_learn is not None:
+        evidence = f"solo-learn's args.json beside it: {solo_learn.backbone} of {solo_learn.method}"
+        return Facts(solo_learn.heads, evidence if solo_learn.heads else "")
+    if dim in form.heads:
+        return Facts(form.heads[dim], f"keys as {form.name} saves them")
+    fixed = sine_cosine_positions(candidate.tensors)
+    if dim in MOCOV3_HEADS and fixed == "mocov3":
+        return Facts(MOCOV3_HEADS[dim], "fixed sine-cosine positions, as MoCo v3's networks with 12 heads have them")
+    if dim in MAE_HEADS and (form.method == "mae" or fixed == "mae"):
+        return Facts(undecided=Undecided("heads", "how many attention heads it has", MAE_HEADS[dim]))
     return Facts()
 
 
@@ -100,14 +161,14 @@ def positions_of(recognized: Recognized, candidate: Candidate) -> Positions:
     """The rule by which the source resamples positions at another image size."""
     if "register_tokens" in candidate.tensors:
         return "timm"  # with registers, DINOv2 does as timm (interpolate_antialias, no offset), and so transformers
-    if recognized.format is PLAIN and sine_cosine_positions(candidate.tensors) == "mae":
+    if not _says_all_itself(recognized) and sine_cosine_positions(candidate.tensors) == "mae":
         return "mae"
     return recognized.format.positions
 
 
 def sine_cosine_positions(tensors: Mapping[str, Tensor]) -> Literal["mae", "mocov3"] | None:
     """Whose fixed table of positions this is, which no training moves: MAE's begins with a patch's column, MoCo v3's
-    with its row. None for learned positions."""
+    with its row. None for learned positions. The tolerance is that of a table stored in bf16."""
     table = tensors.get("pos_embed")
     if table is None or table.ndim != 3 or table.shape[-1] % 4:
         return None
@@ -119,9 +180,9 @@ def sine_cosine_positions(tensors: Mapping[str, Tensor]) -> Literal["mae", "moco
     expected = torch.cat([columns.sin(), columns.cos()], dim=1)
     given = table[0, 1:].double()
     half = expected.shape[1]
-    if torch.allclose(given[:, :half], expected, atol=1e-4):
+    if torch.allclose(given[:, :half], expected, rtol=0, atol=5e-3):
         return "mae"
-    return "mocov3" if torch.allclose(given[:, half:], expected, atol=1e-4) else None
+    return "mocov3" if torch.allclose(given[:, half:], expected, rtol=0, atol=5e-3) else None
 
 
 def _refuse_other_layers(recognized: Recognized, candidate: Candidate) -> None:

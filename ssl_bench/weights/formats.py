@@ -64,7 +64,12 @@ FORMATS = (
         "https://github.com/facebookresearch/moco-v3/blob/c349e6e/main_lincls.py", heads={384: 12, 768: 12},
     ),
     Format(
-        "MoCo v1 or v2", (r"(^|\.)encoder_q\.",),
+        "MoCo v1", (r"(^|\.)encoder_q\.", r"(^|\.)encoder_q\.fc\.weight$"),
+        (("encoder_q", r"encoder_q\."), ("encoder_k", r"encoder_k\.")), "mocov1",
+        "https://github.com/facebookresearch/moco/blob/78b69cafae80bc74cd1a89ac3fb365dc20d157d3/main_lincls.py",
+    ),
+    Format(
+        "MoCo v2", (r"(^|\.)encoder_q\.",),
         (("encoder_q", r"encoder_q\."), ("encoder_k", r"encoder_k\.")), "mocov2",
         "https://github.com/facebookresearch/moco/blob/78b69cafae80bc74cd1a89ac3fb365dc20d157d3/main_lincls.py",
     ),
@@ -87,20 +92,30 @@ FORMATS = (
         "https://github.com/facebookresearch/vicreg/blob/4e12602/main_vicreg.py",
     ),
     Format(
-        "VISSL", (r"^classy_state_dict\.",), (("trunk", r"trunk\.(\w+\.)*"),),
+        "VISSL", (r"^classy_state_dict\.",),
+        (("teacher", r"momentum_teacher\.trunk\.(\w+\.)*"), ("trunk", r"base_model\.model\.trunk\.(\w+\.)*")),
         source="https://github.com/facebookresearch/vissl/blob/main/vissl/utils/checkpoint.py",
     ),
     Format(
-        "MAE, full checkpoint", (r"(^|\.)decoder_pred\.", r"(^|\.)patch_embed\.proj\."), (("encoder", ""),), "mae",
+        "MAE, full checkpoint", (r"(^|\.)(?<!decoder\.)decoder_pred\.", r"(^|\.)patch_embed\.proj\."),
+        (("encoder", ""),), "mae",
         "https://github.com/facebookresearch/mae/blob/efb2a80/models_mae.py", "bicubic", "mae",
     ),
     Format(
         "mmselfsup or mmpretrain", (r"^meta$", r"^state_dict\.backbone\."), (("backbone", r"backbone\."),),
-        source="https://github.com/open-mmlab/mmpretrain/blob/main/mmpretrain/models/backbones",
+        source="https://github.com/open-mmlab/mmpretrain/blob/main/mmpretrain/models/utils/embed.py", positions="mae",
+    ),
+    Format(
+        "MAE, PyTorch Lightning (solo-learn, lightly)", (r"^pytorch-lightning_version$", r"\.decoder\.decoder_pred\."),
+        (("backbone", r"(^|\.)backbone\.(vit\.)?"),), "mae",
+        "https://github.com/vturrisi/solo-learn/blob/9187ea3/solo/methods/mae.py", positions="mae",
     ),
     Format(
         "PyTorch Lightning (solo-learn, lightly, stable-pretraining and others)", (r"^pytorch-lightning_version$",),
-        (("backbone", r"(^|\.)backbone\."), ("teacher", r"teacher(_backbone)?\.(backbone\.)?")),
+        (
+            ("backbone", r"(^|\.)backbone\.(vit\.)?"),
+            ("teacher", r"(^|\.)teacher(_backbone)?\.(backbone\.)?(vit\.)?"),
+        ),
         source="https://lightning.ai/docs/pytorch/stable/common/checkpointing_basic.html",
     ),
     Format(
@@ -128,8 +143,11 @@ EXPORTED = Format("sslbench export", (), source="sslbench export")
 """With the method and network that the file's `Exported` names."""
 PLAIN = Format("state dict", (), interpolation="bicubic")
 
-PREFERRED = ("backbone", "teacher", "encoder_q", "encoder", "model", "network")
-"""Which of several networks is meant where a format does not say, by the last word of its prefix."""
+PREFERRED = (
+    "backbone", "teacher", "teacher_backbone", "encoder_q", "online_network", "online_encoder", "encoder", "model",
+    "network",
+)  # fmt: skip
+"""Which of several networks is meant where a format does not say, by the last word of its prefix, then the first."""
 
 METHODS_OF_MODEL_TYPES = {
     "dinov2": "dinov2", "dinov2_with_registers": "dinov2", "dinov3_vit": "dinov3", "dinov3_convnext": "dinov3",
@@ -138,7 +156,11 @@ METHODS_OF_MODEL_TYPES = {
 """What trained the networks of a model type of transformers, where that says it."""
 _WITHOUT_MARKS = (
     Format(
-        "DeiT", (), source="https://github.com/facebookresearch/deit/blob/7e160fe/datasets.py", interpolation="bicubic"
+        "DeiT",
+        (),
+        source="https://github.com/facebookresearch/deit/blob/7e160fe/main.py",
+        interpolation="bicubic",
+        positions="mae",
     ),
     Format("torchvision", (), source="https://github.com/pytorch/vision/blob/main/references/classification"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 from ssl_bench import registry
 from ssl_bench.backbone import Backbone, Positions
+from ssl_bench.blocks.preprocessing import Preprocessing
 from ssl_bench.errors import UserError
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_assignments, parse_settings, section_of
 from ssl_bench.weights.architectures import DEFAULT_PX, fitting, settings_from
 from ssl_bench.weights.facts import Facts, facts_of, own_px, positions_of, preprocessing_of
-from ssl_bench.weights.formats import EVALUATED_AS, ONNX, OWN_RUN, PLAIN
+from ssl_bench.weights.formats import EVALUATED_AS, ONNX, OWN_RUN, PLAIN, TIMM_FOLDER, TRANSFORMERS
 from ssl_bench.weights.loaded import Loaded
 from ssl_bench.weights.named.finding import find
 from ssl_bench.weights.naming import Layout
@@ -44,8 +46,11 @@ def open_weights(given: Path | str, arch: str | None = None, method: str | None 
         if arch is None:
             raise
         recognized = recognize(stored, (_layout_of(arch),))
-    form = EVALUATED_AS.get(method or located.evaluated) if recognized.format is PLAIN else None
-    return dataclasses.replace(recognized, located=located, format=form or recognized.format)
+    form = recognized.format
+    asked = EVALUATED_AS.get(method or located.evaluated)
+    if asked is not None and not form.method and form not in (OWN_RUN, TIMM_FOLDER, TRANSFORMERS):
+        form = dataclasses.replace(asked, networks=form.networks, heads={})  # the tensors are still as `form` has them
+    return dataclasses.replace(recognized, located=located, format=form)
 
 
 def load_network(
@@ -82,7 +87,9 @@ def load_network(
     kind = registry.backbone(plugin)
     if colon:
         given["name"] = name
-    given = {**settings_from(candidate, kind.Config.model_fields), **given}
+    fields = kind.Config.model_fields
+    said = {name: value for name, value in facts.settings.items() if name in fields}
+    given = {**settings_from(candidate, fields), **said, **given}
     image_px = exported.image_px if exported else own_px(candidate) or preprocessing.crop_px
     config = parse_settings(kind.Config, given, "backbone", plugin)
     positions = positions_of(recognized, candidate)
@@ -93,6 +100,8 @@ def load_network(
     found = differences(shapes.state_dict(), candidate.tensors)
     if found:
         raise UserError(f"{recognized.shown} does not fit {arch}: {found}. {_nearest(candidate)}")
+    if not accept_mismatch:
+        _require_decided(recognized, given, facts)
     notes = _check_heads(recognized, kind, arch, heads_of(shapes), facts, accept_mismatch)
     backbone = kind(config, image_px=image_px)
     try:
@@ -101,15 +110,13 @@ def load_network(
         raise UserError(f"{recognized.shown} cannot be loaded into {arch}: {error}") from error
     of_network = backbone.preprocessing
     with_timms_names = not candidate.layout.renames and candidate.layout is not EFFICIENTNET
-    if (
-        of_network is not None
-        and recognized.format is PLAIN
-        and recognized.located.preprocessing is None
-        and with_timms_names
-    ):
+    unknown = recognized.format is PLAIN and recognized.located.preprocessing is None
+    if of_network is not None and unknown and with_timms_names:
         preprocessing = of_network  # a plain file with timm's names: as timm's configuration of that network says
     backbone.mean, backbone.std = preprocessing.mean, preprocessing.std
-    notes = (*changed, *apply_facts(backbone, facts), *notes, *_unknown_method(recognized, backbone, positions))
+    notes = (*changed, *apply_facts(backbone, facts), *notes)
+    if unknown:
+        notes = (*notes, *_unknown_method(candidate, backbone, positions, preprocessing))
     if exported is not None and len(exported.norm_eps) == len(norm_eps(backbone)):
         set_norm_eps(backbone, exported.norm_eps)
     return Loaded(backbone.eval(), plugin, config, recognized, candidate, used, notes, preprocessing)
@@ -158,15 +165,34 @@ def _check_heads(
     )
 
 
-def _unknown_method(recognized: Recognized, backbone: Backbone, positions: Positions) -> tuple[str, ...]:
-    """What a user should know of a ViT of which nothing says what trained it."""
-    known = recognized.format is not PLAIN or recognized.located.preprocessing is not None
-    if known or backbone.positions is None or positions != PLAIN.positions:
-        return ()
-    return (
-        f"nothing in the file says what trained it: positions at other sizes are resampled as {positions} does; "
-        "--as METHOD (dino, ibot, mae, ...) reads it as that method's authors do",
+def _require_decided(recognized: Recognized, given: Mapping[str, Any], facts: Facts) -> None:
+    """Raises `UserError` where nothing says what decides the features, and the user does not either."""
+    undecided = facts.undecided
+    if undecided is None or given.get(undecided.setting) is not None:
+        return
+    values = [int(value) for value in re.findall(r"\b\d+\b", undecided.values)]
+    advice = " or ".join(f"--set backbone.{undecided.setting}={value}" for value in values if value)
+    raise UserError(
+        f"nothing in {recognized.shown} says {undecided.words}, the shapes of its tensors do not, and the features "
+        f"depend on it: {undecided.values}. Say {advice}; solo-learn's args.json beside the file says it, too"
     )
+
+
+def _unknown_method(
+    candidate: Candidate, backbone: Backbone, positions: Positions, preprocessing: Preprocessing
+) -> tuple[str, ...]:
+    """What a user should know of a network of which nothing says what trained it."""
+    if backbone.positions is not None and positions == PLAIN.positions:
+        return (
+            f"nothing in the file says what trained it: positions at other sizes are resampled as {positions} does; "
+            "--as METHOD (dino, ibot, mae, ...) reads it as that method's authors do",
+        )
+    if candidate.layout.family == "resnet" and preprocessing is not backbone.preprocessing:
+        return (
+            "nothing in the file says what trained it: images are resized bilinear, as all authors but DINO's do; "
+            "--as METHOD or --set preprocessing.interpolation=bicubic says otherwise",
+        )
+    return ()
 
 
 def _nearest(candidate: Candidate) -> str:

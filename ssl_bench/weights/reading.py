@@ -18,9 +18,12 @@ from typing import Any
 from ssl_bench.errors import UserError
 from ssl_bench.weights.exported import MANIFEST, Exported, exported_as
 from ssl_bench.weights.safe_pickle import load_pickled
+from ssl_bench.weights.solo_learn import ARGS
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+LIGHTNING = "pytorch-lightning_version"
+"""Key of every checkpoint of PyTorch Lightning."""
 SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 INDEXED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -44,6 +47,13 @@ class Stored:
     """The header's texts of a safetensors file."""
     exported: Exported | None = None
     """What `sslbench export` says of it, where it wrote it."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """The args.json beside a checkpoint of PyTorch Lightning, where solo-learn writes its settings."""
+
+    @property
+    def is_lightning(self) -> bool:
+        """Whether PyTorch Lightning wrote it."""
+        return LIGHTNING in self.content
 
 
 def read_weights(path: Path) -> Stored:
@@ -60,7 +70,8 @@ def read_weights(path: Path) -> Stored:
     beside = path.parent if path.name in SINGLE else None  # a file of a Hugging Face folder, given by itself
     config, preprocessor, sha256 = _json(beside, CONFIG), _json(beside, PREPROCESSOR), _sha256(path)
     exported = exported_as(path, sha256, metadata)
-    return Stored(path, container, content, sha256, config, preprocessor, metadata, exported)
+    args = _json(path.parent, ARGS) if LIGHTNING in content else {}
+    return Stored(path, container, content, sha256, config, preprocessor, metadata, exported, args)
 
 
 def _read_exported(folder: Path) -> Stored | None:

@@ -25,6 +25,7 @@ from ssl_bench.weights.formats import (
 from ssl_bench.weights.named.located import Located
 from ssl_bench.weights.naming import COMPUTED, HEADS, LAYOUTS, Layout
 from ssl_bench.weights.reading import Stored
+from ssl_bench.weights.solo_learn import SoloLearn, solo_learn_of
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of names that DDP, torch.compile, FSDP and activation checkpointing add."""
@@ -73,7 +74,13 @@ class Recognized:
     def method(self) -> str:
         """What trained it, as its name or its format says; "" where neither does."""
         of_model_type = METHODS_OF_MODEL_TYPES.get(str(self.stored.config.get("model_type")), "")
-        return self.located.method or self.format.method or of_model_type
+        of_solo_learn = self.solo_learn.method if self.solo_learn else ""
+        return self.located.method or self.format.method or of_model_type or of_solo_learn
+
+    @property
+    def solo_learn(self) -> SoloLearn | None:
+        """What solo-learn's settings beside the file say; None without them."""
+        return solo_learn_of(self.stored.args)
 
     @property
     def shown(self) -> str:
@@ -97,7 +104,9 @@ class Recognized:
         raise UserError(f"{self.shown} has no network {key!r}.{did_you_mean(key, names)} It holds: {', '.join(names)}")
 
     def _has_default(self) -> bool:
-        return bool(self.format.networks) or _preference(self.candidates[0]) < _preference(self.candidates[1])
+        first, second = self.candidates[:2]
+        of_format = any(first.name == name for name, _ in self.format.networks)  # two of one name were given others
+        return of_format or _preference(first) < _preference(second)
 
 
 def recognize(stored: Stored, layouts: tuple[Layout, ...] = ()) -> Recognized:
@@ -205,15 +214,18 @@ def _name_of(form: Format, prefix: str) -> str:
     return ".".join(part for part in prefix.split(".") if part and part not in SECTIONS) or "network"
 
 
-def _order(form: Format, candidate: Candidate) -> tuple[int, int, str]:
+def _order(form: Format, candidate: Candidate) -> tuple[int, tuple[int, int], str]:
     names = [name for name, _ in form.networks]
     place = names.index(candidate.name) if candidate.name in names else len(names)
     return place, _preference(candidate), candidate.prefix
 
 
-def _preference(candidate: Candidate) -> int:
-    last = candidate.prefix.rstrip(".").rpartition(".")[2]
-    return PREFERRED.index(last) if last in PREFERRED else len(PREFERRED) + (candidate.prefix != "")
+def _preference(candidate: Candidate) -> tuple[int, int]:
+    """Places of the last word of its prefix and of the first, e.g. of "online_network_state_dict.encoder."."""
+    words = candidate.prefix.rstrip(".").split(".")
+    first = next((word.removesuffix("_state_dict") for word in words if word not in SECTIONS), "")
+    last, start = (PREFERRED.index(one) if one in PREFERRED else len(PREFERRED) for one in (words[-1], first))
+    return last + (last == len(PREFERRED) and candidate.prefix != ""), start
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

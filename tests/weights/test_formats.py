@@ -58,6 +58,12 @@ def moco_v2(good: nn.Module, other: nn.Module) -> Content:
     return {"epoch": 200, "arch": "resnet50", "state_dict": names, "optimizer": {}}
 
 
+def moco_v1(good: nn.Module, other: nn.Module) -> Content:
+    content = moco_v2(good, other)
+    names = {name: one for name, one in content["state_dict"].items() if ".fc." not in name}
+    return content | {"state_dict": {**names, **heads("module.encoder_q.fc.", "weight", "bias")}}
+
+
 def moco_v3(good: nn.Module, other: nn.Module) -> Content:
     names = {
         **tensors(good, "module.base_encoder."), **heads("module.base_encoder.head.", "0.weight"),
@@ -92,6 +98,27 @@ def vicreg(good: nn.Module, other: nn.Module) -> Content:
 def vissl(good: nn.Module, other: nn.Module) -> Content:
     trunk = tensors(good, "_feature_blocks.")
     return {"classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": heads("0.", "clf.weight")}}}}
+
+
+def vissl_dino(good: nn.Module, other: nn.Module) -> Content:
+    content = vissl(other, good)
+    content["classy_state_dict"]["base_model"]["model"]["trunk"] = tensors(other)
+    loss = {**tensors(good, "momentum_teacher.module.trunk."), **heads("", "momentum_teacher.module.heads.0.weight")}
+    content["classy_state_dict"]["loss"] = loss
+    return content
+
+
+def lightning_mae(good: nn.Module, other: nn.Module) -> Content:
+    names = {**tensors(good, "backbone.vit."), **heads("decoder.", "mask_token", "decoder_pred.weight")}
+    return {"pytorch-lightning_version": "2.1.2", "state_dict": names}
+
+
+def lightly_ibot(good: nn.Module, other: nn.Module) -> Content:
+    names = {
+        **tensors(other, "student_backbone.vit."), **tensors(good, "teacher_backbone.vit."),
+        **heads("", "student_head.layers.0.weight", "teacher_head.layers.0.weight"),
+    }  # fmt: skip
+    return {"pytorch-lightning_version": "2.1.2", "state_dict": names}
 
 
 def mmselfsup(good: nn.Module, other: nn.Module) -> Content:
@@ -146,7 +173,8 @@ CASES: list[Case] = [
     ("vit", "iBOT, full checkpoint (epoch 800)", ibot),
     ("vit", "DINOv2, training checkpoint", dinov2),
     ("vit", "MoCo v3 (epoch 300)", moco_v3),
-    ("resnet", "MoCo v1 or v2 (epoch 200)", moco_v2),
+    ("resnet", "MoCo v1 (epoch 200)", moco_v1),
+    ("resnet", "MoCo v2 (epoch 200)", moco_v2),
     ("resnet", "SimSiam (epoch 100)", simsiam),
     ("resnet", "SwAV", swav),
     ("resnet", "DeepCluster v2 (epoch 1)", deepcluster),
@@ -155,6 +183,9 @@ CASES: list[Case] = [
     ("resnet", "VISSL", vissl),
     ("resnet", "mmselfsup or mmpretrain", mmselfsup),
     ("vit", "MAE, full checkpoint (epoch 799)", mae),
+    ("vit", "MAE, PyTorch Lightning (solo-learn, lightly)", lightning_mae),
+    ("vit", "VISSL", vissl_dino),
+    ("vit", "PyTorch Lightning (solo-learn, lightly, stable-pretraining and others)", lightly_ibot),
     ("resnet", "PyTorch Lightning (solo-learn, lightly, stable-pretraining and others)", solo_learn),
     ("vit", "PyTorch Lightning (solo-learn, lightly, stable-pretraining and others)", solo_learn),
     ("resnet", "PyTorch Lightning (solo-learn, lightly, stable-pretraining and others)", sequential),

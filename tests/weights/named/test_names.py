@@ -38,7 +38,7 @@ def test_a_name_downloads_once_and_loads_the_network(server: Server, tiny: Publi
         torch.testing.assert_close(loaded.backbone(images), resnet()(images), rtol=0, atol=0)
     assert loaded.recognized.method == "mocov2"
     assert loaded.preprocessing.interpolation == "bilinear"  # as MoCo's authors evaluate; of a plain file: bicubic
-    assert loaded.preprocessing.source == "MoCo v1 or v2's evaluation"
+    assert loaded.preprocessing.source == "MoCo v2's evaluation"
     assert server.asked == ["/authors/tiny.pth"]
     server.files.clear()
     again = open_weights(Path("mocov2:tiny"))
