@@ -81,7 +81,7 @@ def fastest(
     """The fastest way of which the peak is at most `usable` bytes, exact ones before approximate ones, and all ways
     that see the whole batch at once (or the micro-batch that is asked for) and were predicted on the way there.
 
-    A prediction takes seconds, so none is made that cannot change the answer: nothing is faster than the whole batch
+    A prediction takes a second, so none is made that cannot change the answer: nothing is faster than the whole batch
     without activation checkpointing, and a precision is looked at only where nothing fits at those before it.
     """
     tried: list[Way] = []

@@ -117,6 +117,11 @@ KNOWN: dict[Any, Result] = {}
 class ShapesAlone(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, whatever is computed or made is a `ShapeTensor`."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would wrap `__torch_dispatch__` against compiling, which takes time; nothing compiles here."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
