@@ -142,9 +142,11 @@ def _problem(model: type[Settings], section: str, problem: Any) -> str:
     if field is None:
         return f"the settings of '{section}': {said}."
     given = " is missing" if problem["type"] == "missing" else f" = {_short(problem['input'])}"
+    if problem["type"] in ("tuple_type", "list_type"):
+        said = "input should be a list"
     words = "it has no default" if problem["type"] == "missing" else said
     allowed = f" Allowed: {_allowed(field)}." if problem["type"] in _WRONG_KIND else ""
-    meaning = f" It means: {field.description}" if field.description else ""
+    meaning = f" It means: {field.description.removesuffix('.')}." if field.description else ""
     return f"'{section}.{name}{places}'{given}: {words}.{meaning}{allowed}"
 
 

@@ -74,7 +74,8 @@ class ImageFiles:
         if unusable:
             first = ", ".join(unusable[:10])
             more = f" and {len(unusable) - 10:,} more" if len(unusable) > 10 else ""
-            raise UserError(f"{len(unusable):,} image files are empty: {first}{more}. Remove or replace them.")
+            count = f"{len(unusable):,} image files are" if len(unusable) > 1 else "an image file is"
+            raise UserError(f"{count} empty: {first}{more}. Remove or replace {'them' if len(unusable) > 1 else 'it'}.")
         self._names, self._ends, self.labels = bytes(names), ends, labels
         if ends and not labels:
             self.labels = None

@@ -263,5 +263,5 @@ def _check(vectors: Tensor, split: str) -> None:
         raise UnusableFeatures(
             "collapsed",
             f"features of the network are constant: all {len(vectors)} {split} images give the same vector. "
-            "If it was trained, training collapsed",
+            "If it was trained, training collapsed; if not, look whether the images are all alike: sslbench data",
         )

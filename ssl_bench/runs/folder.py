@@ -178,7 +178,8 @@ def hold(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RunInUse(
-            f"another process is doing the run {folder.name}. Wait for it, or give another --run-id."
+            f"another process is doing the run {folder.name}. Wait for it; a new run beside it needs a --run-id of its "
+            "own."
         ) from None
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}. Choose another place with --results PATH.") from None

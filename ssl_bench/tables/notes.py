@@ -60,17 +60,20 @@ def about_runs(description: TableDescription, rows: Sequence[Row], groups: Seque
 
 
 def _left_out(description: TableDescription, groups: Sequence[Group]) -> list[str]:
-    """Why cells are empty that a record explains, in one note per column."""
+    """Why cells are empty that a record explains, in one note per column; of several runs only the common part."""
     notes = []
     for column in description.column:
-        reasons: dict[str, list[str]] = {}
+        reasons: dict[str, list[tuple[str, str]]] = {}
         for run in (run for one in groups for run in one.runs) if column.why_empty else ():
             reason = look_up(run.values, column.why_empty)
             if look_up(run.values, column.path) is None and isinstance(reason, str) and reason:
-                reasons.setdefault(reason, []).append(run.record.run_id)
-        if reasons:
-            explained = "; ".join(f"{', '.join(runs)}: {reason}" for reason, runs in reasons.items())
-            notes.append(f"{column.title} of {explained}")
+                reasons.setdefault(reason.partition(":")[0], []).append((run.record.run_id, reason))
+        explained = [
+            f"{len(runs)} runs: {common}" if len(runs) > 1 else ": ".join(runs[0]) for common, runs in reasons.items()
+        ]
+        more = "; their records say more" if any(len(runs) > 1 for runs in reasons.values()) else ""
+        if explained:
+            notes.append(f"{column.title} of {'; of '.join(explained)}{more}")
     return notes
 
 

@@ -94,7 +94,7 @@ def test_a_file_that_is_no_image_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 7 images cannot be read:\n.*deep/broken\.png"):
         require_readable(opened(folder))
     (folder / "deep/empty.png").touch()
-    with pytest.raises(UserError, match=r"1 image files are empty: .*deep/empty\.png \(0 bytes\)"):
+    with pytest.raises(UserError, match=r"an image file is empty: .*deep/empty\.png \(0 bytes\)"):
         opened(folder)
 
 

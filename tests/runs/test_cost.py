@@ -84,4 +84,11 @@ def test_a_table_leaves_a_disturbed_time_out_and_says_why() -> None:
     text = to_markdown(fold(description, records))
     assert "| byol   |     1 |        |" in text
     assert "| dino   |     1 |    100 |" in text
-    assert "- time of byol: left out, the machine was busy: 40% of the time another process had the core" in text
+    assert "- time of byol: left out, the machine was busy: 40% of the time another process had the core\n" in text
+    again = [
+        record.model_copy(update={"run_id": f"{record.run_id}-{seed}", "seed": seed})
+        for record in records[1:]
+        for seed in (1, 2)
+    ]
+    text = to_markdown(fold(description, [*records, *again]))
+    assert "- time of 3 runs: left out, the machine was busy; their records say more\n" in text, "not a line for each"
