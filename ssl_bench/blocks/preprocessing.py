@@ -28,6 +28,8 @@ class Preprocessing(BaseModel):
     resize_px: int = 256
     """The shorter side before the center crop; with `squash` both sides, whatever the aspect."""
     squash: bool = False
+    rounds_down: bool = False
+    """Halves an odd margin of the center crop downwards, as transformers does; False: as torchvision."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
@@ -60,7 +62,7 @@ class Preprocessing(BaseModel):
     def crop(self, native: bool) -> Callable[[Image.Image], NDArray[np.uint8]]:
         """RGB image to levels (crop_px, crop_px, 3); `native` images are not resized."""
         resize_px = self.crop_px if native else self.resize_px
-        return evaluation_crop(self.crop_px, resize_px, self.interpolation, self.squash)
+        return evaluation_crop(self.crop_px, resize_px, self.interpolation, self.squash, self.rounds_down)
 
     def normalized(self, levels: Tensor) -> Tensor:
         """Levels (batch, crop_px, crop_px, 3) uint8 to what the network takes, (batch, 3, crop_px, crop_px) float32."""

@@ -228,13 +228,21 @@ def evaluation_transform(
 
 
 def evaluation_crop(
-    crop_px: int, resize_px: int | None, interpolation: operations.Interpolation = "bicubic", squash: bool = False
+    crop_px: int,
+    resize_px: int | None,
+    interpolation: operations.Interpolation = "bicubic",
+    squash: bool = False,
+    rounds_down: bool = False,
 ) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """What ``evaluation_transform`` does before it normalizes: levels ``(crop_px, crop_px, 3)``; errors as there."""
+    """What ``evaluation_transform`` does before it normalizes: levels ``(crop_px, crop_px, 3)``; errors as there.
+
+    ``rounds_down``: a margin of an odd number of pixels is halved downwards, as transformers does; otherwise to the
+    nearest even number, as torchvision does.
+    """
     if resize_px is not None and resize_px < crop_px:
         raise ValueError(f"resize_px = {resize_px} is smaller than crop_px = {crop_px}: resize to at least the crop.")
     resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
-    return functools.partial(_evaluation_crop, crop_px, resize_px, resample, squash)
+    return functools.partial(_evaluation_crop, crop_px, resize_px, resample, squash, rounds_down)
 
 
 def _normalized(
@@ -247,7 +255,7 @@ def _normalized(
 
 
 def _evaluation_crop(
-    crop_px: int, resize_px: int | None, resample: Image.Resampling, squash: bool, image: Image.Image
+    crop_px: int, resize_px: int | None, resample: Image.Resampling, squash: bool, rounds_down: bool, image: Image.Image
 ) -> NDArray[np.uint8]:
     shorter = min(image.size)
     if squash and resize_px is not None:
@@ -256,17 +264,21 @@ def _evaluation_crop(
         # torchvision truncates the longer side to whole pixels
         width, height = (int(resize_px * side / shorter) for side in image.size)
         if max(width, height) > LONGEST_ASPECT * resize_px:
-            image = _resized_center(image, (width, height), crop_px, resample)
+            image = _resized_center(image, (width, height), crop_px, resample, rounds_down)
         else:
             image = image.resize((width, height), resample)
     if min(image.size) < crop_px:
         raise ValueError(f"An image of {image.size} px has no center of {crop_px} px: set resize_px.")
-    left, top = (round((side - crop_px) / 2) for side in image.size)
+    left, top = (_margin(side, crop_px, rounds_down) for side in image.size)
     return operations.unpack(image)[top : top + crop_px, left : left + crop_px]
 
 
+def _margin(side: int, crop_px: int, rounds_down: bool) -> int:
+    return (side - crop_px) // 2 if rounds_down else round((side - crop_px) / 2)
+
+
 def _resized_center(
-    image: Image.Image, resized: tuple[int, int], crop_px: int, resample: Image.Resampling
+    image: Image.Image, resized: tuple[int, int], crop_px: int, resample: Image.Resampling, rounds_down: bool
 ) -> Image.Image:
     """The center ``crop_px`` square of ``image`` resized to ``resized`` (width, height) px, computed alone.
 
@@ -274,7 +286,7 @@ def _resized_center(
     the same pixels up to a rounding of one level. Pixels around the box take part as far as the filter reaches.
     """
     scales = tuple(before / after for before, after in zip(image.size, resized, strict=True))
-    lefts = tuple(round((after - crop_px) / 2) for after in resized)
+    lefts = tuple(_margin(after, crop_px, rounds_down) for after in resized)
     starts, ends, boxes = [], [], []
     for side, scale, left in zip(image.size, scales, lefts, strict=True):
         reach = math.ceil(2 * max(scale, 1.0)) + 1  # Pillow's bicubic filter is 2 px wide on each side of its center

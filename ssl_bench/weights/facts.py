@@ -222,6 +222,7 @@ def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
         crop_px=cropped,
         resize_px=max(resize_px, cropped),
         squash=squash,
+        rounds_down=True,
         interpolation="bilinear" if config.get("resample") == 2 else "bicubic",
         mean=_triple(config.get("image_mean"), IMAGENET_MEAN) if rescales else (0.0, 0.0, 0.0),
         std=_triple(config.get("image_std"), IMAGENET_STD) if rescales else (1.0, 1.0, 1.0),

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 
 from ssl_bench.weights.loaded import Loaded
@@ -155,6 +157,22 @@ def test_features_equal_the_librarys_own(library: Callable[[Path], tuple[Forward
             tolerance = 1e-5 * max(1.0, float(expected.abs().max()))
             torch.testing.assert_close(loaded.backbone(images), expected, rtol=0, atol=tolerance)
         assert expected.std() > 1e-3
+
+
+def test_the_center_crop_is_transformers_own_at_odd_margins(tmp_path: Path) -> None:
+    """Images of the size that they would be resized to, so that pixels are equal."""
+    saved(transformers.ViTModel(transformers.ViTConfig(**SIZES, **SQUARE)), tmp_path)
+    processor = transformers.BitImageProcessor(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, do_center_crop=True
+    )
+    processor.save_pretrained(tmp_path)
+    seen = load_network(open_weights(tmp_path), arch="deit_s16", settings=VIT).preprocessing
+    drawn = np.random.default_rng(0)
+    for size in ((40, 40), (40, 43), (40, 45), (47, 40)):
+        image = Image.fromarray(drawn.integers(0, 256, (*size, 3), dtype=np.uint8))
+        expected = processor(image, return_tensors="pt")["pixel_values"]
+        given = seen.normalized(torch.from_numpy(seen.crop(False)(image).copy())[None])
+        torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
 
 
 def test_layers_that_differ_without_a_trace_in_the_tensors_are_refused(tmp_path: Path) -> None:
