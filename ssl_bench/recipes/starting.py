@@ -11,7 +11,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.records.recipe import InitialSettings, InitialWeights
 from ssl_bench.registry.blueprint import blueprint
 from ssl_bench.settings import parse_settings
-from ssl_bench.weights.initial import InitialState, initial_state, require_fit
+from ssl_bench.weights.initial import InitialState, initial_state, require_fit, require_settings
 
 
 def chosen_start(values: Mapping[str, Any]) -> InitialState | None:
@@ -60,3 +60,4 @@ def require_start_fits(
     network = blueprint(backbone, config, image_px)
     if network is not None:
         require_fit(network, initial, arch)
+    require_settings(initial, config, arch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +35,15 @@ class Undecided:
     """E.g. "how many attention heads it has"."""
     values: str
     """E.g. "6 (lightly) or 12 (solo-learn)"."""
+
+    def refusal(self, shown: str) -> UserError:
+        """For a user who does not say either; `shown` is the file's name."""
+        values = re.findall(r"\b\d+\b", self.values)
+        advice = " or ".join(f"--set backbone.{self.setting}={value}" for value in values)
+        return UserError(
+            f"nothing in {shown} says {self.words}, the shapes of its tensors do not, and the features depend on it: "
+            f"{self.values}. Say {advice}; solo-learn's args.json beside the file says it, too"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import hashlib
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from ssl_bench.errors import UserError
 from ssl_bench.records.reading import read_record
 from ssl_bench.records.recipe import Recipe
 from ssl_bench.registry.blueprint import blueprint
-from ssl_bench.settings import parse_assignments, parse_settings, section_of
+from ssl_bench.settings import Settings, parse_assignments, parse_settings, section_of
 from ssl_bench.system.hints import resume_command, shell_quoted
 from ssl_bench.weights.architectures import DEFAULT_PX
-from ssl_bench.weights.facts import facts_of
+from ssl_bench.weights.facts import Undecided, facts_of
 from ssl_bench.weights.kept import WEIGHTS_FILE, kept_weights
 from ssl_bench.weights.known import known_backbone
 from ssl_bench.weights.loading import open_weights
@@ -52,6 +52,10 @@ class InitialState:
     heads: int | None = None
     """Attention heads, where the file says how many; shapes do not."""
     heads_evidence: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the backbone, which the file says and the tensors do not, e.g. {"stem_padding": 2}."""
+    undecided: Undecided | None = None
+    """What neither says."""
     name: str = ""
     """The published name that they were asked for by, with the commit; "" for a path."""
 
@@ -132,6 +136,20 @@ def require_fit(backbone: Backbone, initial: InitialState, arch: str) -> dict[st
             f"{heads}: the shapes agree, but the features would differ. Evidence: {initial.heads_evidence}. {advice}"
         )
     return weights
+
+
+def require_settings(initial: InitialState, config: Settings, arch: str) -> None:
+    """Raises `UserError` where settings are not those of the weights, or leave open what the weights do."""
+    fields = type(config).model_fields
+    undecided = initial.undecided
+    if undecided is not None and undecided.setting in fields and getattr(config, undecided.setting) is None:
+        raise undecided.refusal(str(initial.source))
+    for name, value in initial.settings.items():
+        if name in fields and getattr(config, name) is None:
+            raise UserError(
+                f"the initial weights {initial.source} are of a network with backbone.{name} = {value}, and {arch} has "
+                f"another: the shapes agree, but the features would differ. Say --set backbone.{name}={value}"
+            )
 
 
 def _other_stem(backbone: Backbone, given: Mapping[str, Tensor]) -> str:
@@ -262,5 +280,5 @@ def _of_others(path: Path, network: str | None) -> InitialState:
     )
     return InitialState(
         path, weights, fingerprint_of(weights), candidate.name, arch if located.arch else "", facts.heads,
-        facts.heads_evidence, located.pinned,
+        facts.heads_evidence, facts.settings, facts.undecided, located.pinned,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,8 +99,8 @@ def load_network(
     found = differences(shapes.state_dict(), candidate.tensors)
     if found:
         raise UserError(f"{recognized.shown} does not fit {arch}: {found}. {_nearest(candidate)}")
-    if not accept_mismatch:
-        _require_decided(recognized, given, facts)
+    if facts.undecided is not None and given.get(facts.undecided.setting) is None and not accept_mismatch:
+        raise facts.undecided.refusal(recognized.shown)
     notes = _check_heads(recognized, kind, arch, heads_of(shapes), facts, accept_mismatch)
     backbone = kind(config, image_px=image_px)
     try:
@@ -162,19 +161,6 @@ def _check_heads(
     raise UserError(
         f"{recognized.shown} is of a network with {facts.heads} heads, and {arch} has {heads}: the shapes agree, "
         f"the features would not. Evidence: {facts.heads_evidence}. {advice} --accept-mismatch if {heads} is right"
-    )
-
-
-def _require_decided(recognized: Recognized, given: Mapping[str, Any], facts: Facts) -> None:
-    """Raises `UserError` where nothing says what decides the features, and the user does not either."""
-    undecided = facts.undecided
-    if undecided is None or given.get(undecided.setting) is not None:
-        return
-    values = [int(value) for value in re.findall(r"\b\d+\b", undecided.values)]
-    advice = " or ".join(f"--set backbone.{undecided.setting}={value}" for value in values if value)
-    raise UserError(
-        f"nothing in {recognized.shown} says {undecided.words}, the shapes of its tensors do not, and the features "
-        f"depend on it: {undecided.values}. Say {advice}; solo-learn's args.json beside the file says it, too"
     )
 
 

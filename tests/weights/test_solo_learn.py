@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
+from ssl_bench.recipes.starting import require_start_fits
 from ssl_bench.weights.facts import sine_cosine_positions
+from ssl_bench.weights.initial import initial_state
 from ssl_bench.weights.loading import load_network, open_weights
 from ssl_bench_plugins.backbones.deit import DeitS16, DeitTi16, ViT, ViTSettings
 from ssl_bench_plugins.backbones.resnet import ResNet18, ResNetSettings
@@ -153,3 +155,25 @@ def test_stl_10_is_squeezed_into_a_square_of_96_px_and_imagenet_cropped(tmp_path
     (tmp_path / "args.json").write_text("{")
     with pytest.raises(UserError, match=r"args\.json is damaged"):
         open_weights(path)
+
+
+def test_a_run_that_starts_from_them_is_asked_the_same(tmp_path: Path) -> None:
+    path = lightning(tmp_path / "w.ckpt", tensors(cifar_resnet(2), "backbone."))
+    asked = initial_state(path)
+    lightning(
+        path, tensors(cifar_resnet(2), "backbone."), {"method": "byol", "backbone": "resnet18", "dataset": "cifar10"}
+    )
+    said = initial_state(path)
+    for initial, message in (
+        (asked, "says how its 3 x 3 stem pads"),
+        (said, "a network with backbone.stem_padding = 2"),
+    ):
+        with pytest.raises(UserError, match=message):
+            require_start_fits(initial, ResNet18, ResNetSettings(**RESNET), 32, "resnet18")
+        require_start_fits(initial, ResNet18, ResNetSettings(stem_padding=2, **RESNET), 32, "resnet18")
+    (tmp_path / "args.json").unlink()
+    mae = tensors(vit_of(DeitS16, 12, row_first=False), "backbone.")
+    initial = initial_state(lightning(path, {**mae, **heads("decoder.", "decoder_pred.weight")}))
+    with pytest.raises(UserError, match="says how many attention heads"):
+        require_start_fits(initial, DeitS16, ViTSettings(**TINY), 32, "deit_s16")
+    require_start_fits(initial, DeitS16, ViTSettings(heads=12, **TINY), 32, "deit_s16")
