@@ -191,3 +191,4 @@ SEQUENTIAL_WITHOUT_POOL: Renames = (
     (r"1\.(.+)", r"bn1.\1"),
     *((rf"{index}\.(.+)", rf"layer{index - 2}.\1") for index in (3, 4, 5, 6)),
 )
+XCIT: Renames = ((r"pos_embeder\.(.+)", r"pos_embed.\1"),)

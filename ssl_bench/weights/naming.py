@@ -28,7 +28,7 @@ class Layout:
     """Names that are all there; the first is searched for below any prefix."""
     renames: Renames = ()
     family: str = "vit"
-    """What to look for among timm's names: "vit", "resnet", "convnext", "swin", "beit", "dinov3", ""."""
+    """What to look for among timm's names: "vit", "resnet", "convnext", "swin", "beit", "dinov3", "xcit", ""."""
 
 
 LAYOUTS = (
@@ -73,6 +73,10 @@ LAYOUTS = (
         "the authors' ConvNeXt", ("downsample_layers.0.0.weight", "stages.0.0.dwconv.weight"),
         library_names.FB_CONVNEXT, "convnext",
     ),
+    Layout(
+        "the authors' XCiT", ("pos_embeder.token_projection.weight", "cls_attn_blocks.0.attn.qkv.weight"),
+        library_names.XCIT, "xcit",
+    ),
     Layout("timm's ConvNeXt", ("stem.0.weight", "stages.0.blocks.0.conv_dw.weight"), family="convnext"),
     Layout("Swin", ("layers.0.blocks.0.attn.qkv.weight", "patch_embed.proj.weight"), family="swin"),
     Layout("timm's EfficientNet", ("conv_stem.weight", "blocks.0.0.conv_dw.weight"), family="efficientnet"),
@@ -106,6 +110,8 @@ def to_timm(layout: Layout, tensors: Tensors) -> dict[str, Tensor]:
         renamed = _split_bias(renamed)
     if layout.family == "dinov3":
         renamed = _with_gates(renamed)
+    if layout.family == "xcit":
+        renamed = _split_class_attention(renamed)
     return _join_query_key_value(_shift_downsampling(layout, renamed))
 
 
@@ -132,6 +138,18 @@ def _split_bias(tensors: Tensors) -> dict[str, Tensor]:
             query, _, value = tensor.chunk(3)
             stem = name.removesuffix("qkv.bias")
             split |= {f"{stem}q_bias": query, f"{stem}v_bias": value}
+        else:
+            split[name] = tensor
+    return split
+
+
+def _split_class_attention(tensors: Tensors) -> dict[str, Tensor]:
+    """XCiT's joined query, key and value of the blocks of class attention, which timm has apart."""
+    split: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        found = re.fullmatch(r"(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)", name)
+        if found and len(tensor) % 3 == 0:
+            split |= {f"{found[1]}{part}.{found[2]}": one for part, one in zip("qkv", tensor.chunk(3), strict=True)}
         else:
             split[name] = tensor
     return split

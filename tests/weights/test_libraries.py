@@ -102,6 +102,24 @@ def of_timm(folder: Path) -> tuple[Forward, Loaded]:
     return network, loaded
 
 
+def of_xcit(folder: Path) -> tuple[Forward, Loaded]:
+    """The names of its authors, which DINO's XCiTs have: timm's `checkpoint_filter_fn` reads them."""
+    network: Any = varied(timm.create_model("xcit_nano_12_p16_224", num_classes=0))
+    names = {}
+    for name, tensor in network.state_dict().items():
+        if ".attn.q." in name and name.startswith("cls_attn_blocks."):
+            parts = [network.state_dict()[name.replace(".q.", f".{part}.")] for part in "qkv"]
+            names[name.replace(".q.", ".qkv.")] = torch.cat(parts)
+        elif not (name.startswith("cls_attn_blocks.") and (".attn.k." in name or ".attn.v." in name)):
+            names[name.replace("pos_embed.", "pos_embeder.")] = tensor
+    again = timm.create_model("xcit_nano_12_p16_224", num_classes=0)
+    again.load_state_dict(timm.models.xcit.checkpoint_filter_fn(dict(names), again))
+    torch.save({"teacher": {f"backbone.{name}": one for name, one in names.items()}}, folder / "xcit.pth")
+    loaded = load_network(open_weights(folder / "xcit.pth"))
+    assert loaded.arch == "timm:xcit_nano_12_p16_224"
+    return again.eval(), loaded  # type: ignore[return-value]
+
+
 def of_lightning(folder: Path) -> tuple[Forward, Loaded]:
     """lightly's BYOL as its examples write it, saved by Lightning's trainer."""
     lightning = pytest.importorskip("pytorch_lightning")
@@ -142,7 +160,7 @@ def saved(network: Any, folder: Path) -> Any:
 
 LIBRARIES = [
     of_vit, of_vit_mae, of_dinov2_with_registers, of_dinov3, of_resnet, of_convnext, of_small_convnext,
-    of_torchvision_resnet, of_timm, of_lightning,
+    of_torchvision_resnet, of_timm, of_xcit, of_lightning,
 ]  # fmt: skip
 
 
