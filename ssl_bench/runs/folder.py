@@ -269,13 +269,24 @@ def find_run(text: str, results: Path, *, stopped: bool = False) -> Path:
     if len(matches) == 1:
         return results / "runs" / matches[0]
     if matches:
-        latest = sorted(matches, key=lambda name: last_written(results / "runs" / name), reverse=True)
+        latest = _latest_first(matches, results)
         if text == LAST:
             return results / "runs" / latest[0]
-        more = f" and {len(latest) - SHOWN} more" if len(latest) > SHOWN else ""
         raise UserError(
-            f"{text!r} begins several runs, the latest first: {', '.join(latest[:SHOWN])}{more}. Give more of the "
-            f"name, or {LAST!r} for the run that was done last."
+            f"{text!r} begins several runs, the latest first: {_some_of(latest)}. Give more of the name, or {LAST!r} "
+            "for the run that was done last."
         )
-    listing = f" Runs in {results}: {', '.join(known)}" if known else f" There are no runs in {results}."
-    raise UserError(f"no run is called {text!r}.{did_you_mean(text, known)}{listing}")
+    if not known:
+        raise UserError(f"no run is called {text!r}. There are no runs in {results}.")
+    listing = f"Runs in {results}, the latest first: {_some_of(_latest_first(known, results))}"
+    raise UserError(f"no run is called {text!r}.{did_you_mean(text, known)} {listing}")
+
+
+def _latest_first(names: Sequence[str], results: Path) -> list[str]:
+    return sorted(names, key=lambda name: last_written(results / "runs" / name), reverse=True)
+
+
+def _some_of(names: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
