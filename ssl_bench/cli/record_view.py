@@ -135,17 +135,14 @@ def _training(record: RunRecord) -> list[tuple[str, str]]:
     training = record.training
     if training is None:
         return []
+    often = "once" if training.resumed == 1 else f"{training.resumed} times"
     return [
         (
             "training",
             singular(f"{training.steps:,} steps, {training.epochs:g} epochs, seed {record.seed}, ")
             + f"{_clock(training.seconds)} h, {training.images_per_second:,.1f} images/s, "
             f"peak memory {training.peak_memory_mb:,.0f} MiB"
-            + (
-                f", resumed {'once' if training.resumed == 1 else f'{training.resumed} times'}"
-                if training.resumed
-                else ""
-            )
+            + (f", resumed {often}" if training.resumed else "")
             + (f", {training.skipped_steps:,} steps skipped (overflow in fp16)" if training.skipped_steps else ""),
         ),
         ("micro-batches", "; ".join(_micro_batch_text(one, training.steps) for one in training.micro_batches)),
